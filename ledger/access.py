@@ -1,0 +1,158 @@
+"""Accesses: the entry that goes to the log, the fold that makes the log's head, and the proof that comes back. Pure.
+
+An access entry is on chain only as its hash; whoever is handed the opening (the entry itself, salt included) can check
+what it stands for. `recordsHash` binds the stored envelopes that answer the request and is known before anything is
+decrypted. A request that the custodian itself refused is logged too; its `recordsHash` is then `refusal_hash(code)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+from eth_account.messages import encode_typed_data
+from eth_utils import keccak
+
+from ledger.consent import Address, Hex32, Reason, hex32_of
+
+ENTRY_TYPES: Final = {
+    "EIP712Domain": [],
+    "AccessEntry": [
+        {"name": "consentId", "type": "bytes32"},
+        {"name": "releaseId", "type": "bytes32"},
+        {"name": "institution", "type": "string"},
+        {"name": "purpose", "type": "string"},
+        {"name": "attributes", "type": "string[]"},
+        {"name": "requestHash", "type": "bytes32"},
+        {"name": "recordsHash", "type": "bytes32"},
+        {"name": "salt", "type": "bytes32"},
+    ],
+}
+
+
+class BatchKind(IntEnum):
+    """How a batch came to the log; the contract's `BatchKind`, same numbers."""
+
+    ACCESSES = 0
+    REFUSALS = 1
+    LATE_ACCESSES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessEntry:
+    """One use of a consent, as it is hashed into the log."""
+
+    consent_id: Hex32
+    release_id: Hex32
+    institution: str
+    purpose: str
+    attributes: tuple[str, ...]
+    request_hash: Hex32
+    records_hash: Hex32
+    salt: Hex32
+
+    def as_json(self) -> dict[str, Any]:
+        """The opening: what makes the entry's hash checkable."""
+        return {
+            "consentId": self.consent_id,
+            "releaseId": self.release_id,
+            "institution": self.institution,
+            "purpose": self.purpose,
+            "attributes": list(self.attributes),
+            "requestHash": self.request_hash,
+            "recordsHash": self.records_hash,
+            "salt": self.salt,
+        }
+
+    @classmethod
+    def from_json(cls, opening: dict[str, Any]) -> AccessEntry:
+        """The inverse of `as_json`, for openings that this service stored itself."""
+        return cls(
+            consent_id=opening["consentId"],
+            release_id=opening["releaseId"],
+            institution=opening["institution"],
+            purpose=opening["purpose"],
+            attributes=tuple(opening["attributes"]),
+            request_hash=opening["requestHash"],
+            records_hash=opening["recordsHash"],
+            salt=opening["salt"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedAccess:
+    """The contract's `Access`: what it is given of an entry."""
+
+    consent_id: Hex32
+    entry_hash: Hex32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainProof:
+    """Where an entry stands: enough to find it on chain and to check the log around it.
+
+    `head` and `size` are the writer's log just after the batch that holds the entry.
+    """
+
+    chain_id: int
+    contract: Address
+    custodian: Address
+    writer: Address
+    transaction_hash: Hex32
+    block_number: int
+    block_hash: Hex32
+    log_index: int
+    size: int
+    head: Hex32
+
+    def as_json(self) -> dict[str, Any]:
+        """Claims of an answer and of a receipt."""
+        names = {
+            "chain_id": "chainId",
+            "transaction_hash": "transactionHash",
+            "block_number": "blockNumber",
+            "block_hash": "blockHash",
+            "log_index": "logIndex",
+        }
+        return {names.get(name, name): value for name, value in asdict(self).items()}
+
+
+def entry_hash_of(entry: AccessEntry) -> Hex32:
+    """`hashStruct(AccessEntry)` (EIP-712)."""
+    message = encode_typed_data(
+        full_message={
+            "types": ENTRY_TYPES,
+            "primaryType": "AccessEntry",
+            "domain": {},
+            "message": entry.as_json(),
+        }
+    )
+    return hex32_of(message.body)
+
+
+def records_hash_of(digests: Iterable[bytes]) -> Hex32:
+    """Keccak-256 over the envelopes' SHA-256 digests, in the order of the entry's attributes."""
+    return hex32_of(keccak(b"".join(digests)))
+
+
+def refusal_hash(code: str) -> Hex32:
+    """The `recordsHash` of a request that the custodian refused for the reason `code`."""
+    return hex32_of(keccak(text=f"refused:{code}"))
+
+
+def fold(head: Hex32, kind: BatchKind, accesses: Sequence[LoggedAccess], reasons: Sequence[Reason]) -> Hex32:
+    """The head of a log after a batch, as `IConsentLedger.append` documents it."""
+    folded = keccak(_word(head) + _number(kind) + _number(len(accesses)))
+    for access, reason in zip(accesses, reasons, strict=True):
+        folded = keccak(folded + _word(access.consent_id) + _word(access.entry_hash) + _number(reason))
+    return hex32_of(folded)
+
+
+def _word(value: Hex32) -> bytes:
+    return bytes.fromhex(value[2:])
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(32)

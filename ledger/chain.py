@@ -1,0 +1,303 @@
+"""The chain, typed. Standard JSON-RPC methods only, so that any EVM network will do; everything fails closed.
+
+Nothing here decides: it asks the contract, sends what it is given, and turns each refusal into its class of
+`ledger.errors`. No call is retried behind the caller's back: whether a send may be repeated is the caller's to know.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from eth_account.signers.local import LocalAccount
+from requests.exceptions import RequestException
+from web3 import HTTPProvider
+from web3.types import RPCEndpoint
+
+from ledger import contract
+from ledger.consent import Address, ConsentState, Domain, Hex32, Reason
+from ledger.contract import Event, LogState
+from ledger.errors import (
+    ChainUnavailableError,
+    ConfirmationTimeoutError,
+    ContractMissingError,
+    LedgerError,
+    TransactionRevertedError,
+    WrongChainError,
+)
+
+TIMEOUT_SECONDS: Final = 10.0
+POLL_SECONDS: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A block's place and time."""
+
+    number: int
+    block_hash: Hex32
+    timestamp: int
+    base_fee: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawTransaction:
+    """A signed transaction, ready to be stored and then sent; sending it twice is sending it once."""
+
+    raw: bytes
+    transaction_hash: Hex32
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A transaction in a block."""
+
+    transaction_hash: Hex32
+    succeeded: bool
+    block_number: int
+    block_hash: Hex32
+    transaction_index: int
+    gas_used: int
+    events: tuple[Event, ...]
+
+
+class Chain(Protocol):
+    """What the flows need of a chain. `JsonRpcChain` is the real one; tests have a simulator with the same rules."""
+
+    @property
+    def domain(self) -> Domain:
+        """The contract and its chain."""
+
+    def check(self) -> None:
+        """Raise unless this is the right chain and the contract is on it."""
+
+    def latest(self) -> Block:
+        """The newest block."""
+
+    def block_hash(self, number: int) -> Hex32 | None:
+        """The hash of the block of that number; None if there is none."""
+
+    def finalized(self, tag: str) -> int:
+        """The number of the block that the tag stands for (`latest`, `safe`, `finalized`)."""
+
+    def statuses(self, consent_ids: Sequence[Hex32], custodian: Address) -> list[Reason]:
+        """The contract's verdict on each, at the latest block."""
+
+    def consent(self, consent_id: Hex32) -> ConsentState:
+        """What is on chain about a consent."""
+
+    def log(self, custodian: Address, writer: Address) -> LogState:
+        """Where a writer's log stands."""
+
+    def simulate(self, sender: Address, calldata: bytes) -> None:
+        """Raise what a transaction with this calldata would."""
+
+    def sign(self, account: LocalAccount, calldata: bytes, *, gas: int) -> RawTransaction:
+        """Sign a call to the contract with the account's next nonce; sends nothing."""
+
+    def send(self, raw: bytes) -> None:
+        """Broadcast. A transaction that the node knows already is fine."""
+
+    def receipt(self, transaction_hash: Hex32) -> Receipt | None:
+        """None while it is in no block."""
+
+    def wait(self, transaction_hash: Hex32, *, timeout: float) -> Receipt:
+        """Wait for a block. Raises `ConfirmationTimeoutError`: the outcome is then unknown."""
+
+    def nonce(self, account: Address) -> int:
+        """Transactions of the account in blocks so far."""
+
+    def events(self, first: int, last: int) -> list[Event]:
+        """The contract's events in these blocks, both included."""
+
+
+class RpcError(Exception):
+    """The node answered with an error; never leaves this module."""
+
+    def __init__(self, method: str, error: object) -> None:
+        super().__init__(method)
+        details = error if isinstance(error, dict) else {}
+        self.message = str(details.get("message", error)).lower()
+        data = details.get("data")
+        # Hardhat nests the revert data; others give it as it is.
+        data = data.get("data") if isinstance(data, dict) else data
+        self.revert = bytes.fromhex(data[2:]) if isinstance(data, str) and data.startswith("0x") else b""
+
+
+class JsonRpc:
+    """One endpoint. Raises `ChainUnavailableError` when it does not answer as a node does."""
+
+    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        self.url = url
+        self._provider = HTTPProvider(url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None)
+
+    def __call__(self, method: str, *params: object) -> Any:  # noqa: ANN401 - JSON
+        """The result of one call. Raises `RpcError` for an error object."""
+        try:
+            answer: Any = self._provider.make_request(RPCEndpoint(method), list(params))
+        except (RequestException, OSError, ValueError) as exc:
+            raise ChainUnavailableError(f"no usable answer from the chain at {self.url}") from exc
+        if not isinstance(answer, dict):
+            raise ChainUnavailableError(f"no usable answer from the chain at {self.url}")
+        if answer.get("error") is not None:
+            raise RpcError(method, answer["error"])
+        if "result" not in answer:
+            raise ChainUnavailableError(f"no usable answer from the chain at {self.url}")
+        return answer["result"]
+
+
+class JsonRpcChain:
+    """The contract behind one JSON-RPC endpoint."""
+
+    def __init__(self, rpc: JsonRpc, domain: Domain) -> None:
+        self._rpc = rpc
+        self._domain = domain
+
+    @property
+    def domain(self) -> Domain:
+        """The contract and its chain."""
+        return self._domain
+
+    def check(self) -> None:
+        """Raises `ChainUnavailableError`, `WrongChainError`, `ContractMissingError`."""
+        chain_id = int(self._ask("eth_chainId"), 16)
+        if chain_id != self._domain.chain_id:
+            raise WrongChainError(f"chain id: expected {self._domain.chain_id}, the endpoint serves {chain_id}")
+        if self._ask("eth_getCode", self._domain.contract, "latest") == "0x":
+            raise ContractMissingError(f"no contract at {self._domain.contract}: run `consent-ledger deploy`")
+
+    def latest(self) -> Block:
+        """The newest block."""
+        block = self._ask("eth_getBlockByNumber", "latest", False)
+        return Block(
+            number=int(block["number"], 16),
+            block_hash=Hex32(block["hash"]),
+            timestamp=int(block["timestamp"], 16),
+            base_fee=int(block.get("baseFeePerGas") or "0x0", 16),
+        )
+
+    def block_hash(self, number: int) -> Hex32 | None:
+        """The hash of the block of that number; None if there is none."""
+        block = self._ask("eth_getBlockByNumber", hex(number), False)
+        return Hex32(block["hash"]) if block else None
+
+    def finalized(self, tag: str) -> int:
+        """The number of the block that the tag stands for."""
+        block = self._ask("eth_getBlockByNumber", tag, False)
+        return int(block["number"], 16) if block else 0
+
+    def statuses(self, consent_ids: Sequence[Hex32], custodian: Address) -> list[Reason]:
+        """The contract's verdict on each, at the latest block."""
+        words = [bytes.fromhex(consent_id[2:]) for consent_id in consent_ids]
+        return contract.decode_reasons(self._view(contract.call("statuses", words, custodian)))
+
+    def consent(self, consent_id: Hex32) -> ConsentState:
+        """What is on chain about a consent."""
+        return contract.decode_consent(self._view(contract.call("consentOf", bytes.fromhex(consent_id[2:]))))
+
+    def log(self, custodian: Address, writer: Address) -> LogState:
+        """Where a writer's log stands."""
+        return contract.decode_log(self._view(contract.call("logOf", custodian, writer)))
+
+    def simulate(self, sender: Address, calldata: bytes) -> None:
+        """Raise what a transaction with this calldata would."""
+        self._view(calldata, sender)
+
+    def sign(self, account: LocalAccount, calldata: bytes, *, gas: int) -> RawTransaction:
+        """Sign a call to the contract with the account's next nonce; sends nothing."""
+        base_fee = self.latest().base_fee
+        tip = base_fee // 10
+        nonce = self.nonce(Address(account.address))
+        signed = account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": self._domain.chain_id,
+                "nonce": nonce,
+                "to": self._domain.contract,
+                "data": calldata,
+                "value": 0,
+                "gas": gas,
+                "maxFeePerGas": 2 * base_fee + tip,
+                "maxPriorityFeePerGas": tip,
+            }
+        )
+        return RawTransaction(
+            raw=bytes(signed.raw_transaction), transaction_hash=Hex32("0x" + signed.hash.hex()), nonce=nonce
+        )
+
+    def send(self, raw: bytes) -> None:
+        """Broadcast. Raises `TransactionRevertedError` or the contract's error if the node will not take it.
+
+        An answer that says no more than "I have it" or "that nonce is past" is not a refusal: the receipt decides.
+        """
+        try:
+            self._rpc("eth_sendRawTransaction", "0x" + raw.hex())
+        except RpcError as exc:
+            if exc.revert or any(text in exc.message for text in ("already known", "nonce too low", "revert")):
+                # A node that mines at once reports a revert here although the transaction is in a block.
+                return
+            raise TransactionRevertedError(f"the chain did not take the transaction: {exc.message[:200]}") from exc
+
+    def receipt(self, transaction_hash: Hex32) -> Receipt | None:
+        """None while it is in no block."""
+        found = self._ask("eth_getTransactionReceipt", transaction_hash)
+        if not found or found.get("blockHash") is None:
+            return None
+        return Receipt(
+            transaction_hash=transaction_hash,
+            succeeded=int(found["status"], 16) == 1,
+            block_number=int(found["blockNumber"], 16),
+            block_hash=Hex32(found["blockHash"]),
+            transaction_index=int(found["transactionIndex"], 16),
+            gas_used=int(found["gasUsed"], 16),
+            events=tuple(contract.decode_events(found["logs"], self._domain.contract)),
+        )
+
+    def wait(self, transaction_hash: Hex32, *, timeout: float) -> Receipt:
+        """Wait for a block. Raises `ConfirmationTimeoutError`: the outcome is then unknown."""
+        deadline = time.monotonic() + timeout
+        attempt = 0
+        while True:
+            if receipt := self.receipt(transaction_hash):
+                return receipt
+            if time.monotonic() >= deadline:
+                raise ConfirmationTimeoutError(f"not in a block after {timeout:g} s: {transaction_hash}")
+            time.sleep(POLL_SECONDS[min(attempt, len(POLL_SECONDS) - 1)])
+            attempt += 1
+
+    def nonce(self, account: Address) -> int:
+        """Transactions of the account in blocks so far."""
+        return int(self._ask("eth_getTransactionCount", account, "latest"), 16)
+
+    def events(self, first: int, last: int) -> list[Event]:
+        """The contract's events in these blocks, both included."""
+        query = {"address": self._domain.contract, "fromBlock": hex(first), "toBlock": hex(last)}
+        return contract.decode_events(self._ask("eth_getLogs", query), self._domain.contract)
+
+    def _view(self, calldata: bytes, sender: Address | None = None) -> bytes:
+        call = {"to": self._domain.contract, "data": "0x" + calldata.hex()} | ({"from": sender} if sender else {})
+        try:
+            answer = self._rpc("eth_call", call, "latest")
+        except RpcError as exc:
+            raise _refusal(exc) from exc
+        if answer == "0x" and sender is None:
+            # An account without code answers every call with nothing.
+            raise ContractMissingError(f"no contract at {self._domain.contract}: run `consent-ledger deploy`")
+        return bytes.fromhex(answer[2:])
+
+    def _ask(self, method: str, *params: object) -> Any:  # noqa: ANN401 - JSON
+        try:
+            return self._rpc(method, *params)
+        except RpcError as exc:
+            raise ChainUnavailableError(f"the chain refused {method}: {exc.message[:200]}") from exc
+
+
+def _refusal(exc: RpcError) -> LedgerError:
+    if exc.revert:
+        return contract.decode_error(exc.revert)
+    if "revert" in exc.message:
+        return TransactionRevertedError("the contract reverted without a reason")
+    return ChainUnavailableError(f"the chain refused the call: {exc.message[:200]}")

@@ -1,0 +1,495 @@
+"""Consents: what a person signs, how it is identified, and who may do what under it. Pure: no chain, no store, no clock.
+
+Rules that this module enforces:
+
+- A consent is immutable. Its id is the EIP-712 digest of the signed grant, so it belongs to one chain and contract.
+- Zero means zero, never "for ever": `maxAccesses`, `accessesPerDay` and the window must be positive;
+  `retentionDays = 0` means that nothing may be stored.
+- The window is half-open: `valid_from <= now < expires_at`, in Unix seconds.
+- `authorize` raises the reason; there is no second, weaker check.
+
+The signed formats (EIP-712, domain `ConsentLedger` / `1`) are versioned by that domain: a field that is added, removed,
+renamed or reordered makes a new version, and `tests/vectors/eip712.json` holds known answers of this one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final, NewType
+
+from eth_account import Account
+from eth_account.messages import SignableMessage, encode_typed_data
+from eth_utils import is_address, keccak, to_checksum_address
+
+from ledger.errors import (
+    AttributeNotConsentedError,
+    ConsentError,
+    ConsentExhaustedError,
+    ConsentExpiredError,
+    ConsentNotGrantedError,
+    ConsentNotYetValidError,
+    ConsentPausedError,
+    ConsentRevokedError,
+    CustodianMissingError,
+    DailyLimitError,
+    DisputedError,
+    ErasedError,
+    InvalidSignatureError,
+    InvalidWindowError,
+    MalformedError,
+    NoAccessAllowedError,
+    PurposeMismatchError,
+    WrongCustodianError,
+    WrongInstitutionError,
+)
+
+Hex32 = NewType("Hex32", str)
+"""32 bytes as `0x` and 64 lower-case hex digits."""
+
+Address = NewType("Address", str)
+"""An EVM account in its checksum form (EIP-55)."""
+
+ZERO32: Final = Hex32("0x" + "00" * 32)
+NO_ADDRESS: Final = Address("0x" + "00" * 20)
+MAX_TIME: Final = 2**48 - 1
+MAX_COUNT: Final = 2**32 - 1
+SIGNATURE_LENGTH: Final = 65
+# secp256k1's group order, halved: a signature has one valid form, the low one (EIP-2).
+HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+
+TYPES: Final[dict[str, list[dict[str, str]]]] = {
+    "ConsentGrant": [
+        {"name": "terms", "type": "Terms"},
+        {"name": "subject", "type": "address"},
+        {"name": "custodian", "type": "address"},
+        {"name": "validFrom", "type": "uint64"},
+        {"name": "expiresAt", "type": "uint64"},
+        {"name": "maxAccesses", "type": "uint32"},
+    ],
+    "Terms": [
+        {"name": "institution", "type": "string"},
+        {"name": "institutionName", "type": "string"},
+        {"name": "purpose", "type": "string"},
+        {"name": "attributes", "type": "string[]"},
+        {"name": "accessesPerDay", "type": "uint32"},
+        {"name": "retentionDays", "type": "uint32"},
+        {"name": "noticeHash", "type": "bytes32"},
+        {"name": "replaces", "type": "bytes32"},
+        {"name": "salt", "type": "bytes32"},
+    ],
+    "ConsentRevocation": [{"name": "consentIds", "type": "bytes32[]"}],
+    "ConsentPause": [
+        {"name": "consentId", "type": "bytes32"},
+        {"name": "paused", "type": "bool"},
+        {"name": "sequence", "type": "uint32"},
+    ],
+}
+_DOMAIN_TYPE: Final = [
+    {"name": "name", "type": "string"},
+    {"name": "version", "type": "string"},
+    {"name": "chainId", "type": "uint256"},
+    {"name": "verifyingContract", "type": "address"},
+]
+_HEX32: Final = re.compile(r"0x[0-9a-f]{64}\Z")
+
+
+class Reason(IntEnum):
+    """Why an access may not be made; the contract's `Reason`, same numbers."""
+
+    NONE = 0
+    NOT_GRANTED = 1
+    NOT_YET_VALID = 2
+    EXPIRED = 3
+    PAUSED = 4
+    REVOKED = 5
+    EXHAUSTED = 6
+    WRONG_CUSTODIAN = 7
+    BY_CUSTODIAN = 8
+
+
+REASON_ERRORS: Final[Mapping[Reason, type[ConsentError]]] = {
+    Reason.NOT_GRANTED: ConsentNotGrantedError,
+    Reason.NOT_YET_VALID: ConsentNotYetValidError,
+    Reason.EXPIRED: ConsentExpiredError,
+    Reason.PAUSED: ConsentPausedError,
+    Reason.REVOKED: ConsentRevokedError,
+    Reason.EXHAUSTED: ConsentExhaustedError,
+    Reason.WRONG_CUSTODIAN: WrongCustodianError,
+}
+
+
+class State(IntEnum):
+    """State of a consent on chain; the contract's `State`, same numbers."""
+
+    UNKNOWN = 0
+    ACTIVE = 1
+    PAUSED = 2
+    REVOKED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """Where signatures are valid: one contract on one chain."""
+
+    chain_id: int
+    contract: Address
+
+    def as_json(self) -> dict[str, Any]:
+        """The EIP-712 domain of every signed type."""
+        return {
+            "name": "ConsentLedger",
+            "version": "1",
+            "chainId": self.chain_id,
+            "verifyingContract": self.contract,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The private part of a consent; only its salted hash is on chain."""
+
+    institution: str
+    institution_name: str
+    purpose: str
+    attributes: tuple[str, ...]
+    accesses_per_day: int
+    retention_days: int
+    notice_hash: Hex32
+    replaces: Hex32
+    salt: Hex32
+
+    def as_json(self) -> dict[str, Any]:
+        """As signed."""
+        return {
+            "institution": self.institution,
+            "institutionName": self.institution_name,
+            "purpose": self.purpose,
+            "attributes": list(self.attributes),
+            "accessesPerDay": self.accesses_per_day,
+            "retentionDays": self.retention_days,
+            "noticeHash": self.notice_hash,
+            "replaces": self.replaces,
+            "salt": self.salt,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentGrant:
+    """What the subject signs. Times are Unix seconds; the window is half-open."""
+
+    terms: Terms
+    subject: Address
+    custodian: Address
+    valid_from: int
+    expires_at: int
+    max_accesses: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As signed."""
+        return {
+            "terms": self.terms.as_json(),
+            "subject": self.subject,
+            "custodian": self.custodian,
+            "validFrom": self.valid_from,
+            "expiresAt": self.expires_at,
+            "maxAccesses": self.max_accesses,
+        }
+
+    def outer(self) -> OuterGrant:
+        """The fields that the contract sees."""
+        return OuterGrant(
+            terms_hash=terms_hash(self.terms),
+            subject=self.subject,
+            custodian=self.custodian,
+            valid_from=self.valid_from,
+            expires_at=self.expires_at,
+            max_accesses=self.max_accesses,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OuterGrant:
+    """The contract's `Grant`: the outer fields around the hash of the terms."""
+
+    terms_hash: Hex32
+    subject: Address
+    custodian: Address
+    valid_from: int
+    expires_at: int
+    max_accesses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentState:
+    """The contract's `Consent`: what is on chain about a consent."""
+
+    valid_from: int = 0
+    expires_at: int = 0
+    max_accesses: int = 0
+    accesses: int = 0
+    custodian_number: int = 0
+    pause_sequence: int = 0
+    state: State = State.UNKNOWN
+
+    def reason(self, *, at: int, custodian_number: int) -> Reason:  # noqa: PLR0911 - one line for each row of the table
+        """The contract's verdict at block time `at`, in the contract's order: the most final reason first."""
+        if self.state is State.REVOKED:
+            return Reason.REVOKED
+        if self.state is State.UNKNOWN:
+            return Reason.NOT_GRANTED
+        if self.custodian_number != custodian_number:
+            return Reason.WRONG_CUSTODIAN
+        if at >= self.expires_at:
+            return Reason.EXPIRED
+        if self.accesses >= self.max_accesses:
+            return Reason.EXHAUSTED
+        if at < self.valid_from:
+            return Reason.NOT_YET_VALID
+        if self.state is State.PAUSED:
+            return Reason.PAUSED
+        return Reason.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRequest:
+    """What an institution asks for. `request_hash` is the digest of its request as it signed it."""
+
+    consent_id: Hex32
+    institution: str
+    purpose: str
+    attributes: tuple[str, ...]
+    request_hash: Hex32
+
+
+# --------------------------------------------------------------------------------------------------------- decisions
+
+
+def require_in_force(reason: Reason) -> None:
+    """Raise the `ConsentError` that belongs to `reason`; nothing if it is `NONE`."""
+    if reason is not Reason.NONE:
+        raise REASON_ERRORS[reason](f"the consent is not in force: {REASON_ERRORS[reason].code}")
+
+
+def authorize(
+    request: AccessRequest,
+    grant: ConsentGrant,
+    *,
+    used_today: int,
+    disputed: Collection[str] = (),
+    erased: bool = False,
+) -> None:
+    """Decide whether `grant` covers `request`. Whether it is in force is the contract's to say, not this function's.
+
+    `used_today` counts the accesses under this consent in the current UTC day, this one not included. `disputed` are
+    the attributes that the subject disputes.
+
+    Raises the `ConsentError` that says why not.
+    """
+    if request.institution != grant.terms.institution:
+        raise WrongInstitutionError("the consent names another institution", field="institution")
+    if erased:
+        raise ErasedError("the data were erased")
+    if request.purpose != grant.terms.purpose:
+        raise PurposeMismatchError(
+            f"the consent is for {grant.terms.purpose!r}, not for {request.purpose!r}", field="purpose"
+        )
+    if not request.attributes:
+        raise MalformedError("attributes: expected at least one", field="attributes")
+    if len(set(request.attributes)) != len(request.attributes):
+        raise MalformedError("attributes: expected each at most once", field="attributes")
+    if extra := sorted(set(request.attributes) - set(grant.terms.attributes)):
+        raise AttributeNotConsentedError(f"not covered by the consent: {', '.join(extra)}", field="attributes")
+    if contested := sorted(set(request.attributes) & set(disputed)):
+        raise DisputedError(f"disputed by the subject: {', '.join(contested)}", field="attributes")
+    if used_today >= grant.terms.accesses_per_day:
+        raise DailyLimitError(f"the consent allows {grant.terms.accesses_per_day} accesses a day, all used today")
+
+
+def check_form(grant: ConsentGrant) -> None:
+    """Refuse a grant that no contract would take or that says "for ever" with a zero.
+
+    Raises `CustodianMissingError`, `InvalidWindowError`, `NoAccessAllowedError`, `MalformedError`.
+    """
+    if grant.custodian == NO_ADDRESS:
+        raise CustodianMissingError("custodian: expected an account, got the zero address", field="custodian")
+    if not 0 <= grant.valid_from < grant.expires_at <= MAX_TIME:
+        raise InvalidWindowError("expiresAt: expected later than validFrom, below 2^48", field="expiresAt")
+    for name, value in (("maxAccesses", grant.max_accesses), ("terms.accessesPerDay", grant.terms.accesses_per_day)):
+        if not 1 <= value <= MAX_COUNT:
+            raise NoAccessAllowedError(f"{name}: expected 1 or more, got {value}", field=name)
+    if not 0 <= grant.terms.retention_days <= MAX_COUNT:
+        raise MalformedError("terms.retentionDays: expected 0 or more", field="terms.retentionDays")
+    for name in ("institution", "institutionName", "purpose"):
+        if not grant.terms.as_json()[name]:
+            raise MalformedError(f"terms.{name}: expected text", field=f"terms.{name}")
+    if grant.terms.salt == ZERO32:
+        # A known salt would let anyone guess the terms from their hash.
+        raise MalformedError("terms.salt: expected 32 random bytes, got zeros", field="terms.salt")
+
+
+# ------------------------------------------------------------------------------------------------ hashes, signed types
+
+
+def typed_data(domain: Domain, primary_type: str, message: Mapping[str, Any]) -> dict[str, Any]:
+    """The full EIP-712 JSON, as `eth_signTypedData_v4` takes it."""
+    names = ["ConsentGrant", "Terms"] if primary_type == "ConsentGrant" else [primary_type]
+    return {
+        "types": {"EIP712Domain": _DOMAIN_TYPE, **{name: TYPES[name] for name in names}},
+        "primaryType": primary_type,
+        "domain": domain.as_json(),
+        "message": dict(message),
+    }
+
+
+def grant_typed_data(grant: ConsentGrant, domain: Domain) -> dict[str, Any]:
+    """What the subject's wallet shows and signs to grant."""
+    return typed_data(domain, "ConsentGrant", grant.as_json())
+
+
+def revocation_typed_data(consent_ids: Sequence[Hex32], domain: Domain) -> dict[str, Any]:
+    """What the subject's wallet shows and signs to revoke, in this order."""
+    return typed_data(domain, "ConsentRevocation", {"consentIds": list(consent_ids)})
+
+
+def pause_typed_data(consent_id: Hex32, *, paused: bool, sequence: int, domain: Domain) -> dict[str, Any]:
+    """What the subject's wallet shows and signs to pause or resume. `sequence` must grow with each."""
+    return typed_data(domain, "ConsentPause", {"consentId": consent_id, "paused": paused, "sequence": sequence})
+
+
+def digest_of(payload: Mapping[str, Any]) -> Hex32:
+    """The EIP-712 digest of typed data: what the signature is over."""
+    return _digest(encode_typed_data(full_message=dict(payload)))
+
+
+def consent_id_of(grant: ConsentGrant, domain: Domain) -> Hex32:
+    """The id of a consent: the digest of its grant."""
+    return digest_of(grant_typed_data(grant, domain))
+
+
+def terms_hash(terms: Terms) -> Hex32:
+    """`hashStruct(Terms)`: all that the chain learns of the terms."""
+    message = encode_typed_data(
+        full_message={
+            "types": {"EIP712Domain": [], "Terms": TYPES["Terms"]},
+            "primaryType": "Terms",
+            "domain": {},
+            "message": terms.as_json(),
+        }
+    )
+    return hex32_of(message.body)
+
+
+def _digest(message: SignableMessage) -> Hex32:
+    return hex32_of(keccak(b"\x19" + message.version + message.header + message.body))
+
+
+def sign_typed_data(payload: Mapping[str, Any], private_key: bytes) -> bytes:
+    """Sign with a local key (scripts, the demo). People sign with their wallet or passkey."""
+    return bytes(Account.sign_typed_data(private_key, full_message=dict(payload)).signature)
+
+
+def require_signer(digest: Hex32, signature: bytes, subject: Address) -> None:
+    """Check an ECDSA signature over `digest`. Smart accounts (ERC-1271) can only be asked on chain.
+
+    Raises `InvalidSignatureError`.
+    """
+    refused = InvalidSignatureError("signature: not the subject's over exactly this", field="signature")
+    if len(signature) != SIGNATURE_LENGTH or signature[64] not in (27, 28):
+        raise refused
+    if not 1 <= int.from_bytes(signature[32:64]) <= HALF_ORDER:
+        raise refused
+    try:
+        signer = Account._recover_hash(bytes.fromhex(digest[2:]), signature=signature)  # noqa: SLF001 - eth-account has no public one for a bare digest
+    except Exception as exc:
+        # The libraries below raise types of their own for r or s out of range; every one of them means "not valid".
+        raise refused from exc
+    if signer != subject:
+        raise refused
+
+
+# ----------------------------------------------------------------------------------------------------- parsing, edges
+
+
+def hex32_of(raw: bytes) -> Hex32:
+    """32 bytes as hex."""
+    if len(raw) != 32:  # noqa: PLR2004
+        raise ValueError(f"expected 32 bytes, got {len(raw)}")
+    return Hex32("0x" + raw.hex())
+
+
+def parse_hex32(value: object, field: str) -> Hex32:
+    """Raises `MalformedError` unless `value` is 32 bytes in hex."""
+    if isinstance(value, str) and _HEX32.match(lowered := value.lower()):
+        return Hex32(lowered)
+    raise MalformedError(f"{field}: expected 0x and 64 hex digits", field=field)
+
+
+def parse_address(value: object, field: str) -> Address:
+    """Raises `MalformedError` unless `value` is an EVM account; its checksum, if it has one, must be right."""
+    if isinstance(value, str) and value.startswith("0x") and is_address(value):
+        return Address(to_checksum_address(value))
+    raise MalformedError(f"{field}: expected an account, 0x and 40 hex digits with the right checksum", field=field)
+
+
+def parse_grant(message: object) -> ConsentGrant:
+    """Read the `message` of a grant's typed data, as a wallet or the API hands it in.
+
+    Raises `MalformedError` naming the field; nothing is ignored and nothing is guessed.
+    """
+    outer = _parse_struct(message, "ConsentGrant", "")
+    terms = _parse_struct(outer["terms"], "Terms", "terms.")
+    return ConsentGrant(
+        terms=Terms(
+            institution=terms["institution"],
+            institution_name=terms["institutionName"],
+            purpose=terms["purpose"],
+            attributes=tuple(terms["attributes"]),
+            accesses_per_day=terms["accessesPerDay"],
+            retention_days=terms["retentionDays"],
+            notice_hash=terms["noticeHash"],
+            replaces=terms["replaces"],
+            salt=terms["salt"],
+        ),
+        subject=outer["subject"],
+        custodian=outer["custodian"],
+        valid_from=outer["validFrom"],
+        expires_at=outer["expiresAt"],
+        max_accesses=outer["maxAccesses"],
+    )
+
+
+def _parse_struct(value: object, type_name: str, prefix: str) -> dict[str, Any]:
+    fields = {member["name"]: member["type"] for member in TYPES[type_name]}
+    if not isinstance(value, Mapping):
+        where = prefix.rstrip(".") or "grant"
+        raise MalformedError(f"{where}: expected an object", field=where)
+    for name in value:
+        if name not in fields:
+            raise MalformedError(f"{prefix}{name}: not a field of {type_name}", field=f"{prefix}{name}")
+    return {name: _parse_member(value.get(name), kind, prefix + name) for name, kind in fields.items()}
+
+
+def _parse_member(value: object, kind: str, field: str) -> object:
+    match kind:
+        case "Terms":
+            return value
+        case "address":
+            return parse_address(value, field)
+        case "bytes32":
+            return parse_hex32(value, field)
+        case "uint64" | "uint32":
+            # bool is an int in Python; 1.0 is not a count.
+            if type(value) is int and 0 <= value < 2 ** int(kind[4:]):
+                return value
+            raise MalformedError(f"{field}: expected a whole number, {kind}", field=field)
+        case "string[]":
+            if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
+                return list(value)
+            raise MalformedError(f"{field}: expected a list of names", field=field)
+        case _:
+            if isinstance(value, str):
+                return value
+            raise MalformedError(f"{field}: expected text", field=field)

@@ -1,0 +1,293 @@
+"""The contract's calls, answers, events and errors as typed Python. Pure: bytes in, bytes out.
+
+Calldata is encoded here, ahead of time and without a contract object, because the release path sends it as raw JSON-RPC.
+A test compares every signature below with the compiled ABI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eth_abi import decode, encode
+from eth_utils import function_signature_to_4byte_selector, keccak, to_checksum_address
+
+from ledger.access import BatchKind, LoggedAccess
+from ledger.consent import Address, ConsentState, Hex32, OuterGrant, Reason, State, hex32_of
+from ledger.errors import SOLIDITY_TWINS, ChainUnavailableError, LedgerError, TransactionRevertedError
+
+GRANT: Final = "(bytes32,address,address,uint64,uint64,uint32)"
+ACCESS: Final = "(bytes32,bytes32)"
+
+FUNCTIONS: Final[Mapping[str, Sequence[str]]] = {
+    "grant": (GRANT, "bytes"),
+    "revoke": (f"{GRANT}[]", "bytes"),
+    "setPaused": (GRANT, "bool", "uint32", "bytes"),
+    "revokeAsCustodian": ("bytes32[]",),
+    "status": ("bytes32", "address"),
+    "statuses": ("bytes32[]", "address"),
+    "consentOf": ("bytes32",),
+    "consentIdOf": (GRANT,),
+    "numberOf": ("address",),
+    "setWriter": ("address", "bool"),
+    "append": ("address", "bytes32", f"{ACCESS}[]"),
+    "appendRefusals": ("address", "bytes32", f"{ACCESS}[]"),
+    "appendLate": ("address", "bytes32", f"{ACCESS}[]"),
+    "logOf": ("address", "address"),
+}
+EVENTS: Final[Mapping[str, tuple[Sequence[str], Sequence[str]]]] = {
+    # name: (indexed types, other types)
+    "ConsentGranted": (("bytes32", "address", "address"), ("uint64", "uint64", "uint32")),
+    "ConsentRevoked": (("bytes32", "address"), ()),
+    "ConsentPauseSet": (("bytes32",), ("bool", "uint32")),
+    "CustodianNumbered": (("address",), ("uint32",)),
+    "WriterSet": (("address", "address"), ("bool",)),
+    "AccessRecorded": (("bytes32",), ("bytes32",)),
+    "AccessRefused": (("bytes32",), ("bytes32", "uint8")),
+    "AccessLate": (("bytes32",), ("bytes32", "uint8")),
+    "LogAppended": (("address", "address"), ("uint8", "uint64", "bytes32")),
+}
+ERRORS: Final[Mapping[str, Sequence[str]]] = {
+    "InvalidSignature": ("address", "bytes32"),
+    "InvalidWindow": ("uint64", "uint64"),
+    "NoAccessAllowed": (),
+    "CustodianMissing": (),
+    "ConsentAlreadyGranted": ("bytes32",),
+    "ConsentAlreadyRevoked": ("bytes32",),
+    "ConsentNotGranted": ("bytes32",),
+    "MixedSubjects": ("address", "address"),
+    "StalePauseSequence": ("bytes32", "uint32", "uint32"),
+    "NotCustodian": ("bytes32", "address"),
+    "NotWriter": ("address", "address"),
+    "HeadMismatch": ("bytes32", "bytes32"),
+    "EmptyBatch": (),
+}
+APPEND_CALLS: Final = {
+    BatchKind.ACCESSES: "append",
+    BatchKind.REFUSALS: "appendRefusals",
+    BatchKind.LATE_ACCESSES: "appendLate",
+}
+
+
+def _selector(name: str, types: Sequence[str]) -> bytes:
+    return function_signature_to_4byte_selector(f"{name}({','.join(types)})")
+
+
+SELECTORS: Final = {name: _selector(name, types) for name, types in FUNCTIONS.items()}
+ERROR_SELECTORS: Final = {_selector(name, types): name for name, types in ERRORS.items()}
+TOPICS: Final = {
+    "0x" + keccak(text=f"{name}({','.join((*indexed, *other))})").hex(): name
+    for name, (indexed, other) in EVENTS.items()
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogState:
+    """The contract's `Log`: where one writer's log stands."""
+
+    head: Hex32
+    size: int
+    custodian_number: int
+    allowed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event: its name, its arguments in the order of `IConsentLedger.sol`, and where it is."""
+
+    name: str
+    args: tuple[Any, ...]
+    log_index: int
+    block_number: int
+    block_hash: Hex32
+    transaction_hash: Hex32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the contract made of one access of a batch."""
+
+    access: LoggedAccess
+    reason: Reason
+    late: bool
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """One batch on the log: its outcomes in order, and the log just after it."""
+
+    custodian: Address
+    writer: Address
+    kind: BatchKind
+    outcomes: tuple[Outcome, ...]
+    size: int
+    head: Hex32
+
+
+# --------------------------------------------------------------------------------------------------------------- calls
+
+
+def call(name: str, *args: object) -> bytes:
+    """Calldata of any function of the contract."""
+    return SELECTORS[name] + encode(FUNCTIONS[name], args)
+
+
+def grant_call(grant: OuterGrant, signature: bytes) -> bytes:
+    """Calldata of `grant`."""
+    return call("grant", _grant(grant), signature)
+
+
+def revoke_call(grants: Sequence[OuterGrant], signature: bytes) -> bytes:
+    """Calldata of `revoke`."""
+    return call("revoke", [_grant(grant) for grant in grants], signature)
+
+
+def pause_call(grant: OuterGrant, *, paused: bool, sequence: int, signature: bytes) -> bytes:
+    """Calldata of `setPaused`."""
+    return call("setPaused", _grant(grant), paused, sequence, signature)
+
+
+def revoke_as_custodian_call(consent_ids: Sequence[Hex32]) -> bytes:
+    """Calldata of `revokeAsCustodian`."""
+    return call("revokeAsCustodian", [_word(consent_id) for consent_id in consent_ids])
+
+
+def append_call(kind: BatchKind, custodian: Address, head: Hex32, accesses: Sequence[LoggedAccess]) -> bytes:
+    """Calldata of `append`, `appendRefusals` or `appendLate`."""
+    pairs = [(_word(access.consent_id), _word(access.entry_hash)) for access in accesses]
+    return call(APPEND_CALLS[kind], custodian, _word(head), pairs)
+
+
+def decode_call(data: bytes) -> tuple[str, tuple[Any, ...]]:
+    """The function and the arguments of calldata: for the simulator and for whoever reads a transaction."""
+    names = {selector: name for name, selector in SELECTORS.items()}
+    name = names[data[:4]]
+    return name, tuple(decode(FUNCTIONS[name], data[4:]))
+
+
+def _grant(grant: OuterGrant) -> tuple[Any, ...]:
+    return (
+        _word(grant.terms_hash),
+        grant.subject,
+        grant.custodian,
+        grant.valid_from,
+        grant.expires_at,
+        grant.max_accesses,
+    )
+
+
+def _word(value: Hex32) -> bytes:
+    return bytes.fromhex(value[2:])
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+def decode_reasons(data: bytes) -> list[Reason]:
+    """Answer of `statuses`."""
+    return [Reason(number) for number in _decode(("uint8[]",), data)[0]]
+
+
+def decode_consent(data: bytes) -> ConsentState:
+    """Answer of `consentOf`."""
+    fields = _decode(("uint48", "uint48", "uint32", "uint32", "uint32", "uint32", "uint8"), data)
+    return ConsentState(
+        valid_from=fields[0],
+        expires_at=fields[1],
+        max_accesses=fields[2],
+        accesses=fields[3],
+        custodian_number=fields[4],
+        pause_sequence=fields[5],
+        state=State(fields[6]),
+    )
+
+
+def decode_log(data: bytes) -> LogState:
+    """Answer of `logOf`."""
+    head, size, number, allowed = _decode(("bytes32", "uint64", "uint32", "bool"), data)
+    return LogState(head=hex32_of(head), size=size, custodian_number=number, allowed=allowed)
+
+
+def decode_number(data: bytes) -> int:
+    """Answer of `numberOf`."""
+    return int(_decode(("uint32",), data)[0])
+
+
+def _decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
+    try:
+        return tuple(decode(types, data))
+    except Exception as exc:
+        # eth-abi raises a tree of its own; all of it means that the endpoint's answer is not the contract's.
+        raise ChainUnavailableError("the endpoint's answer is not one of the contract") from exc
+
+
+def decode_error(data: bytes) -> LedgerError:
+    """The Python twin of a Solidity error. Its arguments are public identifiers and numbers."""
+    name = ERROR_SELECTORS.get(data[:4])
+    if name is None:
+        return TransactionRevertedError(f"the contract reverted with 0x{data[:4].hex() or '(nothing)'}")
+    args = ", ".join("0x" + arg.hex() if isinstance(arg, bytes) else str(arg) for arg in _decode(ERRORS[name], data[4:]))
+    return SOLIDITY_TWINS[name](f"the contract refused: {name}({args})")
+
+
+# -------------------------------------------------------------------------------------------------------------- events
+
+
+def decode_events(logs: Iterable[Mapping[str, Any]], contract: Address) -> list[Event]:
+    """The contract's events among JSON-RPC log objects, in order; other contracts' are passed over."""
+    return [
+        _event(log, TOPICS[log["topics"][0]])
+        for log in logs
+        if to_checksum_address(log["address"]) == contract and log["topics"][0] in TOPICS
+    ]
+
+
+def _event(log: Mapping[str, Any], name: str) -> Event:
+    indexed, other = EVENTS[name]
+    topics = bytes.fromhex("".join(topic[2:] for topic in log["topics"][1:]))
+    values = (*_decode(indexed, topics), *_decode(other, bytes.fromhex(log["data"][2:])))
+    return Event(
+        name=name,
+        args=tuple(
+            hex32_of(value) if isinstance(value, bytes) else to_checksum_address(value) if type(value) is str else value
+            for value in values
+        ),
+        log_index=int(log["logIndex"], 16),
+        block_number=int(log["blockNumber"], 16),
+        block_hash=Hex32(log["blockHash"]),
+        transaction_hash=Hex32(log["transactionHash"]),
+    )
+
+
+def batches_of(events: Iterable[Event]) -> list[Appended]:
+    """Group access events into batches: `LogAppended` closes the entries before it."""
+    batches: list[Appended] = []
+    outcomes: list[Outcome] = []
+    for event in events:
+        match event.name:
+            case "AccessRecorded" | "AccessRefused" | "AccessLate":
+                consent_id, entry_hash, *reason = event.args
+                outcomes.append(
+                    Outcome(
+                        access=LoggedAccess(consent_id=consent_id, entry_hash=entry_hash),
+                        reason=Reason(reason[0]) if reason else Reason.NONE,
+                        late=event.name == "AccessLate",
+                        log_index=event.log_index,
+                    )
+                )
+            case "LogAppended":
+                custodian, writer, kind, size, head = event.args
+                batches.append(
+                    Appended(
+                        custodian=custodian,
+                        writer=writer,
+                        kind=BatchKind(kind),
+                        outcomes=tuple(outcomes),
+                        size=size,
+                        head=head,
+                    )
+                )
+                outcomes = []
+    return batches

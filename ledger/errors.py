@@ -1,0 +1,454 @@
+"""Every error that leaves a module of this package.
+
+Families are by whose matter it is, and each family has one HTTP status unless a member says otherwise:
+
+- `ConsentError` (403): the answer is no. The caller may not have this.
+- `RequestError` (422): the request itself is wrong; the message names the field and what was expected.
+- `VaultError` (500): our store or keys. Opaque to callers: no detail leaves the service.
+- `ChainError` (503): the chain. Always fails closed; trying again later is right.
+- `ConfigError` (500): this installation is not set up as it must be.
+- `AuditError`: a proof does not verify.
+
+Rules: `code` is part of the interface and never changes its meaning. Every custom error of `IConsentLedger.sol` has its
+twin here, named after it (`SOLIDITY_TWINS`). Exceptions of other libraries never cross a module border. Messages may
+name fields, limits and public identifiers, never values of a person's data and never secrets.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LedgerError(Exception):
+    """Root of everything this package raises on purpose.
+
+    `field` names the offending field where there is one, in the dotted form of the API (`terms.purpose`).
+    """
+
+    code: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+# --------------------------------------------------------------------------------------------- "no": the caller may not
+
+
+class ConsentError(LedgerError):
+    """The caller may not have this."""
+
+    code = "consent"
+    http_status = 403
+
+
+class ConsentNotGrantedError(ConsentError):
+    """There is no such consent on chain."""
+
+    code = "not_granted"
+
+
+class ConsentNotYetValidError(ConsentError):
+    """Its window has not begun."""
+
+    code = "not_yet_valid"
+
+
+class ConsentExpiredError(ConsentError):
+    """Its window has passed."""
+
+    code = "expired"
+
+
+class ConsentPausedError(ConsentError):
+    """The subject paused it."""
+
+    code = "paused"
+
+
+class ConsentRevokedError(ConsentError):
+    """It was revoked, which is for ever."""
+
+    code = "revoked"
+
+
+class ConsentExhaustedError(ConsentError):
+    """All the accesses it allowed were made."""
+
+    code = "exhausted"
+
+
+class WrongCustodianError(ConsentError):
+    """It names another custodian."""
+
+    code = "wrong_custodian"
+
+
+class WrongInstitutionError(ConsentError):
+    """It was given to another institution."""
+
+    code = "wrong_institution"
+
+
+class PurposeMismatchError(ConsentError):
+    """It was given for another purpose."""
+
+    code = "purpose_mismatch"
+
+
+class AttributeNotConsentedError(ConsentError):
+    """It does not cover one of the attributes."""
+
+    code = "attribute_not_consented"
+
+
+class DailyLimitError(ConsentError):
+    """Today's accesses under it are used up."""
+
+    code = "daily_limit"
+
+
+class DisputedError(ConsentError):
+    """The subject disputes one of the attributes."""
+
+    code = "disputed"
+
+
+class ErasedError(ConsentError):
+    """The subject's data were erased."""
+
+    code = "erased"
+
+
+class InstitutionSuspendedError(ConsentError):
+    """The institution may not ask for anything at present."""
+
+    code = "institution_suspended"
+
+
+class NotCustodianError(ConsentError):
+    """Only the custodian that a consent names may do this."""
+
+    code = "not_custodian"
+
+
+class ReleaseAbortedError(ConsentError):
+    """An earlier try under this idempotency key ended without a release; nothing was decrypted. Use a new key."""
+
+    code = "aborted"
+
+
+# ------------------------------------------------------------------------------------------------ the request is wrong
+
+
+class RequestError(LedgerError):
+    """The request itself is wrong."""
+
+    code = "request"
+    http_status = 422
+
+
+class MalformedError(RequestError):
+    """A field is missing or not of its form."""
+
+    code = "malformed"
+
+
+class InvalidSignatureError(RequestError):
+    """The signature is not the subject's over exactly this: wrong signer, chain or contract, high s, or malformed."""
+
+    code = "invalid_signature"
+
+
+class InvalidWindowError(RequestError):
+    """`expiresAt` is not later than `validFrom`, has passed, or does not fit."""
+
+    code = "invalid_window"
+
+
+class NoAccessAllowedError(RequestError):
+    """A limit is zero: zero means zero, never "for ever"."""
+
+    code = "no_access_allowed"
+
+
+class CustodianMissingError(RequestError):
+    """The grant names no custodian."""
+
+    code = "custodian_missing"
+
+
+class ForeignGrantError(RequestError):
+    """The grant names another custodian, chain or contract than this one."""
+
+    code = "foreign_grant"
+
+
+class CeilingExceededError(RequestError):
+    """A limit of the grant is above what its purpose allows."""
+
+    code = "ceiling_exceeded"
+
+
+class UnknownPurposeError(RequestError):
+    """The purpose is not in the catalogue."""
+
+    code = "unknown_purpose"
+
+
+class UnknownAttributeError(RequestError):
+    """The attribute is not in the catalogue."""
+
+    code = "unknown_attribute"
+
+
+class ValueNotInCatalogueError(RequestError):
+    """The value is not one that the attribute can have."""
+
+    code = "value_not_in_catalogue"
+
+
+class EmptyBatchError(RequestError):
+    """The call carries no item."""
+
+    code = "empty_batch"
+
+
+class MixedSubjectsError(RequestError):
+    """Consents of more than one subject in one revocation."""
+
+    code = "mixed_subjects"
+
+
+class UnreadableFileError(RequestError):
+    """A file that was handed in cannot be read as what it should be."""
+
+    code = "unreadable_file"
+
+
+class MapError(RequestError):
+    """The map of an import does not fit the catalogue or the file."""
+
+    code = "map"
+
+
+class RowsRejectedError(RequestError):
+    """`--strict`, and at least one row was bad: nothing was imported."""
+
+    code = "rows_rejected"
+
+
+class ConflictError(RequestError):
+    """The request is fine in itself but at odds with what already stands."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class ConsentAlreadyGrantedError(ConflictError):
+    """This very grant stands already."""
+
+    code = "already_granted"
+
+
+class ConsentAlreadyRevokedError(ConflictError):
+    """The consent was revoked, which is for ever."""
+
+    code = "already_revoked"
+
+
+class StalePauseSequenceError(ConflictError):
+    """A pause or resume that is not newer than the last one."""
+
+    code = "stale_pause_sequence"
+
+
+class IdempotencyConflictError(ConflictError):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_conflict"
+
+
+class ReleaseInProgressError(ConflictError):
+    """The same request is being answered at this moment. Ask again."""
+
+    code = "in_progress"
+
+
+class AlreadyExistsError(ConflictError):
+    """There is one of that name already."""
+
+    code = "already_exists"
+
+
+class AuthenticationError(RequestError):
+    """The request is not signed by a current key of the institution it names."""
+
+    code = "authentication"
+    http_status = 401
+
+
+class StaleRequestError(AuthenticationError):
+    """The request was signed too long ago, or in the future: a replay, or a wrong clock."""
+
+    code = "stale_request"
+
+
+class NotFoundError(RequestError):
+    """There is no such thing, or it is not the caller's to see: the two are not told apart."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class AttributeAbsentError(RequestError):
+    """Consented to, but the custodian holds no value of it."""
+
+    code = "attribute_absent"
+    http_status = 404
+
+
+# ------------------------------------------------------------------------------------------------- our store and keys
+
+
+class VaultError(LedgerError):
+    """Our store or keys."""
+
+    code = "vault"
+    http_status = 500
+
+
+class IntegrityError(VaultError):
+    """An envelope does not open. One error for every cause: wrong key, wrong context, altered bytes."""
+
+    code = "integrity"
+
+
+class KeyFileError(VaultError):
+    """The key file is missing, unreadable, open to others, or not one."""
+
+    code = "key_file"
+
+
+class KeyUnavailableError(VaultError):
+    """No key of that id: another key file, or the key was destroyed."""
+
+    code = "key_unavailable"
+
+
+class StoreUnavailableError(VaultError):
+    """The database is locked, full or gone. Nothing was written."""
+
+    code = "store_unavailable"
+    http_status = 503
+
+
+class StoreMismatchError(VaultError):
+    """The database belongs to another version, chain, contract or key file."""
+
+    code = "store_mismatch"
+
+
+# ------------------------------------------------------------------------------------------------------------ the chain
+
+
+class ChainError(LedgerError):
+    """The chain. Always fails closed."""
+
+    code = "chain"
+    http_status = 503
+
+
+class ChainUnavailableError(ChainError):
+    """No answer, or not the answer of an Ethereum node."""
+
+    code = "chain_unavailable"
+
+
+class WrongChainError(ChainError):
+    """The endpoint serves another chain."""
+
+    code = "wrong_chain"
+
+
+class ContractMissingError(ChainError):
+    """No contract at the address."""
+
+    code = "contract_missing"
+
+
+class ContractMismatchError(ChainError):
+    """The code on chain is not what the sources compile to."""
+
+    code = "contract_mismatch"
+
+
+class TransactionRevertedError(ChainError):
+    """The contract refused, for a reason that has no class of its own."""
+
+    code = "transaction_reverted"
+
+
+class ConfirmationTimeoutError(ChainError):
+    """Sent, and not seen in a block in time. The outcome is unknown, so nothing is released."""
+
+    code = "confirmation_timeout"
+
+
+class NotWriterError(ChainError):
+    """The key may not append to this custodian's log."""
+
+    code = "not_writer"
+
+
+class HeadMismatchError(ChainError):
+    """The log moved on: the batch was built on another head, or has landed already."""
+
+    code = "head_mismatch"
+
+
+class ChainLostError(ChainError):
+    """The chain lost entries that this service has proof of. Run `consent-ledger sync`."""
+
+    code = "chain_lost"
+
+
+class DevnetError(ChainError):
+    """The local chain does not start."""
+
+    code = "devnet"
+
+
+# ---------------------------------------------------------------------------------------------------------- the others
+
+
+class ConfigError(LedgerError):
+    """This installation is not set up as it must be."""
+
+    code = "config"
+
+
+class AuditError(LedgerError):
+    """A proof does not verify."""
+
+    code = "audit"
+
+
+SOLIDITY_TWINS: dict[str, type[LedgerError]] = {
+    "InvalidSignature": InvalidSignatureError,
+    "InvalidWindow": InvalidWindowError,
+    "NoAccessAllowed": NoAccessAllowedError,
+    "CustodianMissing": CustodianMissingError,
+    "ConsentAlreadyGranted": ConsentAlreadyGrantedError,
+    "ConsentAlreadyRevoked": ConsentAlreadyRevokedError,
+    "ConsentNotGranted": ConsentNotGrantedError,
+    "MixedSubjects": MixedSubjectsError,
+    "StalePauseSequence": StalePauseSequenceError,
+    "NotCustodian": NotCustodianError,
+    "NotWriter": NotWriterError,
+    "HeadMismatch": HeadMismatchError,
+    "EmptyBatch": EmptyBatchError,
+}
+"""Solidity error name -> its class. A test compares the keys with the ABI."""

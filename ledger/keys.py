@@ -1,0 +1,227 @@
+"""Key files of the custodian. Both live outside the database, mode 0600, and are replaced atomically.
+
+- `KeyFile` (`keys/kek.json`): the KEKs that wrap every DEK, and the index key under which identifiers are looked up. The
+  default `KeyWrapper`; an HSM or a KMS takes its place without a change elsewhere.
+- `AccountFile` (`keys/accounts.json`): the custodian's EVM accounts (one for each lane, so that a revocation never
+  queues behind an access) and the key that signs answers and receipts.
+
+Key wrap is AES-256-KW (RFC 3394, NIST SP 800-38F): deterministic, so there is no nonce budget to watch.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from joserfc.jwk import ECKey
+
+from ledger.envelope import WrappedKey
+from ledger.errors import AlreadyExistsError, IntegrityError, KeyFileError, KeyUnavailableError
+
+FILE_VERSION: Final = 1
+WRITERS: Final = 4
+PRIVATE: Final = 0o600
+
+
+class KeyFile:
+    """KEKs in a local file. Re-reads the file when another process has rotated it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = 0
+        self._refresh()
+
+    @classmethod
+    def create(cls, path: Path) -> KeyFile:
+        """Make a key file with one KEK. Raises `AlreadyExistsError`: a key file is never overwritten."""
+        _create(path, {"index_key": secrets.token_hex(32), **_new_kek({})})
+        return cls(path)
+
+    @property
+    def active_kek_id(self) -> str:
+        """The KEK that new envelopes are wrapped under."""
+        self._refresh()
+        return self._active
+
+    @property
+    def kek_ids(self) -> list[str]:
+        """Every KEK held, retired ones included."""
+        self._refresh()
+        return sorted(self._keks)
+
+    def wrap(self, dek: bytes) -> WrappedKey:
+        """Wrap under the active KEK."""
+        self._refresh()
+        return WrappedKey(self._active, aes_key_wrap(self._keks[self._active], dek))
+
+    def unwrap(self, key: WrappedKey) -> bytes:
+        """Raises `KeyUnavailableError` for a KEK that is not here, `IntegrityError` if the wrapped key was altered."""
+        kek = self._keks.get(key.kek_id)
+        if kek is None:
+            self._refresh()
+            kek = self._keks.get(key.kek_id)
+        if kek is None:
+            raise KeyUnavailableError(f"no KEK {key.kek_id} in the key file")
+        try:
+            return aes_key_unwrap(kek, key.wrapped_dek)
+        except (InvalidUnwrap, ValueError) as exc:
+            raise IntegrityError("an envelope does not open") from exc
+
+    def index(self, kind: str, identifier: str) -> str:
+        """Keyed hash (HMAC-SHA256) under which an identifier is stored and found; `kind` separates the uses."""
+        return hmac.new(self._index_key, f"{kind}\n{identifier}".encode(), sha256).hexdigest()
+
+    def rotate(self) -> str:
+        """Add a KEK and make it the active one; the others stay until `destroy`. Returns its id."""
+        content = _read(self._path)
+        content.update(_new_kek(content["keks"]))
+        _replace(self._path, content)
+        return self.active_kek_id
+
+    def destroy(self, kek_id: str) -> None:
+        """Forget a retired KEK for ever: what is still wrapped under it, backups included, cannot be read again."""
+        content = _read(self._path)
+        if kek_id == content["active"]:
+            raise KeyFileError("the active KEK cannot be destroyed")
+        content["keks"].pop(kek_id, None)
+        _replace(self._path, content)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        try:
+            stamp = self._path.stat().st_mtime_ns
+        except OSError as exc:
+            raise KeyFileError(f"no key file at {self._path}: run `consent-ledger init`, or name the right one") from exc
+        if stamp == self._stamp:
+            return
+        content = _read(self._path)
+        try:
+            keks = {kek_id: bytes.fromhex(kek) for kek_id, kek in content["keks"].items()}
+            index_key = bytes.fromhex(content["index_key"])
+            active = content["active"]
+            if active not in keks or any(len(kek) != 32 for kek in (*keks.values(), index_key)):  # noqa: PLR2004
+                raise KeyFileError(f"{self._path} is not a key file")
+        except (KeyError, ValueError, AttributeError, TypeError) as exc:
+            raise KeyFileError(f"{self._path} is not a key file") from exc
+        self._keks, self._index_key, self._active, self._stamp = keks, index_key, active, stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The custodian's accounts. `custodian` is the one that grants name; the others only pay gas and append."""
+
+    custodian: LocalAccount
+    grants: LocalAccount
+    revocations: LocalAccount
+    writers: tuple[LocalAccount, ...]
+    signing_key: ECKey = field(repr=False)
+
+    @classmethod
+    def create(cls, path: Path) -> Accounts:
+        """Make new accounts. Raises `AlreadyExistsError`."""
+        names = ["custodian", "grants", "revocations", *(f"writer-{i}" for i in range(WRITERS))]
+        signing_key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)
+        _create(
+            path,
+            {
+                "accounts": {name: "0x" + secrets.token_hex(32) for name in names},
+                "signing_key": signing_key.as_dict(private=True),
+            },
+        )
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Accounts:
+        """Raises `KeyFileError`."""
+        content = _read(path)
+        try:
+            accounts = {name: Account.from_key(key) for name, key in content["accounts"].items()}
+            return cls(
+                custodian=accounts["custodian"],
+                grants=accounts["grants"],
+                revocations=accounts["revocations"],
+                writers=tuple(accounts[name] for name in sorted(accounts) if name.startswith("writer-")),
+                signing_key=ECKey.import_key(content["signing_key"]),
+            )
+        except (KeyError, ValueError, AttributeError, TypeError) as exc:
+            raise KeyFileError(f"{path} is not an account file") from exc
+
+    def every(self) -> tuple[LocalAccount, ...]:
+        """All that need gas."""
+        return (self.custodian, self.grants, self.revocations, *self.writers)
+
+
+def read_private_key(path: Path) -> bytes:
+    """A subject's key from a local file, for scripts: 64 hex digits, mode 0600. Raises `KeyFileError`."""
+    _require_private(path)
+    text = path.read_text(encoding="utf-8").strip().removeprefix("0x")
+    try:
+        key = bytes.fromhex(text)
+        Account.from_key(key)
+    except Exception as exc:
+        # eth-account raises types of its own for a key out of range; the key itself must not be repeated.
+        raise KeyFileError(f"{path}: expected a private key, 64 hex digits") from exc
+    return key
+
+
+def write_private_file(path: Path, text: str) -> None:
+    """Write a new file that only its owner can read. Raises `AlreadyExistsError`."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+    except FileExistsError as exc:
+        raise AlreadyExistsError(f"{path} exists already and is not overwritten") from exc
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _new_kek(keks: dict[str, str]) -> dict[str, Any]:
+    kek_id = f"kek-{secrets.token_hex(4)}"
+    return {"active": kek_id, "keks": {**keks, kek_id: secrets.token_hex(32)}}
+
+
+def _create(path: Path, content: dict[str, Any]) -> None:
+    write_private_file(path, json.dumps({"version": FILE_VERSION, **content}, indent=1))
+
+
+def _replace(path: Path, content: dict[str, Any]) -> None:
+    """Atomic: a crash leaves the old file or the new one, never half of either."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    write_private_file(draft, json.dumps(content, indent=1))
+    draft.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _require_private(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as exc:
+        raise KeyFileError(f"no key file at {path}: run `consent-ledger init`, or name the right one") from exc
+    if mode & 0o077:
+        raise KeyFileError(f"{path} can be read by others: expected mode 0600 (chmod 600 {path})")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    _require_private(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise KeyFileError(f"{path} cannot be read as a key file") from exc
+    if not isinstance(content, dict) or content.get("version") != FILE_VERSION:
+        raise KeyFileError(f"{path}: expected a key file of version {FILE_VERSION}")
+    return content

@@ -9,7 +9,12 @@ const require = createRequire(import.meta.url);
 const compiler = {
   version: require("solc/package.json").version,
   path: require.resolve("solc/soljson.js"),
-  settings: { optimizer: { enabled: true, runs: 1_000_000 }, evmVersion: "osaka" },
+  settings: {
+    optimizer: { enabled: true, runs: 1_000_000 },
+    evmVersion: "osaka",
+    // The metadata lists the sources that the contract needs: they ship with its ABI, so that anyone can recompile it.
+    outputSelection: { "*": { "*": ["metadata"] } },
+  },
 };
 
 export default {

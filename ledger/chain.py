@@ -108,7 +108,10 @@ class Chain(Protocol):
         """Wait for a block. Raises `ConfirmationTimeoutError`: the outcome is then unknown."""
 
     def nonce(self, account: Address) -> int:
-        """Transactions of the account in blocks so far."""
+        """The account's next nonce, what waits for a block counted in."""
+
+    def is_contract(self, account: Address) -> bool:
+        """Whether there is code at the account."""
 
     def events(self, first: int, last: int) -> list[Event]:
         """The contract's events in these blocks, both included."""
@@ -211,19 +214,18 @@ class JsonRpcChain:
         base_fee = self.latest().base_fee
         tip = base_fee // 10
         nonce = self.nonce(Address(account.address))
-        signed = account.sign_transaction(
-            {
+        fields: dict[str, Any] = {
                 "type": 2,
                 "chainId": self._domain.chain_id,
                 "nonce": nonce,
-                "to": self._domain.contract,
+                "to": str(self._domain.contract),
                 "data": calldata,
                 "value": 0,
                 "gas": gas,
                 "maxFeePerGas": 2 * base_fee + tip,
                 "maxPriorityFeePerGas": tip,
-            }
-        )
+        }
+        signed = account.sign_transaction(fields)
         return RawTransaction(
             raw=bytes(signed.raw_transaction), transaction_hash=Hex32("0x" + signed.hash.hex()), nonce=nonce
         )
@@ -269,8 +271,12 @@ class JsonRpcChain:
             attempt += 1
 
     def nonce(self, account: Address) -> int:
-        """Transactions of the account in blocks so far."""
-        return int(self._ask("eth_getTransactionCount", account, "latest"), 16)
+        """The account's next nonce, what waits for a block counted in."""
+        return int(self._ask("eth_getTransactionCount", account, "pending"), 16)
+
+    def is_contract(self, account: Address) -> bool:
+        """Whether there is code at the account."""
+        return bool(self._ask("eth_getCode", account, "latest") != "0x")
 
     def events(self, first: int, last: int) -> list[Event]:
         """The contract's events in these blocks, both included."""

@@ -240,7 +240,7 @@ def decode_events(logs: Iterable[Mapping[str, Any]], contract: Address) -> list[
     return [
         _event(log, TOPICS[log["topics"][0]])
         for log in logs
-        if to_checksum_address(log["address"]) == contract and log["topics"][0] in TOPICS
+        if log["address"].lower() == contract.lower() and log["topics"][0] in TOPICS
     ]
 
 

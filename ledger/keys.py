@@ -38,6 +38,9 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp = 0
+        self._keks: dict[str, bytes] = {}
+        self._index_key = b""
+        self._active = ""
         self._refresh()
 
     @classmethod

@@ -1,0 +1,193 @@
+"""Group commit to the log: one writer, one log, one batch in flight.
+
+Before a batch is sent, its raw transaction and the order of its entries are durable. After a crash or a lost reply the
+same bytes are sent again, and the head decides what happened: it is a compare-and-swap, so a batch lands at most once.
+What the chain answers is checked against what was sent and against the fold, before anyone acts on it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from eth_account.signers.local import LocalAccount
+
+from ledger.access import BatchKind, ChainProof, fold
+from ledger.chain import Chain, Receipt
+from ledger.consent import Address, Hex32, Reason
+from ledger.contract import Appended, append_call, batches_of
+from ledger.errors import (
+    ChainLostError,
+    ChainUnavailableError,
+    ConfirmationTimeoutError,
+    NotWriterError,
+    TransactionRevertedError,
+)
+from ledger.journal import Batch, Journal, QueuedAccess
+
+MAX_BATCH: Final = 200
+GAS_BASE: Final = 150_000
+GAS_PER_ENTRY: Final = 15_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """An entry on the log: what the contract made of it, and where it stands."""
+
+    release_id: Hex32
+    reason: Reason
+    late: bool
+    proof: ChainProof
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finality:
+    """When a block counts: a tag of the chain, or just its being there (`latest`)."""
+
+    tag: str = "latest"
+    timeout: float = 30.0
+
+
+class LogWriter:
+    """Appends to the log of one writer key. The caller holds that writer's lock for as long as this lives."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        chain: Chain,
+        *,
+        writer: LocalAccount,
+        custodian: Address,
+        finality: Finality,
+        clock: Callable[[], int],
+        step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._journal = journal
+        self._chain = chain
+        self._account = writer
+        self.address = Address(writer.address)
+        self._custodian = custodian
+        self._finality = finality
+        self._clock = clock
+        self._step = step
+        self._in_flight = threading.Lock()
+        self._head: Hex32 | None = None
+
+    def append(self, kind: BatchKind, queued: Sequence[QueuedAccess]) -> list[Landed]:
+        """Log a batch and wait until it counts.
+
+        Raises `ConfirmationTimeoutError` and other `ChainError`s: the outcome is then unknown, the entries stay in the
+        journal and `resolve` finds out later.
+        """
+        with self._in_flight:
+            self._resolve()
+            head = self._current_head()
+            calldata = append_call(kind, self._custodian, head, [entry.access for entry in queued])
+            gas = GAS_BASE + GAS_PER_ENTRY * len(queued)
+            transaction = self._chain.sign(self._account, calldata, gas=gas)
+            batch = self._journal.save_batch(kind, self.address, head, transaction, queued, at=self._clock())
+            self._step("batch durable")
+            self._chain.send(transaction.raw)
+            self._step("batch sent")
+            return self._settle(batch, queued)
+
+    def resolve(self) -> None:
+        """Settle what was in flight when this writer's last process ended. Does nothing if nothing was."""
+        with self._in_flight:
+            self._resolve()
+
+    def forget_head(self) -> None:
+        """Ask the chain again where the log stands."""
+        with self._in_flight:
+            self._head = None
+
+    def _resolve(self) -> None:
+        batch = self._journal.pending_batch(self.address)
+        if batch is None:
+            return
+        self._head = None
+        if self._chain.receipt(batch.transaction_hash) is None:
+            if self._chain.log(self._custodian, self.address).head != batch.expected_head:
+                raise ChainLostError("the log is not where the pending batch left it: run `consent-ledger sync`")
+            self._chain.send(batch.raw)
+        self._settle(batch, self._journal.queued_in(batch.batch_id))
+
+    def _current_head(self) -> Hex32:
+        if self._head is None:
+            log = self._chain.log(self._custodian, self.address)
+            if not log.allowed:
+                raise NotWriterError(f"{self.address} may not append to this log: run `consent-ledger sync`")
+            known = self._journal.last_head(self.address)
+            if known is not None and known != log.head:
+                raise ChainLostError("the log on chain is not the one in the journal: run `consent-ledger sync`")
+            self._head = log.head
+        return self._head
+
+    def _settle(self, batch: Batch, queued: Sequence[QueuedAccess]) -> list[Landed]:
+        self._head = None
+        receipt = self._chain.wait(batch.transaction_hash, timeout=self._finality.timeout)
+        if not receipt.succeeded:
+            # It reverted as a whole, so nothing of it is on the log and the entries are free for another batch.
+            self._journal.lose_batch(batch)
+            head = self._chain.log(self._custodian, self.address).head
+            if head != batch.expected_head:
+                raise ChainLostError("the log moved on without this service: run `consent-ledger sync`")
+            raise TransactionRevertedError("the contract reverted a batch")
+        appended = self._checked(batch, queued, receipt)
+        self._await_finality(receipt)
+        self._step("batch landed")
+        self._journal.settle_batch(batch, receipt, appended, at=self._clock())
+        self._head = appended.head
+        return [
+            Landed(
+                release_id=entry.release_id,
+                reason=outcome.reason,
+                late=outcome.late,
+                proof=self._proof(receipt, appended, outcome.log_index),
+            )
+            for entry, outcome in zip(queued, appended.outcomes, strict=True)
+        ]
+
+    def _checked(self, batch: Batch, queued: Sequence[QueuedAccess], receipt: Receipt) -> Appended:
+        """The endpoint may lie: entries, kind, writer and head must all be the ones that this batch makes."""
+        found = [appended for appended in batches_of(receipt.events) if appended.writer == self.address]
+        accesses = [entry.access for entry in queued]
+        if len(found) == 1:
+            appended = found[0]
+            reasons = [outcome.reason for outcome in appended.outcomes]
+            if (
+                appended.kind is batch.kind
+                and appended.custodian == self._custodian
+                and [outcome.access for outcome in appended.outcomes] == accesses
+                and appended.head == fold(batch.expected_head, batch.kind, accesses, reasons)
+            ):
+                return appended
+        raise ChainUnavailableError("the endpoint's receipt does not match the batch that was sent")
+
+    def _await_finality(self, receipt: Receipt) -> None:
+        if self._finality.tag == "latest":
+            return
+        deadline = time.monotonic() + self._finality.timeout
+        while self._chain.finalized(self._finality.tag) < receipt.block_number:
+            if time.monotonic() >= deadline:
+                raise ConfirmationTimeoutError(f"not {self._finality.tag} after {self._finality.timeout:g} s")
+            time.sleep(0.2)
+        if self._chain.block_hash(receipt.block_number) != receipt.block_hash:
+            raise ConfirmationTimeoutError("the batch moved to another block while it became final")
+
+    def _proof(self, receipt: Receipt, appended: Appended, log_index: int) -> ChainProof:
+        return ChainProof(
+            chain_id=self._chain.domain.chain_id,
+            contract=self._chain.domain.contract,
+            custodian=self._custodian,
+            writer=self.address,
+            transaction_hash=receipt.transaction_hash,
+            block_number=receipt.block_number,
+            block_hash=receipt.block_hash,
+            log_index=log_index,
+            size=appended.size,
+            head=appended.head,
+        )

@@ -1,0 +1,87 @@
+"""Configuration: one frozen object, and the only reader of the environment.
+
+| variable | meaning | default |
+|---|---|---|
+| `CONSENT_LEDGER_DATA` | directory of database, keys and locks | the user's data directory |
+| `CONSENT_LEDGER_RPC_URL` | JSON-RPC endpoint of the chain | `http://127.0.0.1:8545` |
+| `CONSENT_LEDGER_CHAIN_ID` | chain id that the endpoint must serve | `31337` |
+| `CONSENT_LEDGER_FINALITY` | when a block counts: `latest`, `safe` or `finalized` | `latest` |
+| `CONSENT_LEDGER_TIMEOUT` | seconds to wait for a block to count | `30` |
+
+`latest` is right where blocks are final at once (the devnet, QBFT, IBFT). On a chain that can reorganise, releases must
+wait for `finalized`: what was released cannot be taken back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_data_path
+
+from ledger.commit import Finality
+from ledger.errors import ConfigError
+
+DEVNET_CHAIN_ID: Final = 31337
+DEVNET_PORT: Final = 8545
+DEVNET_URL: Final = f"http://127.0.0.1:{DEVNET_PORT}"
+TAGS: Final = ("latest", "safe", "finalized")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Where things are, and when a block counts."""
+
+    data: Path
+    rpc_url: str = DEVNET_URL
+    chain_id: int = DEVNET_CHAIN_ID
+    finality: Finality = Finality()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
+        """Raises `ConfigError` naming the variable and what was expected."""
+        env = os.environ if environ is None else environ
+        tag = env.get("CONSENT_LEDGER_FINALITY", "latest")
+        if tag not in TAGS:
+            raise ConfigError(f"CONSENT_LEDGER_FINALITY: expected one of {', '.join(TAGS)}")
+        rpc_url = env.get("CONSENT_LEDGER_RPC_URL", DEVNET_URL)
+        if not rpc_url.startswith(("http://", "https://")):
+            raise ConfigError("CONSENT_LEDGER_RPC_URL: expected an http or https address")
+        return cls(
+            data=Path(env.get("CONSENT_LEDGER_DATA") or user_data_path("consent-ledger")),
+            rpc_url=rpc_url,
+            chain_id=_number(env, "CONSENT_LEDGER_CHAIN_ID", DEVNET_CHAIN_ID),
+            finality=Finality(tag=tag, timeout=float(_number(env, "CONSENT_LEDGER_TIMEOUT", 30))),
+        )
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.data / "ledger.db"
+
+    @property
+    def key_file(self) -> Path:
+        """KEKs and index key."""
+        return self.data / "keys" / "kek.json"
+
+    @property
+    def account_file(self) -> Path:
+        """EVM accounts and signing key."""
+        return self.data / "keys" / "accounts.json"
+
+    @property
+    def locks(self) -> Path:
+        """Lock files of the lanes."""
+        return self.data / "locks"
+
+
+def _number(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ConfigError(f"{name}: expected a positive whole number")
+    return int(text)

@@ -1,0 +1,262 @@
+"""The composition root: everything a custodian runs, wired from one `Config`.
+
+A `Custodian` holds one writer key for as long as it lives (`locks.py`), so several processes can share a data directory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from eth_account.signers.local import LocalAccount
+
+from ledger import contract, deploy
+from ledger.chain import Chain, JsonRpc, JsonRpcChain
+from ledger.commit import LogWriter
+from ledger.config import Config
+from ledger.consent import Address, Domain
+from ledger.erase import Eraser
+from ledger.errors import AlreadyExistsError, LedgerError, StoreUnavailableError
+from ledger.grants import Grants, Lanes
+from ledger.journal import ANCHORED, Journal
+from ledger.keys import Accounts, KeyFile
+from ledger.locks import FileLock
+from ledger.registry import Registry
+from ledger.relay import Relay
+from ledger.release import Releases
+from ledger.store import Store
+from ledger.sync import Sync, SyncReport
+from ledger.vault import Vault
+
+SYNC_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """Outcome of a key rotation. `kept` are retired KEKs that another running process may still be using."""
+
+    active: str
+    destroyed: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def unix_now() -> int:
+    """The clock, in whole seconds."""
+    return int(time.time())
+
+
+class Custodian:
+    """Vault, journal, chain and the flows between them."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        chain: Chain | None = None,
+        clock: Callable[[], int] = unix_now,
+        step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.keys = KeyFile(config.key_file)
+        self.accounts = Accounts.load(config.account_file)
+        self.address = Address(self.accounts.custodian.address)
+        self.store = Store.open(config.database, _identity(config, self.keys, self.accounts))
+        self.rpc = JsonRpc(config.rpc_url)
+        self.chain: Chain = chain or JsonRpcChain(self.rpc, _domain(config))
+        self._step = step
+        self._presence = FileLock(config.locks / "presence", shared=True)
+        self._presence.acquire()
+
+        self.journal = Journal(self.store)
+        self.vault = Vault(self.store, self.keys)
+        self.registry = Registry(self.store, self.keys)
+        lanes = (self.accounts.custodian, self.accounts.grants, self.accounts.revocations)
+        timeout = config.finality.timeout
+        self.relay = Relay(self.journal, self.chain, lanes, locks=config.locks, timeout=timeout, step=step)
+        signing_key = self.accounts.signing_key
+        self.grants = Grants(
+            self.store,
+            self.journal,
+            self.registry,
+            self.relay,
+            self.chain,
+            lanes=Lanes(
+                grants=Address(self.accounts.grants.address),
+                revocations=Address(self.accounts.revocations.address),
+                custodian=self.address,
+            ),
+            signing_key=signing_key,
+            clock=clock,
+            step=step,
+        )
+        self.eraser = Eraser(
+            self.store,
+            self.vault,
+            self.registry,
+            self.grants,
+            self.keys,
+            custodian=self.address,
+            signing_key=signing_key,
+            clock=clock,
+            step=step,
+        )
+        self._writer_lock, self.log = self._take_writer()
+        self.releases = Releases(
+            self.store,
+            self.journal,
+            self.registry,
+            self.vault,
+            self.keys,
+            self.chain,
+            self.log,
+            custodian=self.address,
+            signing_key=signing_key,
+            clock=clock,
+            recover=self._recover_writer,
+            step=step,
+        )
+
+    @classmethod
+    def init(cls, config: Config) -> None:
+        """Make keys, accounts and database. Raises `AlreadyExistsError`: nothing is overwritten."""
+        config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in (config.key_file, config.account_file, config.database):
+            if path.exists():
+                raise AlreadyExistsError(f"{path} exists already and is not overwritten")
+        try:
+            keys = KeyFile.create(config.key_file)
+            accounts = Accounts.create(config.account_file)
+            Store.create(config.database, _identity(config, keys, accounts)).close()
+        except LedgerError:
+            # All or nothing: nothing was there before, and half of it would be of no use.
+            for path in (config.key_file, config.account_file, config.database):
+                path.unlink(missing_ok=True)
+            raise
+
+    def close(self) -> None:
+        """Let the writer and the database go."""
+        self._writer_lock.release()
+        self._presence.release()
+        self.store.close()
+
+    def __enter__(self) -> Custodian:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ----------------------------------------------------------------------------------------------------------- chain
+
+    def deploy(self) -> bool:
+        """Deploy the contract unless it is there, and let the writers append. Returns whether it was deployed."""
+        deployed = deploy.deploy(self.rpc, self.accounts.custodian, self.config.chain_id)
+        self.allow_writers()
+        return deployed
+
+    def allow_writers(self) -> None:
+        """Make sure that every writer key may append to this custodian's log."""
+        for writer in self.accounts.writers:
+            if self.chain.log(self.address, Address(writer.address)).allowed:
+                continue
+            calldata = contract.call("setWriter", writer.address, True)
+            with self.store.begin() as tx:
+                act_id = self.journal.add_act(
+                    tx, kind="writer", consent_ids=[], lane=self.address, calldata=calldata, at=self.clock()
+                )
+            self.relay.relay(act_id)
+
+    def sync(self, **options: int) -> SyncReport:
+        """Make chain and journal agree again, see `sync.py`. One at a time."""
+        with FileLock(self.config.locks / "sync").hold(timeout=SYNC_SECONDS):
+            free = {account: lock for account in self.accounts.writers if (lock := self._lock_of(account)).acquire()}
+            try:
+                idle = [self._log_writer(account) for account in free]
+                writers = {str(writer.address): writer for writer in (self.log, *idle)}
+                return Sync(
+                    self.store,
+                    self.journal,
+                    self.registry,
+                    self.relay,
+                    self.grants,
+                    self.releases,
+                    self.chain,
+                    self.log,
+                    writers,
+                    clock=self.clock,
+                ).run(**options)
+            finally:
+                for lock in free.values():
+                    lock.release()
+
+    def anchored(self) -> int:
+        """How many acts and batches are on chain."""
+        return len(self.journal.anchors(ANCHORED))
+
+    # ------------------------------------------------------------------------------------------------------------ keys
+
+    def rotate_keys(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Rotation:
+        """Re-wrap everything under a new KEK, then destroy the old one if no other process is at work here."""
+        active = self.eraser.rotate(progress)
+        self._presence.release()
+        alone = FileLock(self.config.locks / "presence")
+        try:
+            destroyed = self.eraser.destroy_retired() if alone.acquire() else []
+        finally:
+            alone.release()
+            self._presence.acquire()
+        kept = tuple(kek_id for kek_id in self.keys.kek_ids if kek_id != active)
+        return Rotation(active=active, destroyed=tuple(destroyed), kept=kept)
+
+    # --------------------------------------------------------------------------------------------------------- writers
+
+    def _take_writer(self) -> tuple[FileLock, LogWriter]:
+        for account in self.accounts.writers:
+            lock = self._lock_of(account)
+            if lock.acquire():
+                return lock, self._log_writer(account)
+        raise StoreUnavailableError(f"all {len(self.accounts.writers)} writer keys are in use by other processes")
+
+    def _recover_writer(self, address: str) -> bool:
+        """Take up what a dead process left in flight on its writer. Returns False if that process is alive."""
+        for account in self.accounts.writers:
+            if account.address == address:
+                lock = self._lock_of(account)
+                if not lock.acquire():
+                    return False
+                try:
+                    self._log_writer(account).resolve()
+                finally:
+                    lock.release()
+        return True
+
+    def _lock_of(self, account: LocalAccount) -> FileLock:
+        return FileLock(self.config.locks / f"{account.address}.lock")
+
+    def _log_writer(self, account: LocalAccount) -> LogWriter:
+        return LogWriter(
+            self.journal,
+            self.chain,
+            writer=account,
+            custodian=self.address,
+            finality=self.config.finality,
+            clock=self.clock,
+            step=self._step,
+        )
+
+
+def _domain(config: Config) -> Domain:
+    return Domain(chain_id=config.chain_id, contract=deploy.contract_address())
+
+
+def _identity(config: Config, keys: KeyFile, accounts: Accounts) -> dict[str, str]:
+    """What a database belongs to: opened with anything else, it would be read or written wrongly."""
+    return {
+        "chain_id": str(config.chain_id),
+        "contract": deploy.contract_address(),
+        "custodian": accounts.custodian.address,
+        "key_file": keys.index("check", "consent-ledger"),
+    }
+

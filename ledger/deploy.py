@@ -1,0 +1,202 @@
+"""Deployment and verification of the contract.
+
+It is deployed by CREATE2 through the usual deterministic deployer (Arachnid's), whose own deployment is a transaction
+signed in advance by a key nobody has. The contract takes no argument, so its address follows from its code alone: the
+same on every chain, also on a devnet that was restarted empty, and old signatures stay valid there.
+
+Verification recompiles the sources with py-solc-x and compares the result with what ships and with the code on chain.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import solcx
+from eth_account.signers.local import LocalAccount
+from eth_utils import keccak, to_checksum_address
+from solcx.exceptions import SolcError, SolcNotInstalled
+
+from ledger.chain import JsonRpc, RpcError
+from ledger.consent import Address
+from ledger.errors import (
+    ChainUnavailableError,
+    ConfigError,
+    ConfirmationTimeoutError,
+    ContractMismatchError,
+    ContractMissingError,
+)
+
+DEPLOYER: Final = Address("0x4e59b44847b379578588920cA78FbF26c0B4956C")
+DEPLOYER_SIGNER: Final = "0x3fAB184622Dc19b6109349B94811493BF2a45362"
+DEPLOYER_COST: Final = 10**16
+DEPLOYER_TRANSACTION: Final = (
+    "0xf8a58085174876e800830186a08080b853604580600e600039806000f350fe7fffffffffffffffffffffffffffffffffffffffffffffff"
+    "ffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf31ba0222222222222222222"
+    "2222222222222222222222222222222222222222222222a02222222222222222222222222222222222222222222222222222222222222222"
+)
+"""https://github.com/Arachnid/deterministic-deployment-proxy"""
+
+SALT: Final = bytes(32)
+GAS: Final = 5_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """What ships of the contract."""
+
+    abi: list[dict[str, Any]]
+    bytecode: bytes
+    deployed_bytecode: bytes
+    immutables: tuple[tuple[int, int], ...]
+    compiler: str
+    contract: str
+    compiler_input: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was compared, all of it equal."""
+
+    contract: Address
+    compiler: str
+    sources: int
+    code_size: int
+
+
+@cache
+def artifact() -> Artifact:
+    """The contract of this version of the package."""
+    raw = json.loads(files("ledger").joinpath("abi/ConsentLedger.json").read_text(encoding="utf-8"))
+    return Artifact(
+        abi=raw["abi"],
+        bytecode=bytes.fromhex(raw["bytecode"][2:]),
+        deployed_bytecode=bytes.fromhex(raw["deployedBytecode"][2:]),
+        immutables=tuple((start, length) for start, length in raw["immutables"]),
+        compiler=raw["compiler"],
+        contract=raw["contract"],
+        compiler_input=raw["input"],
+    )
+
+
+def contract_address() -> Address:
+    """Where the contract of this version is on every chain (EIP-1014)."""
+    preimage = b"\xff" + bytes.fromhex(DEPLOYER[2:]) + SALT + keccak(artifact().bytecode)
+    return Address(to_checksum_address(keccak(preimage)[12:]))
+
+
+def deploy(rpc: JsonRpc, payer: LocalAccount, chain_id: int) -> bool:
+    """Deploy unless it is there already. Returns whether it did. The payer needs gas.
+
+    Raises `ChainUnavailableError`, `ContractMissingError` if the chain did not take it.
+    """
+    address = contract_address()
+    try:
+        if rpc("eth_getCode", address, "latest") != "0x":
+            return False
+        if rpc("eth_getCode", DEPLOYER, "latest") == "0x":
+            _pay(rpc, payer, chain_id, to=DEPLOYER_SIGNER, value=DEPLOYER_COST)
+            _mined(rpc, rpc("eth_sendRawTransaction", DEPLOYER_TRANSACTION))
+        _pay(rpc, payer, chain_id, to=DEPLOYER, data=SALT + artifact().bytecode, gas=GAS)
+        if rpc("eth_getCode", address, "latest") == "0x":
+            raise ContractMissingError(f"the deployment left no contract at {address}")
+    except RpcError as exc:
+        raise ChainUnavailableError(f"the chain refused the deployment: {exc.message[:200]}") from exc
+    return True
+
+
+def verify(rpc: JsonRpc, compiler: Path | None = None) -> Verification:
+    """Recompile the shipped sources and compare: sources = shipped bytecode = code on chain, at the address it implies.
+
+    Raises `ContractMismatchError`, `ContractMissingError`, `ConfigError` if there is no compiler.
+    """
+    shipped = artifact()
+    compiled = recompile(compiler)
+    if bytes.fromhex(compiled["evm"]["bytecode"]["object"]) != shipped.bytecode:
+        raise ContractMismatchError("the shipped bytecode is not what the sources compile to")
+    address = contract_address()
+    try:
+        on_chain = bytes.fromhex(rpc("eth_getCode", address, "latest")[2:])
+    except RpcError as exc:
+        raise ChainUnavailableError(f"the chain refused eth_getCode: {exc.message[:200]}") from exc
+    if not on_chain:
+        raise ContractMissingError(f"no contract at {address}: run `consent-ledger deploy`")
+    recompiled = bytes.fromhex(compiled["evm"]["deployedBytecode"]["object"])
+    if _masked(on_chain, shipped.immutables) != _masked(recompiled, shipped.immutables):
+        raise ContractMismatchError(f"the code at {address} is not what the sources compile to")
+    return Verification(
+        contract=address,
+        compiler=shipped.compiler,
+        sources=len(shipped.compiler_input["sources"]),
+        code_size=len(on_chain),
+    )
+
+
+def recompile(compiler: Path | None = None) -> dict[str, Any]:
+    """Compile the shipped sources with py-solc-x. Raises `ConfigError` without a compiler of that very version."""
+    shipped = artifact()
+    version = shipped.compiler.split("+")[0]
+    binary = compiler or _bundled_compiler()
+    try:
+        if binary is None:
+            solcx.install_solc(version)
+            output = solcx.compile_standard(shipped.compiler_input, solc_version=version)
+        else:
+            output = solcx.compile_standard(shipped.compiler_input, solc_binary=str(binary))
+    except (SolcError, SolcNotInstalled, OSError, ValueError) as exc:
+        raise ConfigError(f"no usable Solidity compiler {version}: give one by --solc") from exc
+    source, name = shipped.contract.rsplit(":", 1)
+    compiled: dict[str, Any] = output["contracts"][source][name]
+    return compiled
+
+
+def _bundled_compiler() -> Path | None:
+    """`bin/solc` of a checkout whose npm packages are installed."""
+    root = Path(__file__).parent.parent
+    wrapper = root / "bin" / "solc"
+    return wrapper if wrapper.exists() and (root / "node_modules" / "solc").exists() else None
+
+
+def _masked(code: bytes, immutables: tuple[tuple[int, int], ...]) -> bytes:
+    """The code without its immutables (chain id and own address, cached for EIP-712): they are set at deployment."""
+    masked = bytearray(code)
+    for start, length in immutables:
+        masked[start : start + length] = bytes(length)
+    return bytes(masked)
+
+
+def _pay(
+    rpc: JsonRpc,
+    payer: LocalAccount,
+    chain_id: int,
+    *,
+    to: str,
+    value: int = 0,
+    data: bytes = b"",
+    gas: int = 50_000,
+) -> None:
+    price = int(rpc("eth_gasPrice"), 16)
+    fields: dict[str, Any] = {
+        "chainId": chain_id,
+        "nonce": int(rpc("eth_getTransactionCount", payer.address, "pending"), 16),
+        "to": to,
+        "value": value,
+        "data": data,
+        "gas": gas,
+        "gasPrice": 2 * price,
+    }
+    signed = payer.sign_transaction(fields)
+    _mined(rpc, rpc("eth_sendRawTransaction", "0x" + signed.raw_transaction.hex()))
+
+
+def _mined(rpc: JsonRpc, transaction_hash: str, *, tries: int = 300) -> None:
+    for _ in range(tries):
+        if rpc("eth_getTransactionReceipt", transaction_hash):
+            return
+        time.sleep(0.1)
+    raise ConfirmationTimeoutError(f"not in a block: {transaction_hash}")

@@ -1,0 +1,175 @@
+"""Erasure and key rotation: what makes data unreadable, and what keeps it readable.
+
+Erasing a person: every consent of theirs is revoked by the custodian, then in one transaction every envelope, wrapped key,
+opening and salt is deleted and a tombstone stays. What is on chain (salted hashes) then opens to nothing and links to no
+one. Backups still hold wrapped keys: they become unreadable when the KEK that wrapped them is destroyed, which is what
+rotation ends with.
+
+Rotation re-wraps every DEK under a new KEK, in small transactions; envelopes' bodies are never touched. It may be killed
+at any point and run again. The old KEK is destroyed only when nothing is wrapped under it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from joserfc.jwk import ECKey
+from sqlalchemy import Table, bindparam, func, select, update
+
+from ledger.consent import Address
+from ledger.envelope import WrappedKey
+from ledger.exchange import sign_claims
+from ledger.grants import ActResult, Grants
+from ledger.journal import ABORTED, INTENT, RECORDED
+from ledger.keys import KeyFile
+from ledger.registry import Registry
+from ledger.store import SEALED_TABLES, Store, releases
+from ledger.vault import Vault
+
+CHUNK: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """What was erased. `proof` is a JWT by the custodian that names no one."""
+
+    erased_at: int
+    envelopes: int
+    consents: int
+    releases: int
+    revocation: ActResult | None
+    readable_in_backups_until_destroyed: tuple[str, ...]
+    proof: str
+
+
+class Eraser:
+    """Erases people and rotates keys."""
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        registry: Registry,
+        grants: Grants,
+        keys: KeyFile,
+        *,
+        custodian: Address,
+        signing_key: ECKey,
+        clock: Callable[[], int],
+        step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._store, self._vault, self._registry, self._grants = store, vault, registry, grants
+        self._keys, self._custodian, self._signing_key = keys, custodian, signing_key
+        self._clock, self._step = clock, step
+
+    def erase(self, subject_ref: str) -> Erasure:
+        """Erase a person for ever. Raises `NotFoundError`, `ErasedError`."""
+        subject_id = self._vault.subject_of(subject_ref)
+        live = [consent.consent_id for consent in self._registry.consents(subject_id) if consent.revoked_at is None]
+        revocation = self._grants.revoke_as_custodian(live) if live else None
+        self._step("erase revoked")
+        now = self._clock()
+        with self._store.begin() as tx:
+            envelopes = self._vault.erase(tx, subject_id, at=now)
+            consents = self._registry.erase(tx, subject_id, at=now)
+            mine = releases.c.subject_id == subject_id
+            tx.execute(
+                update(releases)
+                .where(mine, releases.c.state.in_((INTENT, RECORDED)))
+                .values(state=ABORTED, reason="erased", finished_at=now)
+            )
+            gone = {"subject_id": None, "sealed": None, "kek_id": None, "wrapped_dek": None, "body": None}
+            answers = tx.execute(update(releases).where(mine).values(**gone)).rowcount
+        self._store.scrub()
+        keks = tuple(self._keys.kek_ids)
+        claims = {
+            "version": 1,
+            "iss": self._custodian,
+            "iat": now,
+            "envelopesDestroyed": envelopes,
+            "consentOpeningsDestroyed": consents,
+            "accessOpeningsDestroyed": answers,
+            "readableInBackupsUntilDestroyed": list(keks),
+        }
+        return Erasure(
+            erased_at=now,
+            envelopes=envelopes,
+            consents=consents,
+            releases=answers,
+            revocation=revocation,
+            readable_in_backups_until_destroyed=keks,
+            proof=sign_claims(claims, self._signing_key, "erasure-proof+jwt"),
+        )
+
+    def rotate(self, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
+        """Make a new KEK active and re-wrap everything under it. Returns its id; run `destroy_retired` afterwards.
+
+        Goes on with an unfinished rotation instead of starting another. Raises `VaultError`.
+        """
+        active = self._keys.active_kek_id
+        if self.remaining(active) == 0:
+            active = self._keys.rotate()
+        self._step("rotate: new KEK active")
+        total = self.remaining(active)
+        done = 0
+        for table, key in SEALED_TABLES.items():
+            last = ""
+            while True:
+                following, rewrapped = self._rewrap_chunk(table, key, active, after=last)
+                done += rewrapped
+                progress(done, total)
+                self._step("rotate: chunk")
+                if following is None:
+                    break
+                last = following
+        return active
+
+    def _rewrap_chunk(self, table: Table, key: str, active: str, *, after: str) -> tuple[str | None, int]:
+        """Re-wrap the next rows in the order of their key. Returns where to go on (None at the end) and how many."""
+        columns = (table.c[key], table.c.kek_id, table.c.wrapped_dek)
+        query = select(*columns).where(table.c[key] > after).order_by(table.c[key]).limit(CHUNK)
+        with self._store.begin() as tx:
+            rows = tx.execute(query).all()
+            stale = [row for row in rows if row.kek_id not in (None, active)]
+            if stale:
+                rewrapped = [self._rewrapped(WrappedKey(row.kek_id, row.wrapped_dek)) for row in stale]
+                tx.execute(
+                    update(table)
+                    .where(table.c[key] == bindparam("row"))
+                    .values(kek_id=bindparam("kek"), wrapped_dek=bindparam("dek")),
+                    [
+                        {"row": row[0], "kek": wrapped.kek_id, "dek": wrapped.wrapped_dek}
+                        for row, wrapped in zip(stale, rewrapped, strict=True)
+                    ],
+                )
+        return (rows[-1][0] if len(rows) == CHUNK else None), len(stale)
+
+    def destroy_retired(self) -> list[str]:
+        """Destroy every KEK that nothing in the database is wrapped under, but the active one. Returns their ids.
+
+        The caller makes sure that no other process is writing: see `Custodian.rotate_keys`.
+        """
+        active = self._keys.active_kek_id
+        if self.remaining(active):
+            return []
+        retired = [kek_id for kek_id in self._keys.kek_ids if kek_id != active]
+        for kek_id in retired:
+            self._keys.destroy(kek_id)
+        self._store.scrub()
+        return retired
+
+    def remaining(self, active: str) -> int:
+        """Envelopes that are wrapped under another KEK than `active`."""
+        with self._store.read() as tx:
+            return sum(
+                tx.scalar(
+                    select(func.count()).select_from(table).where(table.c.kek_id.is_not(None), table.c.kek_id != active)
+                )
+                or 0
+                for table in SEALED_TABLES
+            )
+
+    def _rewrapped(self, key: WrappedKey) -> WrappedKey:
+        return self._keys.wrap(self._keys.unwrap(key))

@@ -1,0 +1,85 @@
+"""Gathering: callers that arrive while a call is in flight wait together and share the next one.
+
+The first caller runs at once (no timer, so a lone caller never waits for company); whoever arrives meanwhile is answered
+by one call for all of them, run by the first of them. It is group commit (DeWitt et al., SIGMOD 1984, §5.2) as a
+function: the same shape serves appending to the log, asking for statuses and committing to the database.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class _Ticket(Generic[T, R]):
+    __slots__ = ("error", "item", "leads", "result", "turn")
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.turn = threading.Event()
+        self.leads = False
+        self.result: R | None = None
+        self.error: BaseException | None = None
+
+
+class Gather(Generic[T, R]):
+    """Calls `run` with what has gathered, never twice at the same time, at most `limit` items at once.
+
+    `run` returns one result for each item, in order. What it raises, every caller of that round gets; a result that is
+    an exception is raised to its own caller only.
+    """
+
+    def __init__(self, run: Callable[[Sequence[T]], Sequence[R | Exception]], *, limit: int = 200) -> None:
+        self._run = run
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._waiting: deque[_Ticket[T, R]] = deque()
+        self._busy = False
+
+    def __call__(self, item: T) -> R:
+        """Hand in one item and wait for its result."""
+        ticket: _Ticket[T, R] = _Ticket(item)
+        with self._lock:
+            self._waiting.append(ticket)
+            leads, self._busy = not self._busy, True
+        if not leads:
+            ticket.turn.wait()
+            leads = ticket.leads
+        if leads:
+            self._lead()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result  # type: ignore[return-value] # set by the round that had it
+
+    def _lead(self) -> None:
+        # The leader's own ticket is the oldest, so it is always in the round.
+        with self._lock:
+            tickets = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
+        try:
+            results = self._run([ticket.item for ticket in tickets])
+            for ticket, result in zip(tickets, results, strict=True):
+                if isinstance(result, Exception):
+                    ticket.error = result
+                else:
+                    ticket.result = result
+        except BaseException as exc:  # noqa: BLE001 - handed to everyone who waits for it
+            for ticket in tickets:
+                ticket.error = exc
+        finally:
+            self._hand_over()
+            for ticket in tickets:
+                ticket.turn.set()
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            if self._waiting:
+                successor = self._waiting[0]
+                successor.leads = True
+                successor.turn.set()
+            else:
+                self._busy = False

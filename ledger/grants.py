@@ -1,0 +1,342 @@
+"""Grants: how a consent comes to stand, and how it ends. The subject's signature decides; this only carries it.
+
+grant    (1) rebuild exactly what was signed  (2) check form, ceilings, parties, signer  (3) opening and act durable
+         (4) relay  (5) it stands; the consent it replaces is revoked by the custodian, whose right is to narrow
+revoke   (1) check the signer  (2) act durable, effective in this service from here on  (3) relay, on a lane of its own
+pause    as revoke; a resume is effective only when the chain has it
+
+A revocation is never refused for anything but its signature. Whatever the chain does, what is durable is relayed in
+the end: here, by the same call again, or by `sync`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from joserfc.jwk import ECKey
+
+from ledger.chain import Chain, Receipt
+from ledger.consent import (
+    ZERO32,
+    Address,
+    ConsentGrant,
+    Hex32,
+    Terms,
+    check_form,
+    consent_id_of,
+    digest_of,
+    hex32_of,
+    pause_typed_data,
+    require_signer,
+    revocation_typed_data,
+)
+from ledger.contract import grant_call, pause_call, revoke_as_custodian_call, revoke_call
+from ledger.errors import (
+    ChainError,
+    ConsentAlreadyGrantedError,
+    ConsentAlreadyRevokedError,
+    EmptyBatchError,
+    ForeignGrantError,
+    InvalidSignatureError,
+    InvalidWindowError,
+    LedgerError,
+    MixedSubjectsError,
+    NotFoundError,
+    StalePauseSequenceError,
+)
+from ledger.exchange import sign_claims
+from ledger.journal import FAILED, Journal
+from ledger.purposes import check_ceilings
+from ledger.registry import Registry, StoredConsent
+from ledger.relay import Relay
+from ledger.store import Store
+
+DAY_SECONDS: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lanes:
+    """Which account sends what."""
+
+    grants: Address
+    revocations: Address
+    custodian: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActResult:
+    """An act that is on file; `receipt` is None while the chain has not confirmed it (`sync` goes on with it)."""
+
+    consent_ids: tuple[Hex32, ...]
+    stored_at: int
+    receipt: Receipt | None
+
+
+class Grants:
+    """Grant, revoke, pause and resume."""
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        registry: Registry,
+        relay: Relay,
+        chain: Chain,
+        *,
+        lanes: Lanes,
+        signing_key: ECKey,
+        clock: Callable[[], int],
+        step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._store, self._journal, self._registry = store, journal, registry
+        self._relay, self._chain, self._lanes = relay, chain, lanes
+        self._signing_key, self._clock, self._step = signing_key, clock, step
+
+    def prepare(
+        self,
+        *,
+        institution_id: str,
+        subject: Address,
+        purpose: str,
+        attributes: Sequence[str],
+        valid_from: int,
+        expires_at: int,
+        max_accesses: int,
+        accesses_per_day: int,
+        retention_days: int,
+        notice_hash: Hex32,
+        replaces: Hex32 = ZERO32,
+    ) -> ConsentGrant:
+        """What the subject will be shown and asked to sign, with a fresh salt. Raises as `grant` would."""
+        institution = self._registry.institution(institution_id)
+        grant = ConsentGrant(
+            terms=Terms(
+                institution=institution_id,
+                institution_name=institution.name,
+                purpose=purpose,
+                attributes=tuple(attributes),
+                accesses_per_day=accesses_per_day,
+                retention_days=retention_days,
+                notice_hash=notice_hash,
+                replaces=replaces,
+                salt=hex32_of(secrets.token_bytes(32)),
+            ),
+            subject=subject,
+            custodian=self._lanes.custodian,
+            valid_from=valid_from,
+            expires_at=expires_at,
+            max_accesses=max_accesses,
+        )
+        self._check_content(grant)
+        return grant
+
+    def grant(self, grant: ConsentGrant, signature: bytes, subject_id: str) -> StoredConsent:
+        """Bring a signed grant on chain. The same call again goes on where an earlier one was cut off.
+
+        Raises `RequestError`s naming the field, `InvalidSignatureError`, `ConsentAlreadyGrantedError`,
+        `ConsentAlreadyRevokedError`, `ChainError` (on file, and relayed later).
+        """
+        # (1)
+        consent_id = consent_id_of(grant, self._chain.domain)
+        known = self._registry.find_consent(consent_id)
+        if known is not None:
+            return self._go_on(known)
+        # (2)
+        self._check_content(grant)
+        self._check_replaced(grant, subject_id)
+        calldata = grant_call(grant.outer(), signature)
+        self._require_subject(consent_id, signature, grant.subject, calldata)
+        # (3)
+        now = self._clock()
+        with self._store.begin() as tx:
+            self._registry.add_consent(tx, consent_id, grant, signature, subject_id, at=now)
+            act_id = self._journal.add_act(
+                tx, kind="grant", consent_ids=[consent_id], lane=self._lanes.grants, calldata=calldata, at=now
+            )
+        self._step("grant durable")
+        # (4) and (5)
+        self._relay_grant(act_id, consent_id, grant)
+        return self._registry.consent(consent_id)
+
+    def revoke(self, consent_ids: Sequence[Hex32], signature: bytes) -> ActResult:
+        """Revoke consents of one subject by its signature. Effective here at once, whatever the chain does.
+
+        Raises `NotFoundError`, `MixedSubjectsError`, `InvalidSignatureError`.
+        """
+        # (1)
+        consents = self._one_subjects(consent_ids)
+        outers = [consent.grant.outer() for consent in consents]
+        calldata = revoke_call(outers, signature)
+        digest = digest_of(revocation_typed_data(consent_ids, self._chain.domain))
+        self._require_subject(digest, signature, consents[0].grant.subject, calldata)
+        # (2) and (3)
+        return self._narrow("revoke", consent_ids, self._lanes.revocations, calldata)
+
+    def revoke_as_custodian(self, consent_ids: Sequence[Hex32]) -> ActResult:
+        """Narrow without the subject: lost keys, erasure, replaced consents. Raises `NotFoundError`."""
+        for consent_id in consent_ids:
+            self._registry.consent(consent_id)
+        calldata = revoke_as_custodian_call(consent_ids)
+        return self._narrow("custodian-revoke", consent_ids, self._lanes.custodian, calldata)
+
+    def set_paused(self, consent_id: Hex32, *, paused: bool, sequence: int, signature: bytes) -> ActResult:
+        """Pause or resume by the subject's signature. A pause is effective here at once, a resume once on chain.
+
+        Raises `NotFoundError`, `ConsentAlreadyRevokedError`, `StalePauseSequenceError`, `InvalidSignatureError`.
+        """
+        # (1)
+        consent = self._registry.consent(consent_id)
+        if consent.revoked_at is not None:
+            raise ConsentAlreadyRevokedError("consent: revoked, which is for ever", field="consent")
+        if sequence <= consent.pause_sequence:
+            raise StalePauseSequenceError(
+                f"sequence: expected more than {consent.pause_sequence}, got {sequence}", field="sequence"
+            )
+        calldata = pause_call(consent.grant.outer(), paused=paused, sequence=sequence, signature=signature)
+        payload = pause_typed_data(consent_id, paused=paused, sequence=sequence, domain=self._chain.domain)
+        self._require_subject(digest_of(payload), signature, consent.grant.subject, calldata)
+        # (2)
+        now = self._clock()
+        with self._store.begin() as tx:
+            act_id = self._journal.add_act(
+                tx, kind="pause", consent_ids=[consent_id], lane=self._lanes.revocations, calldata=calldata, at=now
+            )
+            if paused:
+                self._registry.mark_paused(tx, consent_id, paused=True, sequence=sequence)
+        # (3)
+        receipt = self._try_relay(act_id)
+        if receipt is not None and not paused:
+            with self._store.begin() as tx:
+                self._registry.mark_paused(tx, consent_id, paused=False, sequence=sequence)
+        return ActResult(consent_ids=(consent_id,), stored_at=now, receipt=receipt)
+
+    def receipt(self, consent_id: Hex32) -> str:
+        """A ConsentReceipt: the signed grant and where it stands, signed by the custodian (JWT)."""
+        consent = self._registry.consent(consent_id)
+        act = self._journal.grant_act(consent_id)
+        claims: Mapping[str, Any] = {
+            "version": 1,
+            "iss": self._lanes.custodian,
+            "iat": self._clock(),
+            "consent": consent_id,
+            "grant": consent.grant.as_json(),
+            "signature": "0x" + consent.signature.hex(),
+            "domain": self._chain.domain.as_json(),
+            "transactionHash": act.transaction_hash if act else None,
+            "standing": consent.standing,
+            "revokedAt": consent.revoked_at,
+        }
+        return sign_claims(claims, self._signing_key, "consent-receipt+jwt")
+
+    # --------------------------------------------------------------------------------------------------------- checks
+
+    def _check_content(self, grant: ConsentGrant) -> None:
+        check_form(grant)
+        if grant.custodian != self._lanes.custodian:
+            raise ForeignGrantError("custodian: the grant names another custodian", field="custodian")
+        if grant.expires_at <= self._clock():
+            raise InvalidWindowError("expiresAt: expected in the future", field="expiresAt")
+        institution = self._registry.institution(grant.terms.institution)
+        if grant.terms.institution_name != institution.name:
+            raise ForeignGrantError(
+                "terms.institutionName: expected the name the institution is registered under",
+                field="terms.institutionName",
+            )
+        check_ceilings(
+            purpose_code=grant.terms.purpose,
+            attributes=grant.terms.attributes,
+            valid_from=grant.valid_from,
+            expires_at=grant.expires_at,
+            max_accesses=grant.max_accesses,
+            accesses_per_day=grant.terms.accesses_per_day,
+            retention_days=grant.terms.retention_days,
+        )
+
+    def _check_replaced(self, grant: ConsentGrant, subject_id: str) -> None:
+        if grant.terms.replaces == ZERO32:
+            return
+        replaced = self._registry.find_consent(grant.terms.replaces)
+        same = (
+            replaced is not None
+            and replaced.subject_id == subject_id
+            and replaced.grant.terms.institution == grant.terms.institution
+        )
+        if not same:
+            raise NotFoundError(
+                "terms.replaces: expected a consent of the same subject and institution", field="terms.replaces"
+            )
+
+    def _require_subject(self, digest: Hex32, signature: bytes, subject: Address, calldata: bytes) -> None:
+        try:
+            require_signer(digest, signature, subject)
+        except InvalidSignatureError as refused:
+            # A smart account (ERC-1271) can only be asked on chain: the contract's own check decides.
+            if len(signature) == 0 or not self._chain.is_contract(subject):
+                raise
+            try:
+                self._chain.simulate(self._lanes.grants, calldata)
+            except InvalidSignatureError:
+                raise refused from None
+
+    def _one_subjects(self, consent_ids: Sequence[Hex32]) -> list[StoredConsent]:
+        if not consent_ids:
+            raise EmptyBatchError("consents: expected at least one", field="consents")
+        consents = [self._registry.consent(consent_id) for consent_id in consent_ids]
+        if len({consent.grant.subject for consent in consents}) > 1:
+            raise MixedSubjectsError("consents: expected all of one subject", field="consents")
+        return consents
+
+    # ---------------------------------------------------------------------------------------------------------- relay
+
+    def _go_on(self, known: StoredConsent) -> StoredConsent:
+        """The grant is on file: finish it if it was cut off, otherwise say what stands."""
+        if known.revoked_at is not None:
+            raise ConsentAlreadyRevokedError("consent: revoked, which is for ever", field="consent")
+        act = self._journal.grant_act(known.consent_id)
+        if known.standing or act is None or act.state == FAILED:
+            raise ConsentAlreadyGrantedError("consent: this very grant stands already", field="consent")
+        self._relay_grant(act.act_id, known.consent_id, known.grant)
+        return self._registry.consent(known.consent_id)
+
+    def _relay_grant(self, act_id: str, consent_id: Hex32, grant: ConsentGrant) -> None:
+        try:
+            self._relay.relay(act_id)
+        except ChainError:
+            # Unknown outcome: on file, not standing, relayed again by the next call or by `sync`.
+            raise
+        except LedgerError:
+            with self._store.begin() as tx:
+                self._journal.fail_act(tx, act_id)
+                self._registry.withdraw(tx, consent_id)
+            raise
+        self._registry.set_standing(consent_id)
+        if grant.terms.replaces != ZERO32:
+            self.revoke_as_custodian([grant.terms.replaces])
+
+    def stand(self, consent_id: Hex32) -> None:
+        """`sync` found a pending grant on chain: finish what `grant` would have done."""
+        consent = self._registry.consent(consent_id)
+        self._registry.set_standing(consent_id)
+        if consent.grant.terms.replaces != ZERO32:
+            self.revoke_as_custodian([consent.grant.terms.replaces])
+
+    def _narrow(self, kind: str, consent_ids: Sequence[Hex32], lane: Address, calldata: bytes) -> ActResult:
+        now = self._clock()
+        with self._store.begin() as tx:
+            act_id = self._journal.add_act(
+                tx, kind=kind, consent_ids=consent_ids, lane=lane, calldata=calldata, at=now
+            )
+            self._registry.mark_revoked(tx, consent_ids, at=now)
+        self._step("revocation durable")
+        receipt = self._try_relay(act_id)
+        return ActResult(consent_ids=tuple(consent_ids), stored_at=now, receipt=receipt)
+
+    def _try_relay(self, act_id: str) -> Receipt | None:
+        """Narrowing is on file and in force whatever happens now, so an unreachable chain is no failure."""
+        try:
+            return self._relay.relay(act_id)
+        except ChainError:
+            return None

@@ -1,0 +1,391 @@
+"""The journal: every signed act, every batch and every release, with its state and its place on chain.
+
+It is written before the chain is asked and settled after it answered, so that whatever is killed in between is found
+again: an act or a batch is `pending` until its block is known; a release is `intent` until its batch has landed.
+
+    release:  intent ─► recorded ─► released          intent ─► refused (by the contract, or by the custodian itself)
+                 └──────────┴─────► aborted           the last three are final
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
+from sqlalchemy.sql.dml import Update
+
+from ledger.access import BatchKind, LoggedAccess
+from ledger.chain import RawTransaction, Receipt
+from ledger.consent import Hex32, Reason
+from ledger.contract import Appended
+from ledger.store import Store, acts, batches, meta, new_id, releases
+
+INTENT: Final = "intent"
+RECORDED: Final = "recorded"
+RELEASED: Final = "released"
+REFUSED: Final = "refused"
+ABORTED: Final = "aborted"
+
+PENDING: Final = "pending"
+ANCHORED: Final = "anchored"
+LOST: Final = "lost"
+FAILED: Final = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """A signed act that was or will be relayed: `grant`, `revoke`, `pause`, `custodian-revoke` or `writer`."""
+
+    act_id: str
+    kind: str
+    consent_ids: tuple[Hex32, ...]
+    lane: str
+    calldata: bytes
+    raw: bytes | None
+    transaction_hash: Hex32 | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A batch of one writer, as it was signed."""
+
+    batch_id: str
+    kind: BatchKind
+    writer: str
+    expected_head: Hex32
+    raw: bytes
+    transaction_hash: Hex32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """Where on chain an act or a batch stands, in chain order."""
+
+    block_number: int
+    block_hash: Hex32
+    transaction_index: int
+    transaction_hash: Hex32
+    act_id: str | None
+    batch_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedAccess:
+    """A release that waits for the log."""
+
+    release_id: Hex32
+    access: LoggedAccess
+
+
+class Journal:
+    """Reads and writes of the journal, each one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # ------------------------------------------------------------------------------------------------------------ acts
+
+    def add_act(
+        self, tx: Connection, *, kind: str, consent_ids: Sequence[Hex32], lane: str, calldata: bytes, at: int
+    ) -> str:
+        """Put an act on file within the caller's transaction. Returns its id."""
+        act_id = new_id()
+        row = {"act_id": act_id, "kind": kind, "consent_ids": json.dumps(list(consent_ids)), "lane": lane}
+        tx.execute(acts.insert(), [row | {"calldata": calldata, "state": PENDING, "created_at": at}])
+        return act_id
+
+    def act(self, act_id: str) -> Act:
+        """One act."""
+        with self._store.read() as tx:
+            return _act(tx.execute(select(acts).where(acts.c.act_id == act_id)).one())
+
+    def pending_acts(self) -> list[Act]:
+        """Acts whose block is not known, oldest first."""
+        with self._store.read() as tx:
+            query = select(acts).where(acts.c.state == PENDING).order_by(acts.c.act_id)
+            return [_act(row) for row in tx.execute(query)]
+
+    def grant_act(self, consent_id: Hex32) -> Act | None:
+        """The act that granted a consent."""
+        with self._store.read() as tx:
+            query = select(acts).where(acts.c.kind == "grant", acts.c.consent_ids == json.dumps([consent_id]))
+            row = tx.execute(query.order_by(acts.c.act_id.desc())).first()
+        return _act(row) if row else None
+
+    def attach_transaction(self, act_id: str, transaction: RawTransaction) -> None:
+        """Make a signed transaction durable, before it is sent."""
+        with self._store.begin() as tx:
+            tx.execute(
+                update(acts)
+                .where(acts.c.act_id == act_id)
+                .values(raw=transaction.raw, transaction_hash=transaction.transaction_hash, state=PENDING)
+            )
+
+    def anchor_act(self, act_id: str, receipt: Receipt) -> None:
+        """The act is on chain."""
+        with self._store.begin() as tx:
+            tx.execute(
+                update(acts).where(acts.c.act_id == act_id).values(state=ANCHORED, **_place(receipt))
+            )
+
+    def fail_act(self, tx: Connection, act_id: str) -> None:
+        """The contract will never take it."""
+        tx.execute(update(acts).where(acts.c.act_id == act_id).values(state=FAILED))
+
+    # --------------------------------------------------------------------------------------------------------- batches
+
+    def save_batch(
+        self,
+        kind: BatchKind,
+        writer: str,
+        head: Hex32,
+        transaction: RawTransaction,
+        queued: Sequence[QueuedAccess],
+        *,
+        at: int,
+    ) -> Batch:
+        """Make a signed batch durable, with the order of its entries, before it is sent."""
+        batch_id = new_id()
+        row = {
+            "batch_id": batch_id,
+            "kind": int(kind),
+            "writer": writer,
+            "expected_head": head,
+            "raw": transaction.raw,
+            "transaction_hash": transaction.transaction_hash,
+            "state": PENDING,
+            "created_at": at,
+        }
+        with self._store.begin() as tx:
+            tx.execute(batches.insert(), [row])
+            for position, entry in enumerate(queued):
+                tx.execute(
+                    update(releases)
+                    .where(releases.c.release_id == entry.release_id)
+                    .values(batch_id=batch_id, position=position)
+                )
+        return _batch_of(row)
+
+    def pending_batch(self, writer: str) -> Batch | None:
+        """The batch of this writer that is in flight, or was when its process died. There is at most one."""
+        with self._store.read() as tx:
+            query = select(batches).where(batches.c.writer == writer, batches.c.state == PENDING)
+            row = tx.execute(query).first()
+        return _batch_of(row._asdict()) if row else None
+
+    def queued_in(self, batch_id: str) -> list[QueuedAccess]:
+        """The entries of a batch, in order."""
+        with self._store.read() as tx:
+            query = select(releases).where(releases.c.batch_id == batch_id).order_by(releases.c.position)
+            return [_queued(row) for row in tx.execute(query)]
+
+    def settle_batch(self, batch: Batch, receipt: Receipt, appended: Appended, *, at: int) -> None:
+        """The batch is on chain: every entry has its outcome."""
+        with self._store.begin() as tx:
+            place = {"state": ANCHORED, "size": appended.size, "head": appended.head, **_place(receipt)}
+            tx.execute(update(batches).where(batches.c.batch_id == batch.batch_id).values(**place))
+            for outcome in appended.outcomes:
+                row = releases.c.entry_hash == outcome.access.entry_hash
+                tx.execute(update(releases).where(row).values(log_index=outcome.log_index, late=outcome.late))
+                waiting = update(releases).where(row, releases.c.state == INTENT)
+                if outcome.reason is Reason.NONE:
+                    tx.execute(waiting.values(state=RECORDED))
+                else:
+                    reason = outcome.reason.name.lower()
+                    tx.execute(waiting.values(state=REFUSED, reason=reason, finished_at=at))
+
+    def lose_batch(self, batch: Batch) -> None:
+        """The batch can never land: its entries wait for another one."""
+        with self._store.begin() as tx:
+            tx.execute(update(batches).where(batches.c.batch_id == batch.batch_id).values(state=FAILED))
+            tx.execute(
+                update(releases)
+                .where(releases.c.batch_id == batch.batch_id)
+                .values(batch_id=None, position=None)
+            )
+
+    def unanchored(self, limit: int) -> list[QueuedAccess]:
+        """Accesses that were on the log and are on no batch now, oldest first: the log must have them back."""
+        on_log = or_(releases.c.state.in_((RECORDED, RELEASED)), releases.c.log_index.is_not(None))
+        query = select(releases).where(on_log, releases.c.state != REFUSED, releases.c.batch_id.is_(None))
+        with self._store.read() as tx:
+            return [_queued(row) for row in tx.execute(query.order_by(releases.c.created_at).limit(limit))]
+
+    def batch_row(self, batch_id: str) -> Row[Any]:
+        """A batch with its place on chain."""
+        with self._store.read() as tx:
+            return tx.execute(select(batches).where(batches.c.batch_id == batch_id)).one()
+
+    def learned_until(self) -> int:
+        """The last block whose events were taken in."""
+        with self._store.read() as tx:
+            value = tx.scalar(select(meta.c.value).where(meta.c.key == "learned_until"))
+        return int(value) if value is not None else -1
+
+    def set_learned_until(self, block_number: int) -> None:
+        """Remember it."""
+        with self._store.begin() as tx:
+            tx.execute(delete(meta).where(meta.c.key == "learned_until"))
+            tx.execute(meta.insert(), [{"key": "learned_until", "value": str(block_number)}])
+
+    def last_head(self, writer: str) -> Hex32 | None:
+        """The head after this writer's newest batch on chain."""
+        with self._store.read() as tx:
+            query = select(batches.c.head).where(batches.c.writer == writer, batches.c.state == ANCHORED)
+            return tx.scalar(query.order_by(batches.c.size.desc()).limit(1))
+
+    # -------------------------------------------------------------------------------------------------------- releases
+
+    def find_release(self, idempotency_index: str) -> Row[Any] | None:
+        """The release of an earlier try under the same key."""
+        with self._store.read() as tx:
+            return tx.execute(select(releases).where(releases.c.idempotency_index == idempotency_index)).first()
+
+    def release_row(self, release_id: Hex32) -> Row[Any] | None:
+        """One release."""
+        with self._store.read() as tx:
+            return tx.execute(select(releases).where(releases.c.release_id == release_id)).first()
+
+    def used_on(self, tx: Connection, consent_id: Hex32, day: int) -> int:
+        """Accesses under a consent in a UTC day: those that are on the log as recorded, or may still get there."""
+        counted = or_(
+            releases.c.state.in_((INTENT, RECORDED, RELEASED)),
+            and_(releases.c.state == ABORTED, releases.c.log_index.is_not(None)),
+        )
+        query = select(func.count()).where(releases.c.consent_id == consent_id, releases.c.day == day, counted)
+        return tx.scalar(query) or 0
+
+    def refused_on(self, tx: Connection, consent_id: Hex32, day: int) -> int:
+        """Refusals on file under a consent in a UTC day."""
+        row = (releases.c.consent_id == consent_id, releases.c.day == day, releases.c.state == REFUSED)
+        return tx.scalar(select(func.count()).where(*row)) or 0
+
+    def is_known(self, tx: Connection, idempotency_index: str) -> bool:
+        """Whether the key was used already."""
+        query = select(releases.c.release_id).where(releases.c.idempotency_index == idempotency_index)
+        return tx.execute(query).first() is not None
+
+    def store_answer(self, tx: Connection, release_id: Hex32, sealed: bytes, *, at: int) -> bool:
+        """The sealed bytes, once and for all. Returns whether the release was still waiting for them."""
+        waiting = update(releases).where(releases.c.release_id == release_id, releases.c.state == RECORDED)
+        return tx.execute(waiting.values(state=RELEASED, sealed=sealed, finished_at=at)).rowcount == 1
+
+    def add_release(self, tx: Connection, row: dict[str, Any]) -> None:
+        """Put an intent or a refusal on file within the caller's transaction."""
+        tx.execute(releases.insert(), [row])
+
+    def move(self, release_id: Hex32, from_state: str, to_state: str, **values: object) -> bool:
+        """Change a release's state if it is still the expected one. Returns whether it was."""
+        with self._store.begin() as tx:
+            changed = tx.execute(
+                update(releases)
+                .where(releases.c.release_id == release_id, releases.c.state == from_state)
+                .values(state=to_state, **values)
+            )
+        return changed.rowcount == 1
+
+    def unfinished(self, writer: str) -> list[Row[Any]]:
+        """Releases of this writer that are neither answered nor refused."""
+        with self._store.read() as tx:
+            query = select(releases).where(releases.c.writer == writer, releases.c.state.in_((INTENT, RECORDED)))
+            return list(tx.execute(query.order_by(releases.c.created_at)))
+
+    def unlogged_refusals(self, limit: int) -> list[QueuedAccess]:
+        """Requests that the custodian refused and that are not on the log yet, oldest first."""
+        with self._store.read() as tx:
+            query = select(releases).where(releases.c.state == REFUSED, releases.c.batch_id.is_(None))
+            return [_queued(row) for row in tx.execute(query.order_by(releases.c.created_at).limit(limit))]
+
+    def history(self, consent_ids: Sequence[Hex32] | None = None, limit: int = 1000) -> list[Row[Any]]:
+        """Releases and refusals with their place on chain, newest first."""
+        query = select(releases, batches.c.block_number, batches.c.transaction_hash).outerjoin(
+            batches, batches.c.batch_id == releases.c.batch_id
+        )
+        if consent_ids is not None:
+            query = query.where(releases.c.consent_id.in_(consent_ids))
+        with self._store.read() as tx:
+            return list(tx.execute(query.order_by(releases.c.created_at.desc(), releases.c.release_id).limit(limit)))
+
+    # -------------------------------------------------------------------------------------------------------- anchors
+
+    def anchors(self, state: str = ANCHORED) -> list[Anchor]:
+        """Everything on chain (or lost), in chain order."""
+        place = ("block_number", "block_hash", "transaction_index", "transaction_hash")
+        with self._store.read() as tx:
+            found = [
+                Anchor(
+                    **{name: getattr(row, name) for name in place},
+                    act_id=getattr(row, "act_id", None),
+                    batch_id=getattr(row, "batch_id", None),
+                )
+                for table in (acts, batches)
+                for row in tx.execute(select(table).where(table.c.state == state))
+            ]
+        return sorted(found, key=lambda anchor: (anchor.block_number, anchor.transaction_index))
+
+    def move_anchor(self, anchor: Anchor, receipt: Receipt) -> None:
+        """The same transaction is in another block now."""
+        with self._store.begin() as tx:
+            tx.execute(_update_of(anchor).values(**_place(receipt)))
+
+    def mark_lost(self, lost: Sequence[Anchor]) -> None:
+        """The chain has these no more. They keep their old place, which is the order in which they are replayed."""
+        with self._store.begin() as tx:
+            for anchor in lost:
+                tx.execute(_update_of(anchor).values(state=LOST))
+
+    def close_lost_batch(self, batch_id: str) -> None:
+        """Let the entries that are still on a lost batch go: refusals and accesses alike wait for another one."""
+        with self._store.begin() as tx:
+            tx.execute(update(batches).where(batches.c.batch_id == batch_id).values(state=FAILED))
+            gone = {"batch_id": None, "position": None}
+            tx.execute(update(releases).where(releases.c.batch_id == batch_id).values(**gone))
+
+
+def _update_of(anchor: Anchor) -> Update:
+    if anchor.act_id:
+        return update(acts).where(acts.c.act_id == anchor.act_id)
+    return update(batches).where(batches.c.batch_id == anchor.batch_id)
+
+
+def _place(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "transaction_hash": receipt.transaction_hash,
+        "block_number": receipt.block_number,
+        "block_hash": receipt.block_hash,
+        "transaction_index": receipt.transaction_index,
+    }
+
+
+def _act(row: Row[Any]) -> Act:
+    return Act(
+        act_id=row.act_id,
+        kind=row.kind,
+        consent_ids=tuple(json.loads(row.consent_ids)),
+        lane=row.lane,
+        calldata=row.calldata,
+        raw=row.raw,
+        transaction_hash=row.transaction_hash,
+        state=row.state,
+    )
+
+
+def _batch_of(row: dict[str, Any]) -> Batch:
+    return Batch(
+        batch_id=row["batch_id"],
+        kind=BatchKind(row["kind"]),
+        writer=row["writer"],
+        expected_head=row["expected_head"],
+        raw=row["raw"],
+        transaction_hash=row["transaction_hash"],
+    )
+
+
+def _queued(row: Row[Any]) -> QueuedAccess:
+    return QueuedAccess(
+        release_id=row.release_id, access=LoggedAccess(consent_id=row.consent_id, entry_hash=row.entry_hash)
+    )

@@ -1,0 +1,56 @@
+"""Locks between processes of one machine: a file, held by `flock`, which the kernel lets go when its holder dies.
+
+A lane (an account that sends transactions) has one holder at a time, so that no two payloads share a nonce and a log has
+one batch in flight. That a lock is free says that its last holder is gone: its unfinished work may be taken up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ledger.errors import StoreUnavailableError
+
+
+class FileLock:
+    """Not re-entrant, and not for threads (they need a lock of their own). Exclusive unless `shared`."""
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        self._path = path
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """Take it if it is free. Returns whether it was."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, self._kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Let it go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @contextmanager
+    def hold(self, *, timeout: float) -> Iterator[None]:
+        """Wait for it. Raises `StoreUnavailableError` if another process keeps it for longer than `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not self.acquire():
+            if time.monotonic() >= deadline:
+                raise StoreUnavailableError(f"another process holds {self._path.name}")
+            time.sleep(0.01)
+        try:
+            yield
+        finally:
+            self.release()

@@ -1,0 +1,297 @@
+"""The database: tables, transactions, and what its failures mean. No SQL error leaves this module as such.
+
+Everything that names a person or a relationship is inside an envelope (`kek_id`, `wrapped_dek`, `body`); identifiers are
+looked up by keyed hash (`*_index`). Rows have UUIDv7 or content hashes as keys, never a sequence.
+
+SQLite: WAL, STRICT tables, `synchronous=FULL`, `secure_delete` (what is erased is overwritten), and every writing
+transaction takes its lock at once (`BEGIN IMMEDIATE`), so that none fails half way for want of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    create_engine,
+    event,
+    select,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from ledger.errors import AlreadyExistsError, StoreMismatchError, StoreUnavailableError
+
+SCHEMA_VERSION: Final = "1"
+BUSY_SECONDS: Final = 10
+
+metadata = MetaData()
+
+
+class Flag(TypeDecorator[bool]):
+    """A boolean, as 0 or 1: STRICT tables know no other."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: bool | None, dialect: object) -> int | None:  # noqa: FBT001 - SQLAlchemy's
+        """To the database."""
+        return None if value is None else int(value)
+
+    def process_result_value(self, value: int | None, dialect: object) -> bool | None:
+        """From the database."""
+        return None if value is None else bool(value)
+
+
+def _table(name: str, *columns: Any) -> Table:  # noqa: ANN401 - columns and constraints
+    return Table(name, metadata, *columns, sqlite_strict=True)
+
+
+def _sealed(*, optional: bool = False) -> tuple[Column[Any], ...]:
+    return (
+        Column("kek_id", Text, nullable=optional),
+        Column("wrapped_dek", LargeBinary, nullable=optional),
+        Column("body", LargeBinary, nullable=optional),
+    )
+
+
+meta = _table("meta", Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
+
+subjects = _table(
+    "subjects",
+    Column("subject_id", Text, primary_key=True),
+    Column("ref_index", Text, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("erased_at", Integer),
+)
+
+records = _table(
+    "records",
+    Column("record_id", Text, primary_key=True),
+    Column("subject_id", Text, nullable=False),
+    Column("attribute", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("value_index", Text, nullable=False),
+    Column("disputed", Flag, nullable=False, default=False),
+    *_sealed(),
+    UniqueConstraint("subject_id", "attribute", "version"),
+)
+
+imports = _table(
+    "imports",
+    Column("import_id", Text, primary_key=True),
+    Column("rows_done", Integer, nullable=False),
+    Column("rows_bad", Integer, nullable=False),
+    Column("finished_at", Integer),
+)
+
+import_refs = _table(
+    "import_refs",
+    Column("import_id", Text, primary_key=True),
+    Column("ref_index", Text, primary_key=True),
+    Column("line", Integer, nullable=False),
+)
+
+institutions = _table(
+    "institutions",
+    Column("institution_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("jwks", Text, nullable=False),
+    Column("suspended", Flag, nullable=False, default=False),
+    Column("created_at", Integer, nullable=False),
+)
+
+consents = _table(
+    "consents",
+    Column("consent_id", Text, primary_key=True),
+    Column("subject_id", Text, index=True),
+    Column("institution_index", Text, nullable=False, index=True),
+    Column("created_at", Integer, nullable=False),
+    Column("standing", Flag, nullable=False),
+    Column("revoked_at", Integer),
+    Column("paused", Flag, nullable=False, default=False),
+    Column("pause_sequence", Integer, nullable=False, default=0),
+    Column("erased_at", Integer),
+    *_sealed(optional=True),
+)
+
+acts = _table(
+    "acts",
+    Column("act_id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("consent_ids", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("calldata", LargeBinary, nullable=False),
+    Column("raw", LargeBinary),
+    Column("transaction_hash", Text),
+    Column("state", Text, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("block_number", Integer),
+    Column("block_hash", Text),
+    Column("transaction_index", Integer),
+)
+
+batches = _table(
+    "batches",
+    Column("batch_id", Text, primary_key=True),
+    Column("kind", Integer, nullable=False),
+    Column("writer", Text, nullable=False),
+    Column("expected_head", Text, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    Column("transaction_hash", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("block_number", Integer),
+    Column("block_hash", Text),
+    Column("transaction_index", Integer),
+    Column("size", Integer),
+    Column("head", Text),
+    Index("batches_by_writer_state", "writer", "state"),
+)
+
+releases = _table(
+    "releases",
+    Column("release_id", Text, primary_key=True),
+    Column("idempotency_index", Text, nullable=False, unique=True),
+    Column("content_digest", Text, nullable=False),
+    Column("institution_index", Text, nullable=False),
+    Column("consent_id", Text, nullable=False),
+    Column("subject_id", Text, index=True),
+    Column("day", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("late", Flag, nullable=False, default=False),
+    Column("writer", Text, nullable=False),
+    Column("batch_id", Text, index=True),
+    Column("position", Integer),
+    Column("entry_hash", Text, nullable=False, unique=True),
+    Column("log_index", Integer),
+    Column("sealed", LargeBinary),
+    Column("created_at", Integer, nullable=False),
+    Column("finished_at", Integer),
+    *_sealed(optional=True),
+    Index("releases_by_consent_day", "consent_id", "day"),
+    Index("releases_by_writer_state", "writer", "state"),
+)
+
+SEALED_TABLES: Final = {records: "record_id", consents: "consent_id", releases: "release_id"}
+
+
+class Store:
+    """One database. `begin` is for writing, `read` for reading; both raise `StoreUnavailableError`."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _configure_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+
+    @classmethod
+    def create(cls, path: Path, identity: dict[str, str]) -> Store:
+        """Make a new SQLite database that belongs to `identity`. Raises `AlreadyExistsError`."""
+        if path.exists():
+            raise AlreadyExistsError(f"{path} exists already and is not overwritten")
+        # Created by hand, because SQLite would make it readable for everyone.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        store = cls(f"sqlite:///{path}")
+        with store.begin() as tx:
+            metadata.create_all(tx)
+            tx.execute(meta.insert(), [{"key": "schema", "value": SCHEMA_VERSION}])
+            tx.execute(meta.insert(), [{"key": key, "value": value} for key, value in identity.items()])
+        return store
+
+    @classmethod
+    def open(cls, path: Path, identity: dict[str, str]) -> Store:
+        """Raises `StoreUnavailableError` if there is none, `StoreMismatchError` if it is not of this `identity`."""
+        if not path.exists():
+            raise StoreUnavailableError(f"no database at {path}: run `consent-ledger init`")
+        store = cls(f"sqlite:///{path}")
+        with store.read() as tx:
+            found = {row.key: row.value for row in tx.execute(select(meta))}
+        for key, expected in {"schema": SCHEMA_VERSION, **identity}.items():
+            if found.get(key) != expected:
+                raise StoreMismatchError(f"{path} belongs to another {key}")
+        return store
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A writing transaction: all of it or nothing. Raises `StoreUnavailableError`."""
+        with _guarded(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A reading transaction. Raises `StoreUnavailableError`."""
+        with _guarded(), self._engine.connect().execution_options(read_only=True) as connection:
+            yield connection
+
+    def scrub(self) -> None:
+        """Leave no trace of deleted rows in the write-ahead log."""
+        if self._engine.dialect.name != "sqlite":
+            return
+        # Outside any transaction, which the driver's own connection is and SQLAlchemy's would not be.
+        with _guarded():
+            connection = self._engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.OperationalError as exc:
+                raise StoreUnavailableError("the write-ahead log could not be emptied: the database is busy") from exc
+            finally:
+                connection.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as exc:
+        raise AlreadyExistsError("the database has a row of that key already") from exc
+    except (DBAPIError, SQLAlchemyError) as exc:
+        cause = str(getattr(exc, "orig", "")) or type(exc).__name__
+        raise StoreUnavailableError(f"the database did not take it, nothing was written: {cause}") from exc
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own connection
+    # The driver's implicit BEGIN comes too late and is DEFERRED; `_begin_sqlite` says BEGIN itself.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout={BUSY_SECONDS * 1000}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def new_id(at_ms: int | None = None) -> str:
+    """A UUIDv7 (RFC 9562): ordered by time, so that rows of one time are near each other."""
+    milliseconds = time.time_ns() // 1_000_000 if at_ms is None else at_ms
+    raw = bytearray(milliseconds.to_bytes(6) + os.urandom(10))
+    raw[6] = 0x70 | raw[6] & 0x0F
+    raw[8] = 0x80 | raw[8] & 0x3F
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

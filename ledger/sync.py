@@ -1,0 +1,179 @@
+"""Sync: make the chain and the journal agree again. Safe at any time, as often as one likes.
+
+(1) Relay what is on file and not on chain yet (the outcome was unknown, or the chain could not be reached).
+(2) Compare every anchor with the chain by block hash. Where the chain lost its tail (a reorganisation) or all of it (a
+    devnet restarted), replay what is missing in the old order: signatures are still valid; accesses come back by
+    `appendLate`, so that those whose consent is no longer in force are marked late instead of being lost.
+(3) Take in what others did on chain: a revocation or a pause that the subject sent without us.
+(4) Put refusals on the log, end releases that no one came back for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.access import BatchKind
+from ledger.chain import Chain
+from ledger.commit import MAX_BATCH, LogWriter
+from ledger.consent import Hex32
+from ledger.errors import ChainError, LedgerError
+from ledger.grants import Grants
+from ledger.journal import LOST, Act, Journal
+from ledger.registry import Registry
+from ledger.relay import Relay
+from ledger.release import Releases
+from ledger.store import Store
+
+STALE_SECONDS: Final = 900
+EVENT_BLOCKS: Final = 10_000
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """What was done, in numbers."""
+
+    relayed: int = 0
+    refused_by_contract: int = 0
+    moved: int = 0
+    replayed_acts: int = 0
+    replayed_accesses: int = 0
+    late: int = 0
+    learned_revocations: int = 0
+    learned_pauses: int = 0
+    refusals_logged: int = 0
+    stale_ended: int = 0
+    lost: int = 0
+
+
+class Sync:
+    """Brings chain and journal together. `writers` are all whose lock the caller holds; `log` is one of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        registry: Registry,
+        relay: Relay,
+        grants: Grants,
+        releases: Releases,
+        chain: Chain,
+        log: LogWriter,
+        writers: Mapping[str, LogWriter],
+        *,
+        clock: Callable[[], int],
+    ) -> None:
+        self._store, self._journal, self._registry = store, journal, registry
+        self._relay, self._grants, self._releases = relay, grants, releases
+        self._chain, self._log, self._writers, self._clock = chain, log, writers, clock
+
+    def run(self, *, stale_after: int = STALE_SECONDS) -> SyncReport:
+        """All four steps. Raises `ChainError`; what was done until then stands, and the next run goes on."""
+        self._chain.check()
+        report = SyncReport()
+        # What was lost comes first: what is pending may build on it.
+        self._resolve_writers(chain_lost=self._find_lost(report))
+        self._replay(report)
+        self._relay_pending(report)
+        self._learn(report)
+        while logged := self._releases.log_refusals():
+            report.refusals_logged += logged
+        report.stale_ended = self._releases.end_stale(older_than=stale_after)
+        return report
+
+    # ----------------------------------------------------------------------------------------------------- (1) pending
+
+    def _resolve_writers(self, *, chain_lost: bool) -> None:
+        for address, writer in self._writers.items():
+            writer.forget_head()
+            batch = self._journal.pending_batch(address)
+            if chain_lost and batch is not None and self._chain.receipt(batch.transaction_hash) is None:
+                # It was built on the lost chain and cannot land on this one: its entries wait for another batch.
+                self._journal.lose_batch(batch)
+            writer.resolve()
+
+    def _relay_pending(self, report: SyncReport) -> None:
+        for act in self._journal.pending_acts():
+            if not self._relayed(act, report):
+                with self._store.begin() as tx:
+                    self._journal.fail_act(tx, act.act_id)
+                    if act.kind == "grant":
+                        self._registry.withdraw(tx, act.consent_ids[0])
+                continue
+            report.relayed += 1
+            if act.kind == "grant" and not self._registry.is_erased(act.consent_ids[0]):
+                self._grants.stand(act.consent_ids[0])
+
+    def _relayed(self, act: Act, report: SyncReport) -> bool:
+        """False if the contract will never take it: a grant revoked before it came, a pause overtaken by a newer one."""
+        try:
+            self._relay.relay(act.act_id)
+        except ChainError:
+            raise
+        except LedgerError:
+            report.refused_by_contract += 1
+            return False
+        return True
+
+    # -------------------------------------------------------------------------------------------------------- (2) lost
+
+    def _find_lost(self, report: SyncReport) -> bool:
+        """Mark what is not on chain any more; move what is in another block now. Returns whether anything was lost."""
+        hashes: dict[int, Hex32 | None] = {}
+        lost = []
+        for anchor in self._journal.anchors():
+            if anchor.block_number not in hashes:
+                hashes[anchor.block_number] = self._chain.block_hash(anchor.block_number)
+            if hashes[anchor.block_number] == anchor.block_hash:
+                continue
+            receipt = self._chain.receipt(anchor.transaction_hash)
+            if receipt is not None and receipt.succeeded:
+                self._journal.move_anchor(anchor, receipt)
+                report.moved += 1
+            else:
+                lost.append(anchor)
+        self._journal.mark_lost(lost)
+        report.lost = len(lost)
+        return bool(lost)
+
+    def _replay(self, report: SyncReport) -> None:
+        """Everything that is marked as lost, in its old order; also what an interrupted run left over."""
+        for anchor in self._journal.anchors(LOST):
+            if anchor.batch_id is not None:
+                self._journal.close_lost_batch(anchor.batch_id)
+                self._replay_accesses(report)
+            elif anchor.act_id is not None and self._relayed(self._journal.act(anchor.act_id), report):
+                report.replayed_acts += 1
+            elif anchor.act_id is not None:
+                with self._store.begin() as tx:
+                    self._journal.fail_act(tx, anchor.act_id)
+        self._replay_accesses(report)
+
+    def _replay_accesses(self, report: SyncReport) -> None:
+        while queued := self._journal.unanchored(MAX_BATCH):
+            landed = self._log.append(BatchKind.LATE_ACCESSES, queued)
+            report.replayed_accesses += len(landed)
+            report.late += sum(entry.late for entry in landed)
+
+    # --------------------------------------------------------------------------------------------------- (3) others' acts
+
+    def _learn(self, report: SyncReport) -> None:
+        """What subjects did on chain without us counts here as well."""
+        latest = self._chain.latest().number
+        first = self._journal.learned_until() + 1
+        if first > latest + 1:
+            first = 0
+        for start in range(first, latest + 1, EVENT_BLOCKS):
+            for event in self._chain.events(start, min(start + EVENT_BLOCKS - 1, latest)):
+                with self._store.begin() as tx:
+                    if event.name == "ConsentRevoked":
+                        report.learned_revocations += self._registry.mark_revoked(
+                            tx, [event.args[0]], at=self._clock()
+                        )
+                    elif event.name == "ConsentPauseSet":
+                        consent_id, paused, sequence = event.args
+                        report.learned_pauses += self._registry.mark_paused(
+                            tx, consent_id, paused=paused, sequence=sequence
+                        )
+        self._journal.set_learned_until(latest)

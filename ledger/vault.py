@@ -1,0 +1,259 @@
+"""The vault: people and their credit attributes, each value in an envelope of its own.
+
+A value is never changed: a new one is a new version. A person is found by the keyed hash of the furnisher's reference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, delete, func, select, update
+
+from ledger.envelope import EncryptionContext, Envelope, KeyWrapper, WrappedKey, open_envelope, seal
+from ledger.errors import AttributeAbsentError, ErasedError, NotFoundError
+from ledger.keys import KeyFile
+from ledger.store import Store, new_id, records, subjects
+
+Value = int | str | bool | float
+RECORD_SCHEMA: Final = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeValue:
+    """A value and where it comes from: `source` is the furnisher, `as_of` an ISO date."""
+
+    value: Value
+    source: str
+    as_of: str
+
+    def encode(self) -> bytes:
+        """Canonical bytes, the plaintext of an envelope."""
+        fields = {"value": self.value, "source": self.source, "asOf": self.as_of}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def decode(cls, plaintext: bytes) -> AttributeValue:
+        """The inverse of `encode`."""
+        fields = json.loads(plaintext)
+        return cls(value=fields["value"], source=fields["source"], as_of=fields["asOf"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """One version of one attribute, still sealed."""
+
+    record_id: str
+    subject_id: str
+    attribute: str
+    version: int
+    disputed: bool
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRecord:
+    """A value on its way in."""
+
+    subject_ref: str
+    attribute: str
+    value: AttributeValue
+
+
+class Vault:
+    """People and their sealed attributes."""
+
+    def __init__(self, store: Store, keys: KeyFile) -> None:
+        self._store = store
+        self._keys = keys
+
+    def subject_of(self, subject_ref: str) -> str:
+        """The id of a living subject. Raises `NotFoundError`, `ErasedError`."""
+        with self._store.read() as tx:
+            query = select(subjects).where(subjects.c.ref_index == self.ref_index(subject_ref))
+            row = tx.execute(query).first()
+        if row is None:
+            raise NotFoundError("subject: no such subject", field="subject")
+        if row.erased_at is not None:
+            raise ErasedError("subject: erased, and not taken in again under this reference", field="subject")
+        return str(row.subject_id)
+
+    def ref_index(self, subject_ref: str) -> str:
+        """How a furnisher's reference is stored."""
+        return self._keys.index("subject", subject_ref)
+
+    def is_erased(self, subject_id: str) -> bool:
+        """True also for a subject that is not there at all."""
+        with self._store.read() as tx:
+            row = tx.execute(select(subjects.c.erased_at).where(subjects.c.subject_id == subject_id)).first()
+        return row is None or row.erased_at is not None
+
+    def count(self) -> dict[str, int]:
+        """Subjects, of them erased, and records."""
+        with self._store.read() as tx:
+            return {
+                "subjects": tx.scalar(select(func.count()).select_from(subjects)) or 0,
+                "erased": tx.scalar(select(func.count(subjects.c.erased_at))) or 0,
+                "records": tx.scalar(select(func.count()).select_from(records)) or 0,
+            }
+
+    def put(self, tx: Connection, new: Sequence[NewRecord], *, at: int) -> int:
+        """Store values within the caller's transaction; a value that is already the newest is passed over.
+
+        Returns how many versions were added. References of erased subjects are the caller's to refuse beforehand.
+        """
+        refs = {record.subject_ref: self.ref_index(record.subject_ref) for record in new}
+        known = {
+            row.ref_index: row.subject_id
+            for chunk in _chunks(list(refs.values()))
+            for row in tx.execute(select(subjects).where(subjects.c.ref_index.in_(chunk)))
+        }
+        missing = {index: new_id() for index in refs.values() if index not in known}
+        if missing:
+            tx.execute(
+                subjects.insert(),
+                [{"subject_id": key, "ref_index": index, "created_at": at} for index, key in missing.items()],
+            )
+        newest = self._newest(tx, list(known.values()))
+        known |= missing
+        rows = []
+        for record in new:
+            subject_id = known[refs[record.subject_ref]]
+            row = self._row(subject_id, record, newest.get((subject_id, record.attribute)))
+            if row:
+                rows.append(row)
+        if rows:
+            tx.execute(records.insert(), rows)
+        return len(rows)
+
+    def erased_refs(self, tx: Connection, ref_indexes: Sequence[str]) -> set[str]:
+        """Those of the given reference indexes whose subject was erased."""
+        return {
+            row.ref_index
+            for chunk in _chunks(ref_indexes)
+            for row in tx.execute(
+                select(subjects.c.ref_index).where(
+                    subjects.c.ref_index.in_(chunk), subjects.c.erased_at.is_not(None)
+                )
+            )
+        }
+
+    def find(self, subject_id: str, attributes: Sequence[str]) -> list[StoredRecord]:
+        """The newest version of each attribute, in the order asked. Decrypts nothing.
+
+        Raises `AttributeAbsentError` naming what is missing.
+        """
+        with self._store.read() as tx:
+            query = select(records).where(records.c.subject_id == subject_id, records.c.attribute.in_(attributes))
+            found = {row.attribute: _record(row) for row in tx.execute(query.order_by(records.c.version))}
+        if absent := [name for name in attributes if name not in found]:
+            raise AttributeAbsentError(f"attributes: no value held of {', '.join(absent)}", field="attributes")
+        return [found[name] for name in attributes]
+
+    def load(self, record_ids: Sequence[str]) -> list[StoredRecord]:
+        """These very records, in this order. Raises `ErasedError` if one is gone: records go only by erasure."""
+        with self._store.read() as tx:
+            rows = tx.execute(select(records).where(records.c.record_id.in_(record_ids)))
+            found = {row.record_id: _record(row) for row in rows}
+        if any(record_id not in found for record_id in record_ids):
+            raise ErasedError("the data were erased")
+        return [found[record_id] for record_id in record_ids]
+
+    def open(self, record: StoredRecord) -> AttributeValue:
+        """Decrypt one value. Only a release whose access is on chain may call this. Raises `VaultError`."""
+        context = _context(record.subject_id, record.attribute, record.version)
+        return AttributeValue.decode(open_envelope(record.envelope, context, self._keys))
+
+    def set_disputed(self, subject_id: str, attribute: str, *, disputed: bool) -> None:
+        """Mark the newest and every older version: while disputed, the attribute is not released."""
+        with self._store.begin() as tx:
+            tx.execute(
+                update(records)
+                .where(records.c.subject_id == subject_id, records.c.attribute == attribute)
+                .values(disputed=disputed)
+            )
+
+    def erase(self, tx: Connection, subject_id: str, *, at: int) -> int:
+        """Delete every envelope and wrapped key of a subject and leave a tombstone. Returns how many envelopes."""
+        erased = tx.execute(delete(records).where(records.c.subject_id == subject_id)).rowcount
+        tx.execute(update(subjects).where(subjects.c.subject_id == subject_id).values(erased_at=at))
+        return erased
+
+    def _newest(self, tx: Connection, subject_ids: Collection[str]) -> dict[tuple[str, str], tuple[int, str]]:
+        return {
+            (row.subject_id, row.attribute): (row.version, row.value_index)
+            for chunk in _chunks(list(subject_ids))
+            for row in tx.execute(
+                select(records.c.subject_id, records.c.attribute, records.c.version, records.c.value_index)
+                .where(records.c.subject_id.in_(chunk))
+                .order_by(records.c.version)
+            )
+        }
+
+    def _row(self, subject_id: str, record: NewRecord, newest: tuple[int, str] | None) -> dict[str, Any] | None:
+        plaintext = record.value.encode()
+        # Tells a repeated value from a new one without decrypting; keyed and per subject, so it compares nothing else.
+        value_index = self._keys.index("value", f"{subject_id}\n{record.attribute}\n{plaintext.decode()}")
+        version, last_index = newest or (0, "")
+        if value_index == last_index:
+            return None
+        envelope = seal(plaintext, _context(subject_id, record.attribute, version + 1), self._keys)
+        return {
+            "record_id": new_id(),
+            "subject_id": subject_id,
+            "attribute": record.attribute,
+            "version": version + 1,
+            "value_index": value_index,
+            "disputed": False,
+            **sealed_columns(envelope),
+        }
+
+
+def sealed_columns(envelope: Envelope) -> dict[str, Any]:
+    """An envelope as columns of a row."""
+    return {"kek_id": envelope.key.kek_id, "wrapped_dek": envelope.key.wrapped_dek, "body": envelope.body}
+
+
+def envelope_of(row: Row[Any]) -> Envelope:
+    """The envelope in a row. Raises `ErasedError` if it was destroyed."""
+    if row.body is None:
+        raise ErasedError("the data were erased")
+    return Envelope(WrappedKey(row.kek_id, row.wrapped_dek), row.body)
+
+
+def seal_json(fields: Mapping[str, Any], context: EncryptionContext, keys: KeyWrapper) -> dict[str, Any]:
+    """Seal an opening (a JSON object) into columns."""
+    return sealed_columns(seal(json.dumps(fields, ensure_ascii=False).encode(), context, keys))
+
+
+def open_json(row: Row[Any], context: EncryptionContext, keys: KeyWrapper) -> dict[str, Any]:
+    """The inverse of `seal_json`. Raises `VaultError`, `ErasedError`."""
+    fields: dict[str, Any] = json.loads(open_envelope(envelope_of(row), context, keys))
+    return fields
+
+
+def _context(subject_id: str, attribute: str, version: int) -> EncryptionContext:
+    return {
+        "kind": "attribute",
+        "subject": subject_id,
+        "attribute": attribute,
+        "version": str(version),
+        "schema": RECORD_SCHEMA,
+    }
+
+
+def _record(row: Row[Any]) -> StoredRecord:
+    return StoredRecord(
+        record_id=row.record_id,
+        subject_id=row.subject_id,
+        attribute=row.attribute,
+        version=row.version,
+        disputed=row.disputed,
+        envelope=envelope_of(row),
+    )
+
+
+def _chunks(items: Sequence[str], size: int = 500) -> list[Sequence[str]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -24,8 +24,16 @@ export default {
   paths: { sources: "./contracts", tests: { nodejs: "./tests/contracts", solidity: "./contracts" } },
   networks: {
     default: { type: "edr-simulated", chainType: "l1", hardfork: "osaka", chainId: 31337 },
-    // `hardhat node` serves this network: `consent-ledger devnet` starts it on loopback.
-    node: { type: "edr-simulated", chainType: "l1", hardfork: "osaka", chainId: 31337, loggingEnabled: false },
+    // `hardhat node` serves this network: `consent-ledger devnet` starts it on loopback. Without the last option every
+    // block would be a second later than the one before it, and a busy chain would run ahead of the clock.
+    node: {
+      type: "edr-simulated",
+      chainType: "l1",
+      hardfork: "osaka",
+      chainId: 31337,
+      loggingEnabled: false,
+      allowBlocksWithSameTimestamp: true,
+    },
   },
   test: { solidity: { fuzz: { runs: 256 }, invariant: { runs: 64, depth: 64 } } },
 };

@@ -99,6 +99,12 @@ class LogWriter:
         with self._in_flight:
             self._resolve()
 
+    def can_land(self, batch: Batch) -> bool:
+        """Whether a pending batch is on the log, or may still get there."""
+        if self._chain.receipt(batch.transaction_hash) is not None:
+            return True
+        return self._chain.log(self._custodian, self.address).head == batch.expected_head
+
     def forget_head(self) -> None:
         """Ask the chain again where the log stands."""
         with self._in_flight:

@@ -18,11 +18,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final, NewType
+from typing import Any, Final, NewType, TypeGuard
 
 from eth_account import Account
 from eth_account.messages import SignableMessage, encode_typed_data
-from eth_utils import is_address, keccak, to_checksum_address
+from eth_utils import is_checksum_address, is_checksum_formatted_address, is_hex_address, keccak, to_checksum_address
 
 from ledger.errors import (
     AttributeNotConsentedError,
@@ -429,9 +429,14 @@ def parse_hex32(value: object, field: str) -> Hex32:
 
 def parse_address(value: object, field: str) -> Address:
     """Raises `MalformedError` unless `value` is an EVM account; its checksum, if it has one, must be right."""
-    if isinstance(value, str) and value.startswith("0x") and is_address(value):
+    # Digits of one case carry no checksum; eth-utils' `is_address` does not look at that of the others.
+    if isinstance(value, str) and value.startswith("0x") and is_hex_address(value) and _checksum_holds(value):
         return Address(to_checksum_address(value))
     raise MalformedError(f"{field}: expected an account, 0x and 40 hex digits with the right checksum", field=field)
+
+
+def _checksum_holds(value: str) -> bool:
+    return is_checksum_address(value) or not is_checksum_formatted_address(value)
 
 
 def parse_grant(message: object) -> ConsentGrant:
@@ -486,10 +491,15 @@ def _parse_member(value: object, kind: str, field: str) -> object:
                 return value
             raise MalformedError(f"{field}: expected a whole number, {kind}", field=field)
         case "string[]":
-            if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
+            if isinstance(value, list | tuple) and all(is_text(item) and item for item in value):
                 return list(value)
             raise MalformedError(f"{field}: expected a list of names", field=field)
         case _:
-            if isinstance(value, str):
+            if is_text(value):
                 return value
             raise MalformedError(f"{field}: expected text", field=field)
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether `value` is text that can be hashed: JSON can hold half a surrogate pair, which has no bytes."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

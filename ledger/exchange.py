@@ -21,12 +21,14 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet, OKPKey
 
 from ledger.access import AccessEntry, ChainProof, entry_hash_of
-from ledger.consent import AccessRequest, Hex32, hex32_of, parse_hex32
+from ledger.consent import AccessRequest, Hex32, hex32_of, is_text, parse_hex32
 from ledger.errors import AuditError, AuthenticationError, MalformedError, StaleRequestError
 
 JWK = ECKey | OKPKey
 SIGNING_ALGORITHMS: Final = ["ES256", "Ed25519"]
+SIGNING_CURVES: Final = ("P-256", "Ed25519")
 SEALING: Final = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM"}
+REQUEST_TYPE: Final = "release-request+jwt"
 FRESH_SECONDS: Final = 300
 MAX_KEY_LENGTH: Final = 200
 
@@ -74,7 +76,7 @@ def key_for(jwks: Mapping[str, Any], use: str, kid: str | None = None) -> JWK:
     for key in _keys_of(jwks):
         if key.get("use") == use and kid in (None, key.kid) and isinstance(key, ECKey | OKPKey):
             return key
-    raise MalformedError(f"jwks: expected an EC or OKP key with use {use!r}", field="jwks")
+    raise MalformedError(f"jwks: expected a key with use {use!r} of a kind that is supported here", field="jwks")
 
 
 def _keys_of(jwks: Mapping[str, Any]) -> list[Any]:
@@ -87,13 +89,27 @@ def _keys_of(jwks: Mapping[str, Any]) -> list[Any]:
 def check_jwks(jwks: object) -> dict[str, Any]:
     """The public part of an institution's key set; it must be able to ask and to be answered.
 
-    Raises `MalformedError`.
+    Keys that can do neither are left out. Raises `MalformedError`.
     """
     if not isinstance(jwks, Mapping):
         raise MalformedError("jwks: expected a JWK set", field="jwks")
-    key_for(jwks, "sig")
-    key_for(jwks, "enc")
-    return {"keys": [key.as_dict(private=False) for key in _keys_of(jwks)]}
+    public = {"keys": [key.as_dict(private=False) for key in _keys_of(jwks) if _is_usable(key)]}
+    key_for(public, "sig")
+    key_for(public, "enc")
+    return public
+
+
+def _is_usable(key: object) -> bool:
+    if not isinstance(key, ECKey | OKPKey):
+        return False
+    if key.get("use") == "sig":
+        return key.curve_name in SIGNING_CURVES
+    # Tried, because an answer that cannot be sealed would show only after its access is on the log.
+    try:
+        jwe.encrypt_compact(dict(SEALING), b"", key, algorithms=list(SEALING.values()))
+    except (JoseError, ValueError):
+        return False
+    return key.get("use") == "enc"
 
 
 def sign_request(
@@ -117,7 +133,7 @@ def sign_request(
         "attributes": list(attributes),
         "key": idempotency_key,
     }
-    header = {"alg": _algorithm(signing_key), "kid": signing_key.kid, "typ": "release-request+jwt"}
+    header = {"alg": _algorithm(signing_key), "kid": signing_key.kid, "typ": REQUEST_TYPE}
     return jws.serialize_compact(header, json.dumps(payload), signing_key, algorithms=SIGNING_ALGORITHMS).encode()
 
 
@@ -126,7 +142,7 @@ def claimed_institution(signed: bytes) -> str:
     try:
         claims = json.loads(jws.extract_compact(signed).payload)
         issuer = claims["iss"]
-    except (JoseError, ValueError, KeyError, TypeError) as exc:
+    except (JoseError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise MalformedError("request: expected a signed request (compact JWS)", field="request") from exc
     if not isinstance(issuer, str):
         raise MalformedError("request.iss: expected text", field="request.iss")
@@ -142,18 +158,21 @@ def read_request(signed: bytes, institution: Institution, *, custodian: str, now
         header = jws.extract_compact(signed).headers()
         key = key_for(institution.jwks, "sig", header.get("kid"))
         claims = json.loads(jws.deserialize_compact(signed, key, algorithms=[_algorithm(key)]).payload)
-    except (JoseError, ValueError, MalformedError) as exc:
+    except (JoseError, ValueError, TypeError, RecursionError, MalformedError) as exc:
         raise AuthenticationError("request: not signed by a current key of the institution", field="request") from exc
+    if header.get("typ") != REQUEST_TYPE:
+        # The same key signs other things for the institution, some of them for this custodian.
+        raise AuthenticationError(f"request: expected the type {REQUEST_TYPE}", field="request")
     if not isinstance(claims, dict) or claims.get("aud") != custodian or claims.get("iss") != institution.institution_id:
         raise AuthenticationError("request.aud: expected this custodian's id", field="request.aud")
     if type(claims.get("iat")) is not int or abs(now - claims["iat"]) > FRESH_SECONDS:
         raise StaleRequestError(f"request.iat: expected within {FRESH_SECONDS} s of now", field="request.iat")
     attributes, key_text = claims.get("attributes"), claims.get("key")
-    if not isinstance(attributes, list) or not all(isinstance(name, str) for name in attributes):
+    if not isinstance(attributes, list) or not all(is_text(name) for name in attributes):
         raise MalformedError("request.attributes: expected a list of names", field="request.attributes")
-    if not isinstance(key_text, str) or not 1 <= len(key_text) <= MAX_KEY_LENGTH:
+    if not is_text(key_text) or not 1 <= len(key_text) <= MAX_KEY_LENGTH:
         raise MalformedError(f"request.key: expected 1 to {MAX_KEY_LENGTH} characters", field="request.key")
-    if not isinstance(claims.get("purpose"), str):
+    if not is_text(claims.get("purpose")):
         raise MalformedError("request.purpose: expected text", field="request.purpose")
     return ReleaseRequest(
         access=AccessRequest(
@@ -192,7 +211,7 @@ def open_answer(sealed: bytes, institution_key: JWK, custodian_key: ECKey) -> di
     """The institution's side: decrypt, then verify the custodian's signature. Raises `AuditError`."""
     try:
         signed = jwe.decrypt_compact(sealed, institution_key, algorithms=list(SEALING.values())).plaintext
-    except (JoseError, ValueError) as exc:
+    except (JoseError, ValueError, TypeError, RecursionError) as exc:
         raise AuditError("the answer does not open with this key") from exc
     return verify_claims(signed or b"", custodian_key, "answer+jwt")
 
@@ -202,7 +221,7 @@ def verify_claims(signed: bytes | str, custodian_key: ECKey, typ: str) -> dict[s
     try:
         token = jws.deserialize_compact(signed, custodian_key, algorithms=["ES256"])
         claims = json.loads(token.payload)
-    except (JoseError, ValueError) as exc:
+    except (JoseError, ValueError, TypeError, RecursionError) as exc:
         raise AuditError(f"not signed by the custodian: expected a {typ}") from exc
     if token.headers().get("typ") != typ or not isinstance(claims, dict):
         raise AuditError(f"signed by the custodian, but not a {typ}")

@@ -44,8 +44,10 @@ from ledger.errors import (
     InvalidWindowError,
     LedgerError,
     MixedSubjectsError,
+    NotCustodianError,
     NotFoundError,
     StalePauseSequenceError,
+    StoreUnavailableError,
 )
 from ledger.exchange import sign_claims
 from ledger.journal import FAILED, Journal
@@ -312,16 +314,17 @@ class Grants:
                 self._journal.fail_act(tx, act_id)
                 self._registry.withdraw(tx, consent_id)
             raise
-        self._registry.set_standing(consent_id)
-        if grant.terms.replaces != ZERO32:
-            self.revoke_as_custodian([grant.terms.replaces])
+        self._stand(consent_id, grant)
 
     def stand(self, consent_id: Hex32) -> None:
-        """`sync` found a pending grant on chain: finish what `grant` would have done."""
-        consent = self._registry.consent(consent_id)
+        """`sync` found a grant on chain that does not stand yet: finish what `grant` would have done."""
+        self._stand(consent_id, self._registry.consent(consent_id).grant)
+
+    def _stand(self, consent_id: Hex32, grant: ConsentGrant) -> None:
+        # In this order: killed in between, the new one does not stand yet, and `sync` does both again.
+        if grant.terms.replaces != ZERO32 and self._registry.consent(grant.terms.replaces).revoked_at is None:
+            self.revoke_as_custodian([grant.terms.replaces])
         self._registry.set_standing(consent_id)
-        if consent.grant.terms.replaces != ZERO32:
-            self.revoke_as_custodian([consent.grant.terms.replaces])
 
     def _narrow(self, kind: str, consent_ids: Sequence[Hex32], lane: Address, calldata: bytes) -> ActResult:
         now = self._clock()
@@ -335,8 +338,11 @@ class Grants:
         return ActResult(consent_ids=tuple(consent_ids), stored_at=now, receipt=receipt)
 
     def _try_relay(self, act_id: str) -> Receipt | None:
-        """Narrowing is on file and in force whatever happens now, so an unreachable chain is no failure."""
+        """Narrowing is on file and in force whatever happens now, so an unreachable chain is no failure.
+
+        Nor is a busy lane, nor a grant that is still on its way (the contract then knows no custodian of it).
+        """
         try:
             return self._relay.relay(act_id)
-        except ChainError:
+        except (ChainError, NotCustodianError, StoreUnavailableError):
             return None

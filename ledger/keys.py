@@ -14,6 +14,8 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -22,14 +24,17 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from ledger.envelope import WrappedKey
 from ledger.errors import AlreadyExistsError, IntegrityError, KeyFileError, KeyUnavailableError
+from ledger.locks import FileLock
 
 FILE_VERSION: Final = 1
 WRITERS: Final = 4
 PRIVATE: Final = 0o600
+LOCK_SECONDS: Final = 10.0
 
 
 class KeyFile:
@@ -37,7 +42,7 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp = 0
+        self._stamp: tuple[int, ...] = ()
         self._keks: dict[str, bytes] = {}
         self._index_key = b""
         self._active = ""
@@ -85,25 +90,34 @@ class KeyFile:
 
     def rotate(self) -> str:
         """Add a KEK and make it the active one; the others stay until `destroy`. Returns its id."""
-        content = _read(self._path)
-        content.update(_new_kek(content["keks"]))
-        _replace(self._path, content)
+        with self._changing() as content:
+            content.update(_new_kek(content["keks"]))
         return self.active_kek_id
 
     def destroy(self, kek_id: str) -> None:
         """Forget a retired KEK for ever: what is still wrapped under it, backups included, cannot be read again."""
-        content = _read(self._path)
-        if kek_id == content["active"]:
-            raise KeyFileError("the active KEK cannot be destroyed")
-        content["keks"].pop(kek_id, None)
-        _replace(self._path, content)
+        with self._changing() as content:
+            if kek_id == content["active"]:
+                raise KeyFileError("the active KEK cannot be destroyed")
+            content["keks"].pop(kek_id, None)
         self._refresh()
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, Any]]:
+        # Two processes that change it at once would each drop the KEK that the other one is already wrapping under.
+        with FileLock(self._path.with_name(f"{self._path.name}.lock")).hold(timeout=LOCK_SECONDS):
+            self._refresh()
+            content = _read(self._path)
+            yield content
+            _replace(self._path, content)
 
     def _refresh(self) -> None:
         try:
-            stamp = self._path.stat().st_mtime_ns
+            found = self._path.stat()
         except OSError as exc:
             raise KeyFileError(f"no key file at {self._path}: run `consent-ledger init`, or name the right one") from exc
+        # The time alone is too coarse: two changes can fall into one tick of the file system's clock.
+        stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
         if stamp == self._stamp:
             return
         content = _read(self._path)
@@ -153,26 +167,33 @@ class Accounts:
                 grants=accounts["grants"],
                 revocations=accounts["revocations"],
                 writers=tuple(accounts[name] for name in sorted(accounts) if name.startswith("writer-")),
-                signing_key=ECKey.import_key(content["signing_key"]),
+                signing_key=_signing_key(content["signing_key"]),
             )
-        except (KeyError, ValueError, AttributeError, TypeError) as exc:
-            raise KeyFileError(f"{path} is not an account file") from exc
+        except (JoseError, KeyError, ValueError, AttributeError, TypeError):
+            # Not chained: what the libraries below say of a key may repeat it.
+            raise KeyFileError(f"{path} is not an account file") from None
 
     def every(self) -> tuple[LocalAccount, ...]:
         """All that need gas."""
         return (self.custodian, self.grants, self.revocations, *self.writers)
 
 
+def _signing_key(fields: dict[str, Any]) -> ECKey:
+    key = ECKey.import_key(fields)
+    if not key.is_private:
+        raise ValueError("expected a private key")
+    return key
+
+
 def read_private_key(path: Path) -> bytes:
     """A subject's key from a local file, for scripts: 64 hex digits, mode 0600. Raises `KeyFileError`."""
     _require_private(path)
-    text = path.read_text(encoding="utf-8").strip().removeprefix("0x")
     try:
-        key = bytes.fromhex(text)
+        key = bytes.fromhex(path.read_text(encoding="utf-8").strip().removeprefix("0x"))
         Account.from_key(key)
-    except Exception as exc:
-        # eth-account raises types of its own for a key out of range; the key itself must not be repeated.
-        raise KeyFileError(f"{path}: expected a private key, 64 hex digits") from exc
+    except Exception:  # noqa: BLE001 - eth-account raises types of its own
+        # Not chained: what the libraries below say of a key may repeat it.
+        raise KeyFileError(f"{path}: expected a private key, 64 hex digits") from None
     return key
 
 
@@ -199,8 +220,10 @@ def _create(path: Path, content: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, content: dict[str, Any]) -> None:
-    """Atomic: a crash leaves the old file or the new one, never half of either."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    """Atomic: a crash leaves the old file or the new one, never half of either. The caller holds the lock."""
+    draft = path.with_name(f"{path.name}.draft")
+    # One that a crash left behind may hold a KEK that is to be destroyed.
+    draft.unlink(missing_ok=True)
     write_private_file(draft, json.dumps(content, indent=1))
     draft.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)

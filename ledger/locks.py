@@ -25,9 +25,12 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        """Take it if it is free. Returns whether it was."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Take it if it is free. Returns whether it was. Raises `StoreUnavailableError` where there can be no file."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise StoreUnavailableError(f"no lock file at {self._path}: {exc.strerror}") from exc
         try:
             fcntl.flock(descriptor, self._kind | fcntl.LOCK_NB)
         except BlockingIOError:

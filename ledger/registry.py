@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from ledger.consent import ConsentGrant, Hex32, parse_grant
-from ledger.errors import ErasedError, NotFoundError
+from ledger.errors import ConsentError, ConsentPausedError, ConsentRevokedError, ErasedError, NotFoundError
 from ledger.exchange import Institution, check_jwks
 from ledger.keys import KeyFile
 from ledger.store import Store, consents, institutions
@@ -121,6 +121,22 @@ class Registry:
         """Its grant is on chain."""
         with self._store.begin() as tx:
             tx.execute(update(consents).where(consents.c.consent_id == consent_id).values(standing=True))
+
+    def not_standing(self) -> list[Hex32]:
+        """Consents whose grant was not seen through yet."""
+        row = (consents.c.standing.is_(False), consents.c.erased_at.is_(None))
+        with self._store.read() as tx:
+            return list(tx.scalars(select(consents.c.consent_id).where(*row).order_by(consents.c.created_at)))
+
+    def withdrawal(self, tx: Connection, consent_id: Hex32) -> ConsentError | None:
+        """Why a consent may not be used any more, as this service knows within the caller's transaction."""
+        columns = (consents.c.erased_at, consents.c.revoked_at, consents.c.paused)
+        row = tx.execute(select(*columns).where(consents.c.consent_id == consent_id)).first()
+        if row is None or row.erased_at is not None:
+            return ErasedError("the data were erased")
+        if row.revoked_at is not None:
+            return ConsentRevokedError("the consent is not in force: revoked")
+        return ConsentPausedError("the consent is not in force: paused") if row.paused else None
 
     def withdraw(self, tx: Connection, consent_id: Hex32) -> None:
         """Its grant will never be on chain: leave nothing half-written."""

@@ -14,10 +14,11 @@ from typing import Final
 from eth_account.signers.local import LocalAccount
 
 from ledger.chain import Chain, Receipt
-from ledger.consent import Address
+from ledger.consent import Address, State
+from ledger.contract import decode_call
 from ledger.errors import (
+    ChainUnavailableError,
     ConsentAlreadyGrantedError,
-    LedgerError,
     StalePauseSequenceError,
     TransactionRevertedError,
 )
@@ -26,8 +27,14 @@ from ledger.locks import FileLock
 
 GAS_BASE: Final = 500_000
 GAS_PER_CONSENT: Final = 40_000
-SAME_OUTCOME: Final = (ConsentAlreadyGrantedError, StalePauseSequenceError)
-"""What the contract says when the very same act is there already."""
+EVENTS: Final = {
+    "grant": "ConsentGranted",
+    "revoke": "ConsentRevoked",
+    "custodian-revoke": "ConsentRevoked",
+    "pause": "ConsentPauseSet",
+    "writer": "WriterSet",
+}
+"""What the contract emits when it takes an act of that kind."""
 
 
 class Relay:
@@ -64,8 +71,10 @@ class Relay:
         return receipt
 
     def _send(self, act: Act) -> Receipt:
-        if act.transaction_hash and (receipt := self._chain.receipt(act.transaction_hash)) and receipt.succeeded:
-            return receipt
+        if act.transaction_hash:
+            earlier = self._chain.receipt(act.transaction_hash)
+            if earlier is not None and earlier.succeeded and self._is_done(act, earlier):
+                return earlier
         account = self._accounts[act.lane]
         gas = GAS_BASE + GAS_PER_CONSENT * len(act.consent_ids)
         transaction = self._chain.sign(account, act.calldata, gas=gas)
@@ -76,14 +85,31 @@ class Relay:
         receipt = self._chain.wait(transaction.transaction_hash, timeout=self._timeout)
         if not receipt.succeeded:
             self._require_same_outcome(act)
+        elif not self._is_done(act, receipt):
+            raise ChainUnavailableError("the endpoint's receipt does not show what the transaction should have done")
         return receipt
+
+    def _is_done(self, act: Act, receipt: Receipt) -> bool:
+        """Success alone says little: an account without a contract takes every call and does nothing."""
+        shown = {event.args[0] for event in receipt.events if event.name == EVENTS[act.kind]}
+        if act.kind == "writer":
+            return bool(shown)
+        missing = [consent_id for consent_id in act.consent_ids if consent_id not in shown]
+        # What was revoked before is no event of this transaction.
+        revoking = EVENTS[act.kind] == "ConsentRevoked"
+        return not missing or (revoking and all(self._chain.consent(each).state is State.REVOKED for each in missing))
 
     def _require_same_outcome(self, act: Act) -> None:
         """A reverted act is fine if the contract holds it already; otherwise raise why it will not have it."""
         try:
             self._chain.simulate(Address(act.lane), act.calldata)
-        except SAME_OUTCOME:
+        except ConsentAlreadyGrantedError:
             return
-        except LedgerError:
+        except StalePauseSequenceError:
+            # The same act came another way, or a newer one overtook it.
+            _, (_, paused, sequence, _) = decode_call(act.calldata)
+            on_chain = self._chain.consent(act.consent_ids[0])
+            if on_chain.pause_sequence == sequence and (on_chain.state is State.PAUSED) == paused:
+                return
             raise
         raise TransactionRevertedError("the contract reverted an act that it would take now: try again")

@@ -20,7 +20,7 @@ from ledger.commit import MAX_BATCH, LogWriter
 from ledger.consent import Hex32
 from ledger.errors import ChainError, LedgerError
 from ledger.grants import Grants
-from ledger.journal import LOST, Act, Journal
+from ledger.journal import ANCHORED, LOST, Act, Journal
 from ledger.registry import Registry
 from ledger.relay import Relay
 from ledger.release import Releases
@@ -73,22 +73,25 @@ class Sync:
         self._chain.check()
         report = SyncReport()
         # What was lost comes first: what is pending may build on it.
-        self._resolve_writers(chain_lost=self._find_lost(report))
+        self._find_lost(report)
+        self._resolve_writers()
         self._replay(report)
         self._relay_pending(report)
         self._learn(report)
         while logged := self._releases.log_refusals():
             report.refusals_logged += logged
-        report.stale_ended = self._releases.end_stale(older_than=stale_after)
+        report.stale_ended = self._releases.end_stale(older_than=stale_after, writers=list(self._writers))
         return report
 
     # ----------------------------------------------------------------------------------------------------- (1) pending
 
-    def _resolve_writers(self, *, chain_lost: bool) -> None:
+    def _resolve_writers(self) -> None:
+        # Also what an interrupted run found lost and did not get to.
+        chain_lost = bool(self._journal.anchors(LOST))
         for address, writer in self._writers.items():
             writer.forget_head()
             batch = self._journal.pending_batch(address)
-            if chain_lost and batch is not None and self._chain.receipt(batch.transaction_hash) is None:
+            if chain_lost and batch is not None and not writer.can_land(batch):
                 # It was built on the lost chain and cannot land on this one: its entries wait for another batch.
                 self._journal.lose_batch(batch)
             writer.resolve()
@@ -102,8 +105,10 @@ class Sync:
                         self._registry.withdraw(tx, act.consent_ids[0])
                 continue
             report.relayed += 1
-            if act.kind == "grant" and not self._registry.is_erased(act.consent_ids[0]):
-                self._grants.stand(act.consent_ids[0])
+        for consent_id in self._registry.not_standing():
+            granted = self._journal.grant_act(consent_id)
+            if granted is not None and granted.state == ANCHORED:
+                self._grants.stand(consent_id)
 
     def _relayed(self, act: Act, report: SyncReport) -> bool:
         """False if the contract will never take it: a grant revoked before it came, a pause overtaken by a newer one."""
@@ -118,8 +123,8 @@ class Sync:
 
     # -------------------------------------------------------------------------------------------------------- (2) lost
 
-    def _find_lost(self, report: SyncReport) -> bool:
-        """Mark what is not on chain any more; move what is in another block now. Returns whether anything was lost."""
+    def _find_lost(self, report: SyncReport) -> None:
+        """Mark what is not on chain any more; move what is in another block now."""
         hashes: dict[int, Hex32 | None] = {}
         lost = []
         for anchor in self._journal.anchors():
@@ -133,9 +138,11 @@ class Sync:
                 report.moved += 1
             else:
                 lost.append(anchor)
+        if lost:
+            # Others' acts may be in other blocks now as well: all of them are read again.
+            self._journal.set_learned_until(-1)
         self._journal.mark_lost(lost)
         report.lost = len(lost)
-        return bool(lost)
 
     def _replay(self, report: SyncReport) -> None:
         """Everything that is marked as lost, in its old order; also what an interrupted run left over."""

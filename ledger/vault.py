@@ -99,6 +99,12 @@ class Vault:
                 "records": tx.scalar(select(func.count()).select_from(records)) or 0,
             }
 
+    def held(self, subject_id: str) -> list[str]:
+        """Names of the attributes held about a subject; opens nothing."""
+        with self._store.read() as tx:
+            query = select(records.c.attribute).where(records.c.subject_id == subject_id).distinct()
+            return sorted(tx.scalars(query))
+
     def put(self, tx: Connection, new: Sequence[NewRecord], *, at: int) -> int:
         """Store values within the caller's transaction; a value that is already the newest is passed over.
 

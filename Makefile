@@ -31,12 +31,12 @@ demo: setup ## The main job on real data: from an empty chain to a checked log; 
 up: setup ## A local chain and the service in the foreground until Ctrl-C; state is kept between runs
 	@$(BIN)/consent-ledger up
 
-test: setup lint test-contracts test-python ## Everything
+test: setup lint test-contracts coverage-contracts test-python ## Everything
 
-test-contracts: coverage-contracts ## Contract tests (Solidity and JS), with coverage
+test-contracts: setup ## Contract tests in Solidity (fuzz, invariants) and JS (every error and event, gas)
+	@npx hardhat test
 
 coverage-contracts: setup ## Contract tests with line and branch coverage; prints a total, fails below 100 %
-	@npx hardhat test --coverage
 	@node tests/contracts/coverage_total.mjs
 
 test-python: setup ## Python tests

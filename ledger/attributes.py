@@ -129,10 +129,14 @@ class Attribute:
 
         Raises `ValueNotInCatalogueError`.
         """
-        value = self.check(_json(plaintext))
-        if self.encode(value) != plaintext:
-            raise self._refusal()
-        return value
+        # Not by json.loads: every value has one spelling, and nested brackets crash the interpreter once a library has
+        # raised the recursion limit (py_ecc, below eth_account, does).
+        text = plaintext.decode("ascii", errors="replace")
+        if self.type is ValueType.CATEGORY:
+            text, quoted = text[1:-1], text
+            if quoted != f'"{text}"':
+                raise self._refusal()
+        return self.parse(text)
 
     def describe(self, value: Value) -> str:
         """`value` as a person reads it: `1169 DEM`, `yes`, or a category's label.
@@ -151,20 +155,13 @@ class Attribute:
 
 
 def _number(text: str) -> int | None:
+    # The error of int() repeats what it read: it ends here, so that it is never chained to ours.
     try:
         number = int(text)
     except ValueError:
         return None
     # int() also reads "1_000", " 7" and other scripts' digits; only the canonical form comes back the same.
     return number if str(number) == text else None
-
-
-def _json(plaintext: bytes) -> object:
-    # The errors of int() and json repeat what they read: they end here, so that none is ever chained to ours.
-    try:
-        return json.loads(plaintext)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _attribute(

@@ -6,29 +6,35 @@ Nothing here decides: it asks the contract, sends what it is given, and turns ea
 
 from __future__ import annotations
 
+import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from eth_account.signers.local import LocalAccount
-from requests.exceptions import RequestException
-from web3 import HTTPProvider
-from web3.types import RPCEndpoint
+from urllib3 import PoolManager
+from urllib3.exceptions import HTTPError
 
 from ledger import contract
-from ledger.consent import Address, ConsentState, Domain, Hex32, Reason
+from ledger.consent import Address, ConsentState, Domain, Hex32, Reason, parse_hex32
 from ledger.contract import Event, LogState
 from ledger.errors import (
     ChainUnavailableError,
     ConfirmationTimeoutError,
     ContractMissingError,
     LedgerError,
+    MalformedError,
     TransactionRevertedError,
     WrongChainError,
 )
 
 TIMEOUT_SECONDS: Final = 10.0
+POOL_SIZE: Final = 32
+_HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
 POLL_SECONDS: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
@@ -127,29 +133,58 @@ class RpcError(Exception):
         data = details.get("data")
         # Hardhat nests the revert data; others give it as it is.
         data = data.get("data") if isinstance(data, dict) else data
-        self.revert = bytes.fromhex(data[2:]) if isinstance(data, str) and data.startswith("0x") else b""
+        self.revert = bytes.fromhex(data[2:]) if isinstance(data, str) and _HEX.match(data) else b""
 
 
 class JsonRpc:
-    """One endpoint. Raises `ChainUnavailableError` when it does not answer as a node does."""
+    """One endpoint. Raises `ChainUnavailableError` when it does not answer as a node does.
+
+    Raw JSON-RPC over one pool of connections: the way of a release has six calls in it, and a general client's work
+    around each is longer than the call.
+    """
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
         self.url = url
-        self._provider = HTTPProvider(url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None)
+        self._pool = PoolManager(maxsize=POOL_SIZE, timeout=timeout, retries=False)
 
     def __call__(self, method: str, *params: object) -> Any:  # noqa: ANN401 - JSON
         """The result of one call. Raises `RpcError` for an error object."""
-        try:
-            answer: Any = self._provider.make_request(RPCEndpoint(method), list(params))
-        except (RequestException, OSError, ValueError) as exc:
-            raise ChainUnavailableError(f"no usable answer from the chain at {self.url}") from exc
+        answer = self._post(_envelope(0, method, params))
         if not isinstance(answer, dict):
-            raise ChainUnavailableError(f"no usable answer from the chain at {self.url}")
+            raise self._unusable()
+        return self._result(method, answer)
+
+    def together(self, *calls: tuple[str, Sequence[object]]) -> list[Any]:
+        """The results of several calls in one round trip, in order."""
+        answers = self._post([_envelope(number, method, params) for number, (method, params) in enumerate(calls)])
+        try:
+            by_id = {answer["id"]: answer for answer in answers}
+            return [self._result(method, by_id[number]) for number, (method, _) in enumerate(calls)]
+        except (TypeError, KeyError) as exc:
+            raise self._unusable() from exc
+
+    def _post(self, body: object) -> Any:  # noqa: ANN401 - JSON
+        try:
+            response = self._pool.request("POST", self.url, json=body, redirect=False)
+            if response.status != HTTPStatus.OK:
+                raise self._unusable()
+            return json.loads(response.data)
+        except (HTTPError, OSError, ValueError, RecursionError) as exc:
+            raise self._unusable() from exc
+
+    def _result(self, method: str, answer: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         if answer.get("error") is not None:
             raise RpcError(method, answer["error"])
         if "result" not in answer:
-            raise ChainUnavailableError(f"no usable answer from the chain at {self.url}")
+            raise self._unusable()
         return answer["result"]
+
+    def _unusable(self) -> ChainUnavailableError:
+        return ChainUnavailableError(f"no usable answer from the chain at {self.url}")
+
+
+def _envelope(number: int, method: str, params: Sequence[object]) -> dict[str, object]:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": list(params)}
 
 
 class JsonRpcChain:
@@ -166,36 +201,43 @@ class JsonRpcChain:
 
     def check(self) -> None:
         """Raises `ChainUnavailableError`, `WrongChainError`, `ContractMissingError`."""
-        chain_id = int(self._ask("eth_chainId"), 16)
+        with _understood():
+            chain_id = int(self._ask("eth_chainId"), 16)
         if chain_id != self._domain.chain_id:
             raise WrongChainError(f"chain id: expected {self._domain.chain_id}, the endpoint serves {chain_id}")
-        if self._ask("eth_getCode", self._domain.contract, "latest") == "0x":
+        if not self.is_contract(self._domain.contract):
             raise ContractMissingError(f"no contract at {self._domain.contract}: run `consent-ledger deploy`")
 
     def latest(self) -> Block:
         """The newest block."""
         block = self._ask("eth_getBlockByNumber", "latest", False)
-        return Block(
-            number=int(block["number"], 16),
-            block_hash=Hex32(block["hash"]),
-            timestamp=int(block["timestamp"], 16),
-            base_fee=int(block.get("baseFeePerGas") or "0x0", 16),
-        )
+        with _understood():
+            return Block(
+                number=int(block["number"], 16),
+                block_hash=parse_hex32(block["hash"], "hash"),
+                timestamp=int(block["timestamp"], 16),
+                base_fee=int(block.get("baseFeePerGas") or "0x0", 16),
+            )
 
     def block_hash(self, number: int) -> Hex32 | None:
         """The hash of the block of that number; None if there is none."""
         block = self._ask("eth_getBlockByNumber", hex(number), False)
-        return Hex32(block["hash"]) if block else None
+        with _understood():
+            return parse_hex32(block["hash"], "hash") if block else None
 
     def finalized(self, tag: str) -> int:
         """The number of the block that the tag stands for."""
         block = self._ask("eth_getBlockByNumber", tag, False)
-        return int(block["number"], 16) if block else 0
+        with _understood():
+            return int(block["number"], 16) if block else 0
 
     def statuses(self, consent_ids: Sequence[Hex32], custodian: Address) -> list[Reason]:
         """The contract's verdict on each, at the latest block."""
         words = [bytes.fromhex(consent_id[2:]) for consent_id in consent_ids]
-        return contract.decode_reasons(self._view(contract.call("statuses", words, custodian)))
+        reasons = contract.decode_reasons(self._view(contract.call("statuses", words, custodian)))
+        if len(reasons) != len(words):
+            raise ChainUnavailableError("the endpoint's answer is not one of the contract")
+        return reasons
 
     def consent(self, consent_id: Hex32) -> ConsentState:
         """What is on chain about a consent."""
@@ -211,9 +253,13 @@ class JsonRpcChain:
 
     def sign(self, account: LocalAccount, calldata: bytes, *, gas: int) -> RawTransaction:
         """Sign a call to the contract with the account's next nonce; sends nothing."""
-        base_fee = self.latest().base_fee
+        block, nonce = self._ask_together(
+            ("eth_getBlockByNumber", ["latest", False]), ("eth_getTransactionCount", [account.address, "pending"])
+        )
+        with _understood():
+            base_fee = int(block.get("baseFeePerGas") or "0x0", 16)
+            nonce = int(nonce, 16)
         tip = base_fee // 10
-        nonce = self.nonce(Address(account.address))
         fields: dict[str, Any] = {
                 "type": 2,
                 "chainId": self._domain.chain_id,
@@ -246,17 +292,18 @@ class JsonRpcChain:
     def receipt(self, transaction_hash: Hex32) -> Receipt | None:
         """None while it is in no block."""
         found = self._ask("eth_getTransactionReceipt", transaction_hash)
-        if not found or found.get("blockHash") is None:
-            return None
-        return Receipt(
-            transaction_hash=transaction_hash,
-            succeeded=int(found["status"], 16) == 1,
-            block_number=int(found["blockNumber"], 16),
-            block_hash=Hex32(found["blockHash"]),
-            transaction_index=int(found["transactionIndex"], 16),
-            gas_used=int(found["gasUsed"], 16),
-            events=tuple(contract.decode_events(found["logs"], self._domain.contract)),
-        )
+        with _understood():
+            if not found or found.get("blockHash") is None:
+                return None
+            return Receipt(
+                transaction_hash=transaction_hash,
+                succeeded=int(found["status"], 16) == 1,
+                block_number=int(found["blockNumber"], 16),
+                block_hash=parse_hex32(found["blockHash"], "blockHash"),
+                transaction_index=int(found["transactionIndex"], 16),
+                gas_used=int(found["gasUsed"], 16),
+                events=tuple(contract.decode_events(found["logs"], self._domain.contract)),
+            )
 
     def wait(self, transaction_hash: Hex32, *, timeout: float) -> Receipt:
         """Wait for a block. Raises `ConfirmationTimeoutError`: the outcome is then unknown."""
@@ -272,11 +319,13 @@ class JsonRpcChain:
 
     def nonce(self, account: Address) -> int:
         """The account's next nonce, what waits for a block counted in."""
-        return int(self._ask("eth_getTransactionCount", account, "pending"), 16)
+        with _understood():
+            return int(self._ask("eth_getTransactionCount", account, "pending"), 16)
 
     def is_contract(self, account: Address) -> bool:
         """Whether there is code at the account."""
-        return bool(self._ask("eth_getCode", account, "latest") != "0x")
+        with _understood():
+            return bool(bytes.fromhex(self._ask("eth_getCode", account, "latest")[2:]))
 
     def events(self, first: int, last: int) -> list[Event]:
         """The contract's events in these blocks, both included."""
@@ -292,6 +341,8 @@ class JsonRpcChain:
         if answer == "0x" and sender is None:
             # An account without code answers every call with nothing.
             raise ContractMissingError(f"no contract at {self._domain.contract}: run `consent-ledger deploy`")
+        if not isinstance(answer, str) or not _HEX.match(answer):
+            raise ChainUnavailableError("the endpoint's answer is not one of the contract")
         return bytes.fromhex(answer[2:])
 
     def _ask(self, method: str, *params: object) -> Any:  # noqa: ANN401 - JSON
@@ -299,6 +350,21 @@ class JsonRpcChain:
             return self._rpc(method, *params)
         except RpcError as exc:
             raise ChainUnavailableError(f"the chain refused {method}: {exc.message[:200]}") from exc
+
+    def _ask_together(self, *calls: tuple[str, Sequence[object]]) -> list[Any]:
+        try:
+            return self._rpc.together(*calls)
+        except RpcError as exc:
+            raise ChainUnavailableError(f"the chain refused a call: {exc.message[:200]}") from exc
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """What is read within is the node's answer: if it has another form than JSON-RPC says, that is no answer."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, MalformedError) as exc:
+        raise ChainUnavailableError("the endpoint's answer is not that of an Ethereum node") from exc
 
 
 def _refusal(exc: RpcError) -> LedgerError:

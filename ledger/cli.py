@@ -301,6 +301,7 @@ def grant(
     retention_days: Annotated[int, typer.Option(help="How long the institution may keep it.")] = 30,
     notice: Annotated[Path | None, typer.Option(help="The text that was shown; its hash is signed.")] = None,
     replaces: Annotated[str | None, typer.Option(help="A consent that this one takes the place of.")] = None,
+    print_id: Annotated[bool, typer.Option("--print-id", help="Print the consent's id and nothing else.")] = False,
     as_json: Json = False,
 ) -> None:
     """Sign a grant with a local key and bring it on chain: for scripts, people use the portal."""
@@ -325,7 +326,7 @@ def grant(
         payload = grant_typed_data(prepared, custodian.chain.domain)
         consent = custodian.grants.grant(prepared, sign_typed_data(payload, private_key), subject_id)
         fields = _consent_fields(custodian, consent) | {"receipt": custodian.grants.receipt(consent.consent_id)}
-    _show(as_json, fields, f"Granted: {consent.consent_id}")
+    _show(as_json, fields, consent.consent_id if print_id else f"Granted: {consent.consent_id}")
 
 
 @app.command()

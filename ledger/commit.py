@@ -17,7 +17,7 @@ from eth_account.signers.local import LocalAccount
 
 from ledger.access import BatchKind, ChainProof, fold
 from ledger.chain import Chain, Receipt
-from ledger.consent import Address, Hex32, Reason
+from ledger.consent import ZERO32, Address, Hex32, Reason
 from ledger.contract import Appended, append_call, batches_of
 from ledger.errors import (
     ChainLostError,
@@ -126,8 +126,7 @@ class LogWriter:
             log = self._chain.log(self._custodian, self.address)
             if not log.allowed:
                 raise NotWriterError(f"{self.address} may not append to this log: run `consent-ledger sync`")
-            known = self._journal.last_head(self.address)
-            if known is not None and known != log.head:
+            if (self._journal.last_head(self.address) or ZERO32) != log.head:
                 raise ChainLostError("the log on chain is not the one in the journal: run `consent-ledger sync`")
             self._head = log.head
         return self._head

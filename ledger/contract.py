@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from enum import IntEnum
+from typing import Any, Final, TypeVar
 
 from eth_abi import decode, encode
 from eth_utils import function_signature_to_4byte_selector, keccak, to_checksum_address
 
 from ledger.access import BatchKind, LoggedAccess
 from ledger.consent import Address, ConsentState, Hex32, OuterGrant, Reason, State, hex32_of
-from ledger.errors import SOLIDITY_TWINS, ChainUnavailableError, LedgerError, TransactionRevertedError
+from ledger.errors import (
+    SOLIDITY_TWINS,
+    ChainUnavailableError,
+    LedgerError,
+    MalformedError,
+    TransactionRevertedError,
+)
+
+_Enum = TypeVar("_Enum", bound=IntEnum)
 
 GRANT: Final = "(bytes32,address,address,uint64,uint64,uint32)"
 ACCESS: Final = "(bytes32,bytes32)"
@@ -161,10 +170,17 @@ def append_call(kind: BatchKind, custodian: Address, head: Hex32, accesses: Sequ
 
 
 def decode_call(data: bytes) -> tuple[str, tuple[Any, ...]]:
-    """The function and the arguments of calldata: for the simulator and for whoever reads a transaction."""
+    """The function and the arguments of calldata: for the simulator and for whoever reads a transaction.
+
+    Raises `MalformedError` if it is no call of the contract.
+    """
     names = {selector: name for name, selector in SELECTORS.items()}
-    name = names[data[:4]]
-    return name, tuple(decode(FUNCTIONS[name], data[4:]))
+    try:
+        name = names[data[:4]]
+        return name, tuple(decode(FUNCTIONS[name], data[4:]))
+    except Exception as exc:
+        # eth-abi raises a tree of its own.
+        raise MalformedError("calldata: not a call of the contract", field="calldata") from exc
 
 
 def _grant(grant: OuterGrant) -> tuple[Any, ...]:
@@ -187,7 +203,7 @@ def _word(value: Hex32) -> bytes:
 
 def decode_reasons(data: bytes) -> list[Reason]:
     """Answer of `statuses`."""
-    return [Reason(number) for number in _decode(("uint8[]",), data)[0]]
+    return [_member(Reason, number) for number in _decode(("uint8[]",), data)[0]]
 
 
 def decode_consent(data: bytes) -> ConsentState:
@@ -200,7 +216,7 @@ def decode_consent(data: bytes) -> ConsentState:
         accesses=fields[3],
         custodian_number=fields[4],
         pause_sequence=fields[5],
-        state=State(fields[6]),
+        state=_member(State, fields[6]),
     )
 
 
@@ -223,6 +239,13 @@ def _decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
         raise ChainUnavailableError("the endpoint's answer is not one of the contract") from exc
 
 
+def _member(enum: type[_Enum], number: int) -> _Enum:
+    try:
+        return enum(number)
+    except ValueError as exc:
+        raise ChainUnavailableError("the endpoint's answer is not one of the contract") from exc
+
+
 def decode_error(data: bytes) -> LedgerError:
     """The Python twin of a Solidity error. Its arguments are public identifiers and numbers."""
     name = ERROR_SELECTORS.get(data[:4])
@@ -236,12 +259,18 @@ def decode_error(data: bytes) -> LedgerError:
 
 
 def decode_events(logs: Iterable[Mapping[str, Any]], contract: Address) -> list[Event]:
-    """The contract's events among JSON-RPC log objects, in order; other contracts' are passed over."""
-    return [
-        _event(log, TOPICS[log["topics"][0]])
-        for log in logs
-        if log["address"].lower() == contract.lower() and log["topics"][0] in TOPICS
-    ]
+    """The contract's events among JSON-RPC log objects, in order; other contracts' are passed over.
+
+    Raises `ChainUnavailableError` if they are not such objects.
+    """
+    try:
+        return [
+            _event(log, TOPICS[log["topics"][0]])
+            for log in logs
+            if log["address"].lower() == contract.lower() and log["topics"][:1] and log["topics"][0] in TOPICS
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise ChainUnavailableError("the endpoint's answer is not one of the contract") from exc
 
 
 def _event(log: Mapping[str, Any], name: str) -> Event:
@@ -272,7 +301,7 @@ def batches_of(events: Iterable[Event]) -> list[Appended]:
                 outcomes.append(
                     Outcome(
                         access=LoggedAccess(consent_id=consent_id, entry_hash=entry_hash),
-                        reason=Reason(reason[0]) if reason else Reason.NONE,
+                        reason=_member(Reason, reason[0]) if reason else Reason.NONE,
                         late=event.name == "AccessLate",
                         log_index=event.log_index,
                     )
@@ -283,7 +312,7 @@ def batches_of(events: Iterable[Event]) -> list[Appended]:
                     Appended(
                         custodian=custodian,
                         writer=writer,
-                        kind=BatchKind(kind),
+                        kind=_member(BatchKind, kind),
                         outcomes=tuple(outcomes),
                         size=size,
                         head=head,

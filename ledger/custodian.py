@@ -14,7 +14,7 @@ from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
 from ledger.chain import Chain, JsonRpc, JsonRpcChain
-from ledger.commit import LogWriter
+from ledger.commit import MAX_BATCH, LogWriter
 from ledger.config import Config
 from ledger.consent import Address, Domain
 from ledger.erase import Eraser
@@ -31,6 +31,7 @@ from ledger.sync import Sync, SyncReport
 from ledger.vault import Vault
 
 SYNC_SECONDS: Final = 60.0
+PRESENCE_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class Custodian:
         *,
         chain: Chain | None = None,
         clock: Callable[[], int] = unix_now,
+        max_batch: int = MAX_BATCH,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.config = config
@@ -68,7 +70,7 @@ class Custodian:
         self.chain: Chain = chain or JsonRpcChain(self.rpc, _domain(config))
         self._step = step
         self._presence = FileLock(config.locks / "presence", shared=True)
-        self._presence.acquire()
+        self._presence.wait(timeout=PRESENCE_SECONDS)
 
         self.journal = Journal(self.store)
         self.vault = Vault(self.store, self.keys)
@@ -116,6 +118,7 @@ class Custodian:
             signing_key=signing_key,
             clock=clock,
             recover=self._recover_writer,
+            max_batch=max_batch,
             step=step,
         )
 
@@ -152,7 +155,7 @@ class Custodian:
 
     def deploy(self) -> bool:
         """Deploy the contract unless it is there, and let the writers append. Returns whether it was deployed."""
-        deployed = deploy.deploy(self.rpc, self.accounts.custodian, self.config.chain_id)
+        deployed = deploy.deploy(self.config.rpc_url, self.accounts.custodian)
         self.allow_writers()
         return deployed
 
@@ -206,7 +209,7 @@ class Custodian:
             destroyed = self.eraser.destroy_retired() if alone.acquire() else []
         finally:
             alone.release()
-            self._presence.acquire()
+            self._presence.wait(timeout=PRESENCE_SECONDS)
         kept = tuple(kek_id for kek_id in self.keys.kek_ids if kek_id != active)
         return Rotation(active=active, destroyed=tuple(destroyed), kept=kept)
 

@@ -10,7 +10,6 @@ Verification recompiles the sources with py-solc-x and compares the result with 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -20,7 +19,11 @@ from typing import Any, Final
 import solcx
 from eth_account.signers.local import LocalAccount
 from eth_utils import keccak, to_checksum_address
+from hexbytes import HexBytes
+from requests.exceptions import RequestException
 from solcx.exceptions import SolcError, SolcNotInstalled
+from web3 import HTTPProvider, Web3
+from web3.exceptions import TimeExhausted, Web3Exception
 
 from ledger.chain import JsonRpc, RpcError
 from ledger.consent import Address
@@ -32,7 +35,7 @@ from ledger.errors import (
     ContractMissingError,
 )
 
-DEPLOYER: Final = Address("0x4e59b44847b379578588920cA78FbF26c0B4956C")
+DEPLOYER: Final = to_checksum_address("0x4e59b44847b379578588920cA78FbF26c0B4956C")
 DEPLOYER_SIGNER: Final = "0x3fAB184622Dc19b6109349B94811493BF2a45362"
 DEPLOYER_COST: Final = 10**16
 DEPLOYER_TRANSACTION: Final = (
@@ -44,6 +47,7 @@ DEPLOYER_TRANSACTION: Final = (
 
 SALT: Final = bytes(32)
 GAS: Final = 5_000_000
+WAIT_SECONDS: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,23 +94,27 @@ def contract_address() -> Address:
     return Address(to_checksum_address(keccak(preimage)[12:]))
 
 
-def deploy(rpc: JsonRpc, payer: LocalAccount, chain_id: int) -> bool:
+def deploy(rpc_url: str, payer: LocalAccount) -> bool:
     """Deploy unless it is there already. Returns whether it did. The payer needs gas.
 
-    Raises `ChainUnavailableError`, `ContractMissingError` if the chain did not take it.
+    Raises `ChainUnavailableError`, `ConfirmationTimeoutError`, `ContractMissingError` if the chain did not take it.
     """
-    address = contract_address()
+    w3 = Web3(HTTPProvider(rpc_url, exception_retry_configuration=None))
+    address = to_checksum_address(contract_address())
     try:
-        if rpc("eth_getCode", address, "latest") != "0x":
+        if w3.eth.get_code(address):
             return False
-        if rpc("eth_getCode", DEPLOYER, "latest") == "0x":
-            _pay(rpc, payer, chain_id, to=DEPLOYER_SIGNER, value=DEPLOYER_COST)
-            _mined(rpc, rpc("eth_sendRawTransaction", DEPLOYER_TRANSACTION))
-        _pay(rpc, payer, chain_id, to=DEPLOYER, data=SALT + artifact().bytecode, gas=GAS)
-        if rpc("eth_getCode", address, "latest") == "0x":
+        if not w3.eth.get_code(DEPLOYER):
+            _pay(w3, payer, to=DEPLOYER_SIGNER, value=DEPLOYER_COST)
+            sent = w3.eth.send_raw_transaction(HexBytes(DEPLOYER_TRANSACTION))
+            w3.eth.wait_for_transaction_receipt(sent, timeout=WAIT_SECONDS)
+        _pay(w3, payer, to=DEPLOYER, data=SALT + artifact().bytecode, gas=GAS)
+        if not w3.eth.get_code(address):
             raise ContractMissingError(f"the deployment left no contract at {address}")
-    except RpcError as exc:
-        raise ChainUnavailableError(f"the chain refused the deployment: {exc.message[:200]}") from exc
+    except TimeExhausted as exc:
+        raise ConfirmationTimeoutError("the deployment is not in a block") from exc
+    except (Web3Exception, RequestException, ValueError) as exc:
+        raise ChainUnavailableError(f"no usable answer from the chain at {rpc_url}") from exc
     return True
 
 
@@ -170,33 +178,15 @@ def _masked(code: bytes, immutables: tuple[tuple[int, int], ...]) -> bytes:
     return bytes(masked)
 
 
-def _pay(
-    rpc: JsonRpc,
-    payer: LocalAccount,
-    chain_id: int,
-    *,
-    to: str,
-    value: int = 0,
-    data: bytes = b"",
-    gas: int = 50_000,
-) -> None:
-    price = int(rpc("eth_gasPrice"), 16)
+def _pay(w3: Web3, payer: LocalAccount, *, to: str, value: int = 0, data: bytes = b"", gas: int = 50_000) -> None:
     fields: dict[str, Any] = {
-        "chainId": chain_id,
-        "nonce": int(rpc("eth_getTransactionCount", payer.address, "pending"), 16),
+        "chainId": w3.eth.chain_id,
+        "nonce": w3.eth.get_transaction_count(payer.address, "pending"),
         "to": to,
         "value": value,
         "data": data,
         "gas": gas,
-        "gasPrice": 2 * price,
+        "gasPrice": 2 * w3.eth.gas_price,
     }
     signed = payer.sign_transaction(fields)
-    _mined(rpc, rpc("eth_sendRawTransaction", "0x" + signed.raw_transaction.hex()))
-
-
-def _mined(rpc: JsonRpc, transaction_hash: str, *, tries: int = 300) -> None:
-    for _ in range(tries):
-        if rpc("eth_getTransactionReceipt", transaction_hash):
-            return
-        time.sleep(0.1)
-    raise ConfirmationTimeoutError(f"not in a block: {transaction_hash}")
+    w3.eth.wait_for_transaction_receipt(w3.eth.send_raw_transaction(signed.raw_transaction), timeout=WAIT_SECONDS)

@@ -27,6 +27,7 @@ VERSION: Final = b"\x01"
 NONCE_LENGTH: Final = 12
 TAG_LENGTH: Final = 16
 DEK_LENGTH: Final = 32
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _LABEL: Final = b"consent-ledger/envelope/1\n"
 
 EncryptionContext = Mapping[str, str]
@@ -89,4 +90,4 @@ def open_envelope(envelope: Envelope, context: EncryptionContext, keys: KeyWrapp
 
 def associated_data(context: EncryptionContext) -> bytes:
     """Canonical bytes of an encryption context: a label, then JSON with sorted keys."""
-    return _LABEL + json.dumps(context, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    return _LABEL + _CANONICAL.encode(context).encode()

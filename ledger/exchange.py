@@ -31,6 +31,8 @@ SEALING: Final = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM"}
 REQUEST_TYPE: Final = "release-request+jwt"
 FRESH_SECONDS: Final = 300
 MAX_KEY_LENGTH: Final = 200
+# What joserfc and json raise at input that was made up: a header's odd types get through to the libraries below them.
+_UNREADABLE: Final = (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ def _is_usable(key: object) -> bool:
     if not isinstance(key, ECKey | OKPKey):
         return False
     if key.get("use") == "sig":
-        return key.curve_name in SIGNING_CURVES
+        return key.curve_name in SIGNING_CURVES and key.get("alg") in (None, _algorithm(key))
     # Tried, because an answer that cannot be sealed would show only after its access is on the log.
     try:
         jwe.encrypt_compact(dict(SEALING), b"", key, algorithms=list(SEALING.values()))
@@ -142,7 +144,7 @@ def claimed_institution(signed: bytes) -> str:
     try:
         claims = json.loads(jws.extract_compact(signed).payload)
         issuer = claims["iss"]
-    except (JoseError, ValueError, KeyError, TypeError, RecursionError) as exc:
+    except _UNREADABLE as exc:
         raise MalformedError("request: expected a signed request (compact JWS)", field="request") from exc
     if not isinstance(issuer, str):
         raise MalformedError("request.iss: expected text", field="request.iss")
@@ -158,7 +160,7 @@ def read_request(signed: bytes, institution: Institution, *, custodian: str, now
         header = jws.extract_compact(signed).headers()
         key = key_for(institution.jwks, "sig", header.get("kid"))
         claims = json.loads(jws.deserialize_compact(signed, key, algorithms=[_algorithm(key)]).payload)
-    except (JoseError, ValueError, TypeError, RecursionError, MalformedError) as exc:
+    except (*_UNREADABLE, MalformedError) as exc:
         raise AuthenticationError("request: not signed by a current key of the institution", field="request") from exc
     if header.get("typ") != REQUEST_TYPE:
         # The same key signs other things for the institution, some of them for this custodian.
@@ -211,7 +213,7 @@ def open_answer(sealed: bytes, institution_key: JWK, custodian_key: ECKey) -> di
     """The institution's side: decrypt, then verify the custodian's signature. Raises `AuditError`."""
     try:
         signed = jwe.decrypt_compact(sealed, institution_key, algorithms=list(SEALING.values())).plaintext
-    except (JoseError, ValueError, TypeError, RecursionError) as exc:
+    except _UNREADABLE as exc:
         raise AuditError("the answer does not open with this key") from exc
     return verify_claims(signed or b"", custodian_key, "answer+jwt")
 
@@ -221,7 +223,7 @@ def verify_claims(signed: bytes | str, custodian_key: ECKey, typ: str) -> dict[s
     try:
         token = jws.deserialize_compact(signed, custodian_key, algorithms=["ES256"])
         claims = json.loads(token.payload)
-    except (JoseError, ValueError, TypeError, RecursionError) as exc:
+    except _UNREADABLE as exc:
         raise AuditError(f"not signed by the custodian: expected a {typ}") from exc
     if token.headers().get("typ") != typ or not isinstance(claims, dict):
         raise AuditError(f"signed by the custodian, but not a {typ}")

@@ -142,6 +142,7 @@ class Grants:
         `ConsentAlreadyRevokedError`, `ChainError` (on file, and relayed later).
         """
         # (1)
+        check_form(grant)  # first: what does not fit its type has no id
         consent_id = consent_id_of(grant, self._chain.domain)
         known = self._registry.find_consent(consent_id)
         if known is not None:

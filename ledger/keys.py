@@ -14,10 +14,10 @@ import hmac
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from ledger.locks import FileLock
 
 FILE_VERSION: Final = 1
 WRITERS: Final = 4
+LOOK_AGAIN_SECONDS: Final = 1.0
 PRIVATE: Final = 0o600
 LOCK_SECONDS: Final = 10.0
 
@@ -43,6 +44,7 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp: tuple[int, ...] = ()
+        self._looked = float("-inf")
         self._keks: dict[str, bytes] = {}
         self._index_key = b""
         self._active = ""
@@ -57,13 +59,13 @@ class KeyFile:
     @property
     def active_kek_id(self) -> str:
         """The KEK that new envelopes are wrapped under."""
-        self._refresh()
+        self._refresh(now=True)
         return self._active
 
     @property
     def kek_ids(self) -> list[str]:
         """Every KEK held, retired ones included."""
-        self._refresh()
+        self._refresh(now=True)
         return sorted(self._keks)
 
     def wrap(self, dek: bytes) -> WrappedKey:
@@ -75,7 +77,7 @@ class KeyFile:
         """Raises `KeyUnavailableError` for a KEK that is not here, `IntegrityError` if the wrapped key was altered."""
         kek = self._keks.get(key.kek_id)
         if kek is None:
-            self._refresh()
+            self._refresh(now=True)
             kek = self._keks.get(key.kek_id)
         if kek is None:
             raise KeyUnavailableError(f"no KEK {key.kek_id} in the key file")
@@ -86,7 +88,7 @@ class KeyFile:
 
     def index(self, kind: str, identifier: str) -> str:
         """Keyed hash (HMAC-SHA256) under which an identifier is stored and found; `kind` separates the uses."""
-        return hmac.new(self._index_key, f"{kind}\n{identifier}".encode(), sha256).hexdigest()
+        return hmac.digest(self._index_key, f"{kind}\n{identifier}".encode(), "sha256").hex()
 
     def rotate(self) -> str:
         """Add a KEK and make it the active one; the others stay until `destroy`. Returns its id."""
@@ -100,18 +102,24 @@ class KeyFile:
             if kek_id == content["active"]:
                 raise KeyFileError("the active KEK cannot be destroyed")
             content["keks"].pop(kek_id, None)
-        self._refresh()
+        self._refresh(now=True)
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Any]]:
         # Two processes that change it at once would each drop the KEK that the other one is already wrapping under.
         with FileLock(self._path.with_name(f"{self._path.name}.lock")).hold(timeout=LOCK_SECONDS):
-            self._refresh()
+            self._refresh(now=True)
             content = _read(self._path)
             yield content
             _replace(self._path, content)
 
-    def _refresh(self) -> None:
+    def _refresh(self, *, now: bool = False) -> None:
+        # A look at the file costs as much as a wrap. A KEK is destroyed only when no other process is at work, so one
+        # that retired a second ago is still good.
+        moment = time.monotonic()
+        if not now and moment - self._looked < LOOK_AGAIN_SECONDS:
+            return
+        self._looked = moment
         try:
             found = self._path.stat()
         except OSError as exc:

@@ -45,14 +45,18 @@ class FileLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    @contextmanager
-    def hold(self, *, timeout: float) -> Iterator[None]:
+    def wait(self, *, timeout: float) -> None:
         """Wait for it. Raises `StoreUnavailableError` if another process keeps it for longer than `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not self.acquire():
             if time.monotonic() >= deadline:
                 raise StoreUnavailableError(f"another process holds {self._path.name}")
             time.sleep(0.01)
+
+    @contextmanager
+    def hold(self, *, timeout: float) -> Iterator[None]:
+        """Have it for the length of a block. Raises as `wait` does."""
+        self.wait(timeout=timeout)
         try:
             yield
         finally:

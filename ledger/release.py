@@ -36,7 +36,7 @@ from ledger.access import (
 )
 from ledger.attributes import attribute
 from ledger.chain import Chain
-from ledger.commit import Landed, LogWriter
+from ledger.commit import MAX_BATCH, Landed, LogWriter
 from ledger.consent import Address, Hex32, Reason, authorize, hex32_of, require_in_force
 from ledger.errors import (
     ChainLostError,
@@ -114,6 +114,7 @@ class Releases:
         signing_key: ECKey,
         clock: Callable[[], int],
         recover: Callable[[str], bool],
+        max_batch: int = MAX_BATCH,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._journal, self._registry, self._vault = store, journal, registry, vault
@@ -124,8 +125,10 @@ class Releases:
         self._done = threading.Condition()
         self._status: Gather[Hex32, Reason] = Gather(lambda ids: chain.statuses(ids, custodian))
         self._write_intent: Gather[_Intent, None] = Gather(self._write_intents)
-        self._append: Gather[QueuedAccess, Landed] = Gather(lambda queued: log.append(BatchKind.ACCESSES, queued))
-        self._write_answer: Gather[tuple[Hex32, bytes], bool] = Gather(self._write_answers)
+        self._append: Gather[QueuedAccess, Landed] = Gather(
+            lambda queued: log.append(BatchKind.ACCESSES, queued), limit=max_batch
+        )
+        self._write_answer: Gather[tuple[QueuedAccess, bytes], bool] = Gather(self._write_answers)
 
     # ------------------------------------------------------------------------------------------------------- the way
 
@@ -137,10 +140,19 @@ class Releases:
         """
         # (0)
         institution, request = self._authenticated(signed)
-        earlier = self._journal.find_release(self._idempotency_index(request))
-        if earlier is not None:
-            return self._again(earlier, institution, request)
+        index = self._idempotency_index(request)
+        earlier = self._journal.find_release(index)
+        if earlier is None:
+            try:
+                return self._first(institution, request)
+            except (ConsentError, ReleaseInProgressError):
+                # Its twin may have come first, and have used up what this one was refused for.
+                earlier = self._journal.find_release(index)
+                if earlier is None or earlier.state in (REFUSED, ABORTED):
+                    raise
+        return self._again(earlier, institution, request)
 
+    def _first(self, institution: Institution, request: ReleaseRequest) -> Release:
         # (1)
         consent = self._consent(request)
         try:
@@ -176,7 +188,7 @@ class Releases:
         if landed.reason is not Reason.NONE:
             require_in_force(landed.reason)
         # (6) A revocation that is visible by now stops it, whoever sent it to the chain.
-        self._abort_if_withdrawn(intent)
+        self._abort_if_withdrawn(intent, late=landed.late)
         self._step("6 before decrypting")
         values = {record.attribute: self._vault.open(record) for record in intent.records}
         now = self._clock()
@@ -199,8 +211,9 @@ class Releases:
         }
         sealed = seal_answer(claims, self._signing_key, key_for(institution.jwks, "enc"))
         self._step("6 before answer durable")
-        if not self._write_answer((release_id, sealed)):
-            # Erased, or taken up by another process, between the check and here.
+        if not self._write_answer((intent.queued, sealed)):
+            # Revoked, paused, erased or taken up by another process, between the check and here.
+            self._abort_if_withdrawn(intent, late=landed.late)
             self._raise_final(release_id)
         self._step("6 answer durable")
         # (7)
@@ -218,6 +231,10 @@ class Releases:
     def _idempotency_index(self, request: ReleaseRequest) -> str:
         return self._keys.index("idempotency", f"{request.access.institution}\n{request.idempotency_key}")
 
+    def _content_index(self, request: ReleaseRequest) -> str:
+        # Keyed: so few things can be asked for that a bare hash would tell which.
+        return self._keys.index("content", request.content_digest())
+
     def _consent(self, request: ReleaseRequest) -> StoredConsent:
         try:
             return self._registry.consent(request.access.consent_id)
@@ -229,13 +246,16 @@ class Releases:
 
     def _require_in_force(self, consent: StoredConsent) -> None:
         # What the person has signed counts from the moment it is on file here, before the chain has it.
-        if consent.revoked_at is not None:
-            raise ConsentRevokedError("the consent is not in force: revoked")
-        if consent.paused:
-            raise ConsentPausedError("the consent is not in force: paused")
+        with self._store.read() as tx:
+            withdrawal = self._registry.withdrawal(tx, consent.consent_id)
+        if withdrawal is not None:
+            raise withdrawal
         reason = self._status(consent.consent_id)
         if reason is Reason.NOT_GRANTED and consent.standing:
             raise ChainLostError("the chain does not know a consent that stood on it: run `consent-ledger sync`")
+        if reason is Reason.NOT_YET_VALID and consent.grant.valid_from <= self._clock():
+            # A view sees the time of the last block, which stands still while nothing happens: the append will tell.
+            return
         require_in_force(reason)
 
     def _authorized(self, request: ReleaseRequest, consent: StoredConsent) -> None:
@@ -266,13 +286,15 @@ class Releases:
     def _write_one(self, tx: Connection, intent: _Intent) -> Exception | None:
         # Inside the writing transaction: two requests at once cannot both have the last access of the day.
         row = self._row(intent.request, intent.consent, intent.entry, [r.record_id for r in intent.records])
+        if self._journal.is_known(tx, row["idempotency_index"]):
+            return ReleaseInProgressError("this request is being answered at this moment: ask again")
+        if withdrawal := self._registry.withdrawal(tx, intent.consent.consent_id):
+            return withdrawal
         try:
             used = self._journal.used_on(tx, intent.consent.consent_id, row["day"])
             authorize(intent.request.access, intent.consent.grant, used_today=used)
         except ConsentError as exc:
             return exc
-        if self._journal.is_known(tx, row["idempotency_index"]):
-            return ReleaseInProgressError("this request is being answered at this moment: ask again")
         self._journal.add_release(tx, row | {"state": INTENT})
         return None
 
@@ -284,7 +306,7 @@ class Releases:
         return {
             "release_id": entry.release_id,
             "idempotency_index": self._idempotency_index(request),
-            "content_digest": request.content_digest(),
+            "content_digest": self._content_index(request),
             "institution_index": self._registry.institution_index(request.access.institution),
             "consent_id": entry.consent_id,
             "subject_id": consent.subject_id,
@@ -301,30 +323,40 @@ class Releases:
         with self._store.begin() as tx:
             if self._journal.is_known(tx, row["idempotency_index"]):
                 return
+            if isinstance(self._registry.withdrawal(tx, consent.consent_id), ErasedError):
+                # Nothing about an erased person comes back on file.
+                return
             if self._journal.refused_on(tx, consent.consent_id, row["day"]) < LOGGED_REFUSALS_PER_DAY:
                 self._journal.add_release(tx, row | {"finished_at": row["created_at"]})
 
     # ---------------------------------------------------------------------------------------------------- (6), closer
 
-    def _abort_if_withdrawn(self, intent: _Intent) -> None:
+    def _abort_if_withdrawn(self, intent: _Intent, *, late: bool) -> None:
         """Raise, and end the release, if the consent was revoked or paused or the data erased meanwhile."""
-        release_id = intent.entry.release_id
         reason = self._status(intent.entry.consent_id)
-        try:
-            consent = self._registry.consent(intent.entry.consent_id)
-            if consent.revoked_at is not None or reason is Reason.REVOKED:
-                raise ConsentRevokedError("revoked after it was logged: nothing was released")
-            if consent.paused or reason is Reason.PAUSED:
-                raise ConsentPausedError("paused after it was logged: nothing was released")
-            if self._vault.is_erased(consent.subject_id):
-                raise ErasedError("the data were erased")
-        except ConsentError as exc:
-            self._journal.move(release_id, RECORDED, ABORTED, reason=exc.code, finished_at=self._clock())
-            raise
+        if reason is Reason.NOT_GRANTED:
+            raise ChainLostError("the chain lost the consent, and the access with it: run `consent-ledger sync`")
+        with self._store.read() as tx:
+            withdrawal = self._registry.withdrawal(tx, intent.entry.consent_id)
+        if withdrawal is None and reason is Reason.REVOKED:
+            withdrawal = ConsentRevokedError("revoked after it was logged: nothing was released")
+        if withdrawal is None and reason is Reason.PAUSED:
+            withdrawal = ConsentPausedError("paused after it was logged: nothing was released")
+        if withdrawal is None and late:
+            withdrawal = ReleaseAbortedError("back on the log only after the consent had ended: nothing was released")
+        if withdrawal is not None:
+            ended = {"reason": withdrawal.code, "finished_at": self._clock()}
+            self._journal.move(intent.entry.release_id, RECORDED, ABORTED, **ended)
+            raise withdrawal
 
-    def _write_answers(self, answers: Sequence[tuple[Hex32, bytes]]) -> list[bool]:
+    def _write_answers(self, answers: Sequence[tuple[QueuedAccess, bytes]]) -> list[bool]:
+        # The same transaction asks for a revocation once more: one that is on file before the answer stops it.
         with self._store.begin() as tx:
-            return [self._journal.store_answer(tx, key, sealed, at=self._clock()) for key, sealed in answers]
+            return [
+                self._registry.withdrawal(tx, queued.access.consent_id) is None
+                and self._journal.store_answer(tx, queued.release_id, sealed, at=self._clock())
+                for queued, sealed in answers
+            ]
 
     def _released(self, entry: AccessEntry, proof: ChainProof, sealed: bytes, *, late: bool) -> Release:
         claims = receipt_claims(entry, proof, at=self._clock(), late=late)
@@ -335,7 +367,7 @@ class Releases:
 
     def _again(self, row: Row[Any], institution: Institution, request: ReleaseRequest) -> Release:
         """The same idempotency key: the same release, whatever state it is in."""
-        if row.content_digest != request.content_digest():
+        if row.content_digest != self._content_index(request):
             raise IdempotencyConflictError("key: used before for another request", field="request.key")
         release_id: Hex32 = row.release_id
         with self._done:
@@ -387,6 +419,8 @@ class Releases:
         return AccessEntry.from_json(open_json(row, _context(row.release_id), self._keys)["entry"])
 
     def _proof_of(self, row: Row[Any]) -> ChainProof:
+        if row.batch_id is None:
+            raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
         batch = self._journal.batch_row(row.batch_id)
         return ChainProof(
             chain_id=self._chain.domain.chain_id,
@@ -425,12 +459,16 @@ class Releases:
             self._log.append(BatchKind.REFUSALS, queued)
         return len(queued)
 
-    def end_stale(self, *, older_than: int) -> int:
-        """Abort what no one came back for: every release ends within a bound. Returns how many."""
+    def end_stale(self, *, older_than: int, writers: Sequence[str]) -> int:
+        """Abort what no one came back for: every release ends within a bound. Returns how many.
+
+        The caller holds the locks of `writers`, so that no other process is at work on theirs.
+        """
         now = self._clock()
         stale = [
             row
-            for row in self._journal.unfinished(self._log.address)
+            for writer in writers
+            for row in self._journal.unfinished(writer)
             if row.created_at < now - older_than and row.release_id not in self._working
         ]
         return sum(

@@ -206,7 +206,10 @@ class Store:
         if path.exists():
             raise AlreadyExistsError(f"{path} exists already and is not overwritten")
         # Created by hand, because SQLite would make it readable for everyone.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except OSError as exc:
+            raise StoreUnavailableError(f"no database can be made at {path}: {exc.strerror}") from exc
         store = cls(f"sqlite:///{path}")
         with store.begin() as tx:
             metadata.create_all(tx)
@@ -247,11 +250,14 @@ class Store:
         with _guarded():
             connection = self._engine.raw_connection()
             try:
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except sqlite3.OperationalError as exc:
-                raise StoreUnavailableError("the write-ahead log could not be emptied: the database is busy") from exc
+                # It does not raise when a reader is in the way, it says so.
+                busy = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except sqlite3.Error as exc:
+                raise StoreUnavailableError(f"the write-ahead log could not be emptied: {exc}") from exc
             finally:
                 connection.close()
+        if busy:
+            raise StoreUnavailableError("the write-ahead log could not be emptied: the database is busy")
 
     def close(self) -> None:
         """Close every connection."""

@@ -19,6 +19,7 @@ from ledger.store import Store, new_id, records, subjects
 
 Value = int | str | bool | float
 RECORD_SCHEMA: Final = "1"
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class AttributeValue:
     def encode(self) -> bytes:
         """Canonical bytes, the plaintext of an envelope."""
         fields = {"value": self.value, "source": self.source, "asOf": self.as_of}
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return _CANONICAL.encode(fields).encode()
 
     @classmethod
     def decode(cls, plaintext: bytes) -> AttributeValue:

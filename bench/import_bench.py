@@ -1,9 +1,9 @@
 """Import beside its floor: `make bench-import` prints it and writes bench/import.json.
 
-The floor is what nobody can go without, on the same rows in the same run: a fresh DEK and an AES-GCM seal for each value,
-the DEK wrapped, and one `executemany` of the rows into SQLite with the same durability. The import itself adds parsing
-and checking, versions, the index of values, duplicates, progress and reporting. Memory is the peak of a process of its
-own for each size.
+The floor is what nobody can go without, on the same rows in the same run: a fresh DEK and an AES-GCM seal for each
+value, the DEK wrapped, and one `executemany` of the rows into SQLite with the same durability. The import itself adds
+parsing and checking, versions, the index of values, duplicates, progress and reporting. Memory is the peak of a process
+of its own for each size.
 """
 
 from __future__ import annotations

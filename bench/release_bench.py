@@ -51,7 +51,8 @@ def measure(demo: Demo, lender: Lender, people: list[Person], waiting: int) -> l
     consents: list[StoredConsent] = []
     for number in range(-(-total // 3)):
         person = people[number % len(people)]
-        consents.append(demo.new_consent(person, lender, "loan-origination", ["credit_amount"], max_accesses=3, per_day=3))
+        limits = {"max_accesses": 3, "per_day": 3}
+        consents.append(demo.new_consent(person, lender, "loan-origination", ["credit_amount"], **limits))
     requests = [demo.request(lender, consents[number % len(consents)]) for number in range(total)]
 
     def ask(signed: bytes) -> tuple[float, float]:

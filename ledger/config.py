@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +38,7 @@ class Config:
     data: Path
     rpc_url: str = DEVNET_URL
     chain_id: int = DEVNET_CHAIN_ID
-    finality: Finality = Finality()
+    finality: Finality = field(default_factory=Finality)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:

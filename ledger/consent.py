@@ -1,4 +1,6 @@
-"""Consents: what a person signs, how it is identified, and who may do what under it. Pure: no chain, no store, no clock.
+"""Consents: what a person signs, how it is identified, and who may do what under it.
+
+Pure: no chain, no store, no clock.
 
 Rules that this module enforces:
 

@@ -1,7 +1,7 @@
 """The contract's calls, answers, events and errors as typed Python. Pure: bytes in, bytes out.
 
-Calldata is encoded here, ahead of time and without a contract object, because the release path sends it as raw JSON-RPC.
-A test compares every signature below with the compiled ABI.
+Calldata is encoded here, ahead of time and without a contract object, because the release path sends it as raw
+JSON-RPC. A test compares every signature below with the compiled ABI.
 """
 
 from __future__ import annotations
@@ -251,7 +251,8 @@ def decode_error(data: bytes) -> LedgerError:
     name = ERROR_SELECTORS.get(data[:4])
     if name is None:
         return TransactionRevertedError(f"the contract reverted with 0x{data[:4].hex() or '(nothing)'}")
-    args = ", ".join("0x" + arg.hex() if isinstance(arg, bytes) else str(arg) for arg in _decode(ERRORS[name], data[4:]))
+    values = _decode(ERRORS[name], data[4:])
+    args = ", ".join("0x" + value.hex() if isinstance(value, bytes) else str(value) for value in values)
     return SOLIDITY_TWINS[name](f"the contract refused: {name}({args})")
 
 

@@ -1,6 +1,7 @@
 """The composition root: everything a custodian runs, wired from one `Config`.
 
-A `Custodian` holds one writer key for as long as it lives (`locks.py`), so several processes can share a data directory.
+A `Custodian` holds one writer key for as long as it lives (`locks.py`), so several processes can share a data
+directory.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ class Custodian:
 
     # ------------------------------------------------------------------------------------------------------------ keys
 
-    def rotate_keys(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Rotation:
+    def rotate_keys(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Rotation:
         """Re-wrap everything under a new KEK, then destroy the old one if no other process is at work here."""
         active = self.eraser.rotate(progress)
         self._presence.release()

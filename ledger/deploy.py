@@ -129,7 +129,7 @@ def verify(rpc: JsonRpc, compiler: Path | None = None) -> Verification:
         raise ContractMismatchError("the shipped bytecode is not what the sources compile to")
     address = contract_address()
     try:
-        on_chain = bytes.fromhex(rpc("eth_getCode", address, "latest")[2:])
+        on_chain = _code_at(rpc, address)
     except RpcError as exc:
         raise ChainUnavailableError(f"the chain refused eth_getCode: {exc.message[:200]}") from exc
     if not on_chain:
@@ -168,6 +168,14 @@ def _bundled_compiler() -> Path | None:
     root = Path(__file__).parent.parent
     wrapper = root / "bin" / "solc"
     return wrapper if wrapper.exists() and (root / "node_modules" / "solc").exists() else None
+
+
+def _code_at(rpc: JsonRpc, address: Address) -> bytes:
+    answer = rpc("eth_getCode", address, "latest")
+    try:
+        return bytes.fromhex(answer.removeprefix("0x"))
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise ChainUnavailableError("eth_getCode: the endpoint's answer is not that of an Ethereum node") from exc
 
 
 def _masked(code: bytes, immutables: tuple[tuple[int, int], ...]) -> bytes:

@@ -42,7 +42,7 @@ class Devnet:
             raise DevnetError(f"port {self.port} is taken: another node? Choose another by --port")
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - our own node, no shell
                 [*_hardhat(), "node", "--hostname", LOOPBACK, "--port", str(self.port)],
                 cwd=ROOT,
                 env=os.environ | {"HARDHAT_DISABLE_TELEMETRY_PROMPT": "true"},
@@ -101,6 +101,14 @@ def fund(rpc: JsonRpc, accounts: Iterable[str]) -> None:
             continue
         return
     raise DevnetError("the endpoint is no devnet: give the custodian's accounts gas money yourself")
+
+
+def mine(rpc: JsonRpc) -> None:
+    """Make a devnet's clock move on: its blocks come only with transactions. Raises `DevnetError` elsewhere."""
+    try:
+        rpc("evm_mine")
+    except RpcError as exc:
+        raise DevnetError("the endpoint is no devnet") from exc
 
 
 def free_port() -> int:

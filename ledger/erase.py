@@ -1,12 +1,12 @@
 """Erasure and key rotation: what makes data unreadable, and what keeps it readable.
 
-Erasing a person: every consent of theirs is revoked by the custodian, then in one transaction every envelope, wrapped key,
-opening and salt is deleted and a tombstone stays. What is on chain (salted hashes) then opens to nothing and links to no
-one. Backups still hold wrapped keys: they become unreadable when the KEK that wrapped them is destroyed, which is what
-rotation ends with.
+Erasing a person: every consent of theirs is revoked by the custodian, then in one transaction every envelope, wrapped
+key, opening and salt is deleted and a tombstone stays. What is on chain (salted hashes) then opens to nothing and links
+to no one. Backups still hold wrapped keys: they become unreadable when the KEK that wrapped them is destroyed, which is
+what rotation ends with.
 
-Rotation re-wraps every DEK under a new KEK, in small transactions; envelopes' bodies are never touched. It may be killed
-at any point and run again. The old KEK is destroyed only when nothing is wrapped under it any more.
+Rotation re-wraps every DEK under a new KEK, in small transactions; envelopes' bodies are never touched. It may be
+killed at any point and run again. The old KEK is destroyed only when nothing is wrapped under it any more.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sqlalchemy import Table, bindparam, func, select, update
 
 from ledger.consent import Address
 from ledger.envelope import WrappedKey
+from ledger.errors import ConflictError
 from ledger.exchange import sign_claims
 from ledger.grants import ActResult, Grants
 from ledger.journal import ABORTED, INTENT, RECORDED
@@ -65,13 +66,16 @@ class Eraser:
         self._clock, self._step = clock, step
 
     def erase(self, subject_ref: str) -> Erasure:
-        """Erase a person for ever. Raises `NotFoundError`, `ErasedError`."""
+        """Erase a person for ever. Raises `NotFoundError`, `ErasedError`, `ConflictError` (try again)."""
         subject_id = self._vault.subject_of(subject_ref)
-        live = [consent.consent_id for consent in self._registry.consents(subject_id) if consent.revoked_at is None]
+        with self._store.read() as tx:
+            live = self._registry.live(tx, subject_id)
         revocation = self._grants.revoke_as_custodian(live) if live else None
         self._step("erase revoked")
         now = self._clock()
         with self._store.begin() as tx:
+            if self._registry.live(tx, subject_id):
+                raise ConflictError("subject: a consent was granted meanwhile, nothing was erased: try again")
             envelopes = self._vault.erase(tx, subject_id, at=now)
             consents = self._registry.erase(tx, subject_id, at=now)
             mine = releases.c.subject_id == subject_id
@@ -103,7 +107,7 @@ class Eraser:
             proof=sign_claims(claims, self._signing_key, "erasure-proof+jwt"),
         )
 
-    def rotate(self, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
+    def rotate(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> str:
         """Make a new KEK active and re-wrap everything under it. Returns its id; run `destroy_retired` afterwards.
 
         Goes on with an unfinished rotation instead of starting another. Raises `VaultError`.

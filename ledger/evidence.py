@@ -27,9 +27,10 @@ class VerifiedAccess:
 def verify_receipt(receipt: str, chain: Chain, custodian_key: ECKey) -> VerifiedAccess:
     """Check an AccessReceipt against the chain.
 
-    (1) The custodian signed it. (2) Its opening has the hash that it names. (3) The transaction is on chain, in the block
-    that it names, and is the contract's. (4) At the log index stands an access with this consent and this hash, recorded
-    while the consent was in force, or openly late. (5) The writer's log had the size and the head that it names.
+    (1) The custodian signed it. (2) Its opening has the hash that it names. (3) The transaction is on chain, in the
+    block that it names, and is the contract's. (4) At the log index stands an access with this consent and this hash,
+    recorded while the consent was in force, or openly late. (5) The writer's log had the size and the head that it
+    names.
 
     Raises `AuditError` saying what does not hold, `ChainError`.
     """

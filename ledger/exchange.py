@@ -165,7 +165,8 @@ def read_request(signed: bytes, institution: Institution, *, custodian: str, now
     if header.get("typ") != REQUEST_TYPE:
         # The same key signs other things for the institution, some of them for this custodian.
         raise AuthenticationError(f"request: expected the type {REQUEST_TYPE}", field="request")
-    if not isinstance(claims, dict) or claims.get("aud") != custodian or claims.get("iss") != institution.institution_id:
+    parties = (institution.institution_id, custodian)
+    if not isinstance(claims, dict) or (claims.get("iss"), claims.get("aud")) != parties:
         raise AuthenticationError("request.aud: expected this custodian's id", field="request.aud")
     if type(claims.get("iat")) is not int or abs(now - claims["iat"]) > FRESH_SECONDS:
         raise StaleRequestError(f"request.iat: expected within {FRESH_SECONDS} s of now", field="request.iat")

@@ -1,8 +1,8 @@
 """Gathering: callers that arrive while a call is in flight wait together and share the next one.
 
-The first caller runs at once (no timer, so a lone caller never waits for company); whoever arrives meanwhile is answered
-by one call for all of them, run by the first of them. It is group commit (DeWitt et al., SIGMOD 1984, §5.2) as a
-function: the same shape serves appending to the log, asking for statuses and committing to the database.
+The first caller runs at once (no timer, so a lone caller never waits for company); whoever arrives meanwhile is
+answered by one call for all of them, run by the first of them. It is group commit (DeWitt et al., SIGMOD 1984, §5.2) as
+a function: the same shape serves appending to the log, asking for statuses and committing to the database.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class Importer:
     ) -> ImportResult:
         """Import `path`. `report` is given every bad cell, `progress` the rows done so far.
 
-        Raises `UnreadableFileError`, `MapError` (columns missing), `RowsRejectedError` (strict), `StoreUnavailableError`.
+        Raises `UnreadableFileError`, `MapError` (columns missing), `RowsRejectedError` (strict),
+        `StoreUnavailableError`.
         """
         import_id = sha256(_digest(path) + sha256(map_text.encode()).digest()).hexdigest()
         done, bad, finished = self._progress(import_id)

@@ -117,12 +117,12 @@ class Journal:
         return _act(row) if row else None
 
     def attach_transaction(self, act_id: str, transaction: RawTransaction) -> None:
-        """Make a signed transaction durable, before it is sent."""
+        """Make a signed transaction durable, before it is sent. What was lost keeps its place until it is back."""
         with self._store.begin() as tx:
             tx.execute(
                 update(acts)
                 .where(acts.c.act_id == act_id)
-                .values(raw=transaction.raw, transaction_hash=transaction.transaction_hash, state=PENDING)
+                .values(raw=transaction.raw, transaction_hash=transaction.transaction_hash)
             )
 
     def anchor_act(self, act_id: str, receipt: Receipt) -> None:

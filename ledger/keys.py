@@ -1,7 +1,7 @@
 """Key files of the custodian. Both live outside the database, mode 0600, and are replaced atomically.
 
-- `KeyFile` (`keys/kek.json`): the KEKs that wrap every DEK, and the index key under which identifiers are looked up. The
-  default `KeyWrapper`; an HSM or a KMS takes its place without a change elsewhere.
+- `KeyFile` (`keys/kek.json`): the KEKs that wrap every DEK, and the index key under which identifiers are looked up.
+  The default `KeyWrapper`; an HSM or a KMS takes its place without a change elsewhere.
 - `AccountFile` (`keys/accounts.json`): the custodian's EVM accounts (one for each lane, so that a revocation never
   queues behind an access) and the key that signs answers and receipts.
 
@@ -123,7 +123,7 @@ class KeyFile:
         try:
             found = self._path.stat()
         except OSError as exc:
-            raise KeyFileError(f"no key file at {self._path}: run `consent-ledger init`, or name the right one") from exc
+            raise KeyFileError(f"no key file at {self._path}: run `consent-ledger init`") from exc
         # The time alone is too coarse: two changes can fall into one tick of the file system's clock.
         stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
         if stamp == self._stamp:

@@ -1,7 +1,7 @@
 """Locks between processes of one machine: a file, held by `flock`, which the kernel lets go when its holder dies.
 
-A lane (an account that sends transactions) has one holder at a time, so that no two payloads share a nonce and a log has
-one batch in flight. That a lock is free says that its last holder is gone: its unfinished work may be taken up.
+A lane (an account that sends transactions) has one holder at a time, so that no two payloads share a nonce and a log
+has one batch in flight. That a lock is free says that its last holder is gone: its unfinished work may be taken up.
 """
 
 from __future__ import annotations

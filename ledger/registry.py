@@ -13,7 +13,7 @@ from ledger.consent import ConsentGrant, Hex32, parse_grant
 from ledger.errors import ConsentError, ConsentPausedError, ConsentRevokedError, ErasedError, NotFoundError
 from ledger.exchange import Institution, check_jwks
 from ledger.keys import KeyFile
-from ledger.store import Store, consents, institutions
+from ledger.store import Store, consents, institutions, subjects
 from ledger.vault import open_json, seal_json
 
 
@@ -78,7 +78,10 @@ class Registry:
         *,
         at: int,
     ) -> None:
-        """Put a signed grant on file, not standing yet, within the caller's transaction."""
+        """Put a signed grant on file, not standing yet, within the caller's transaction. Raises `ErasedError`."""
+        if tx.scalar(select(subjects.c.erased_at).where(subjects.c.subject_id == subject_id)) is not None:
+            # In this transaction: an erasure must not be overtaken by a grant that began before it.
+            raise ErasedError("subject: erased", field="subject")
         opening = {"grant": grant.as_json(), "signature": signature.hex()}
         row = {
             "consent_id": consent_id,
@@ -127,6 +130,11 @@ class Registry:
         row = (consents.c.standing.is_(False), consents.c.erased_at.is_(None))
         with self._store.read() as tx:
             return list(tx.scalars(select(consents.c.consent_id).where(*row).order_by(consents.c.created_at)))
+
+    def live(self, tx: Connection, subject_id: str) -> list[Hex32]:
+        """Consents of a subject that were not revoked."""
+        row = (consents.c.subject_id == subject_id, consents.c.revoked_at.is_(None))
+        return list(tx.scalars(select(consents.c.consent_id).where(*row).order_by(consents.c.created_at)))
 
     def withdrawal(self, tx: Connection, consent_id: Hex32) -> ConsentError | None:
         """Why a consent may not be used any more, as this service knows within the caller's transaction."""

@@ -11,7 +11,8 @@
 (7) Return them with the AccessReceipt (a separate signed proof without the values). Refused? Say so, with the reason.
 
 Nothing is decrypted before (5) is confirmed. The only half state is "logged, not released"; it is resumed by a retry or
-ends as aborted. What the custodian refuses by itself is put on file to be logged too, so that the person sees who tried.
+ends as aborted. What the custodian refuses by itself is put on file to be logged too, so that the person sees who
+tried.
 """
 
 from __future__ import annotations
@@ -363,7 +364,7 @@ class Releases:
         receipt = sign_claims(claims, self._signing_key, "access-receipt+jwt")
         return Release(release_id=entry.release_id, sealed=sealed, receipt=receipt, late=late)
 
-    # ---------------------------------------------------------------------------------------------------- the same again
+    # ------------------------------------------------------------------------------------------------- the same again
 
     def _again(self, row: Row[Any], institution: Institution, request: ReleaseRequest) -> Release:
         """The same idempotency key: the same release, whatever state it is in."""
@@ -384,7 +385,7 @@ class Releases:
         self._raise_final(release_id)
 
     def _resume(self, row: Row[Any], institution: Institution, request: ReleaseRequest) -> Release:
-        """Go on where a crash or an unreachable chain stopped it: from (1) if it is not on the log, from (6) if it is."""
+        """Go on where a crash or an unreachable chain stopped it: from (1), or from (6) if it is on the log."""
         self._log.resolve()
         row = self._journal.release_row(row.release_id) or row
         if row.state == REFUSED:

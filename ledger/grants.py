@@ -35,6 +35,7 @@ from ledger.consent import (
 )
 from ledger.contract import grant_call, pause_call, revoke_as_custodian_call, revoke_call
 from ledger.errors import (
+    CeilingExceededError,
     ChainError,
     ConsentAlreadyGrantedError,
     ConsentAlreadyRevokedError,
@@ -57,6 +58,7 @@ from ledger.relay import Relay
 from ledger.store import Store
 
 DAY_SECONDS: Final = 86_400
+START_WITHIN_DAYS: Final = 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,8 +242,15 @@ class Grants:
         check_form(grant)
         if grant.custodian != self._lanes.custodian:
             raise ForeignGrantError("custodian: the grant names another custodian", field="custodian")
-        if grant.expires_at <= self._clock():
+        now = self._clock()
+        if grant.expires_at <= now:
             raise InvalidWindowError("expiresAt: expected in the future", field="expiresAt")
+        if grant.valid_from > now + START_WITHIN_DAYS * DAY_SECONDS:
+            # Otherwise a consent could be kept in store for years, whatever its purpose allows.
+            raise CeilingExceededError(
+                f"validFrom: expected within {START_WITHIN_DAYS} days of now ({now}), got {grant.valid_from}",
+                field="validFrom",
+            )
         institution = self._registry.institution(grant.terms.institution)
         if grant.terms.institution_name != institution.name:
             raise ForeignGrantError(

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.sql.dml import Update
 
 from ledger.access import BatchKind, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
-from ledger.consent import Hex32, Reason
+from ledger.consent import Hex32
 from ledger.contract import Appended
 from ledger.store import Store, acts, batches, meta, new_id, releases
 
@@ -162,12 +162,12 @@ class Journal:
         }
         with self._store.begin() as tx:
             tx.execute(batches.insert(), [row])
-            for position, entry in enumerate(queued):
-                tx.execute(
-                    update(releases)
-                    .where(releases.c.release_id == entry.release_id)
-                    .values(batch_id=batch_id, position=position)
-                )
+            tx.execute(
+                update(releases)
+                .where(releases.c.release_id == bindparam("entry"))
+                .values(batch_id=batch_id, position=bindparam("place")),
+                [{"entry": entry.release_id, "place": position} for position, entry in enumerate(queued)],
+            )
         return _batch_of(row)
 
     def pending_batch(self, writer: str) -> Batch | None:
@@ -188,15 +188,25 @@ class Journal:
         with self._store.begin() as tx:
             place = {"state": ANCHORED, "size": appended.size, "head": appended.head, **_place(receipt)}
             tx.execute(update(batches).where(batches.c.batch_id == batch.batch_id).values(**place))
-            for outcome in appended.outcomes:
-                row = releases.c.entry_hash == outcome.access.entry_hash
-                tx.execute(update(releases).where(row).values(log_index=outcome.log_index, late=outcome.late))
-                waiting = update(releases).where(row, releases.c.state == INTENT)
-                if outcome.reason is Reason.NONE:
-                    tx.execute(waiting.values(state=RECORDED))
-                else:
-                    reason = outcome.reason.name.lower()
-                    tx.execute(waiting.values(state=REFUSED, reason=reason, finished_at=at))
+            row = releases.c.entry_hash == bindparam("entry")
+            tx.execute(
+                update(releases).where(row).values(log_index=bindparam("place"), late=bindparam("is_late")),
+                [
+                    {"entry": outcome.access.entry_hash, "place": outcome.log_index, "is_late": outcome.late}
+                    for outcome in appended.outcomes
+                ],
+            )
+            waiting = update(releases).where(row, releases.c.state == INTENT)
+            recorded = [{"entry": outcome.access.entry_hash} for outcome in appended.outcomes if not outcome.reason]
+            refused = [
+                {"entry": outcome.access.entry_hash, "why": outcome.reason.name.lower()}
+                for outcome in appended.outcomes
+                if outcome.reason
+            ]
+            if recorded:
+                tx.execute(waiting.values(state=RECORDED), recorded)
+            if refused:
+                tx.execute(waiting.values(state=REFUSED, reason=bindparam("why"), finished_at=at), refused)
 
     def lose_batch(self, batch: Batch) -> None:
         """The batch can never land: its entries wait for another one."""

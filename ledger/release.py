@@ -215,7 +215,7 @@ class Releases:
         if not self._write_answer((intent.queued, sealed)):
             # Revoked, paused, erased or taken up by another process, between the check and here.
             self._abort_if_withdrawn(intent, late=landed.late)
-            self._raise_final(release_id)
+            raise self._final_error(release_id)
         self._step("6 answer durable")
         # (7)
         return self._released(intent.entry, landed.proof, sealed, late=landed.late)
@@ -382,14 +382,14 @@ class Releases:
                 return self._released(self._entry_of(row), self._proof_of(row), row.sealed, late=row.late)
             if row.state in (INTENT, RECORDED):
                 return self._resume(row, institution, request)
-        self._raise_final(release_id)
+        raise self._final_error(release_id)
 
     def _resume(self, row: Row[Any], institution: Institution, request: ReleaseRequest) -> Release:
         """Go on where a crash or an unreachable chain stopped it: from (1), or from (6) if it is on the log."""
         self._log.resolve()
         row = self._journal.release_row(row.release_id) or row
         if row.state == REFUSED:
-            self._raise_final(row.release_id)
+            raise self._final_error(row.release_id)
         consent = self._consent(request)
         opening = open_json(row, _context(row.release_id), self._keys)
         entry = AccessEntry.from_json(opening["entry"])
@@ -408,13 +408,14 @@ class Releases:
             landed = self._append(intent.queued)
         return self._answer(intent, institution, landed)
 
-    def _raise_final(self, release_id: Hex32) -> NoReturn:
+    def _final_error(self, release_id: Hex32) -> ConsentError:
+        """Why a release ended without an answer."""
         row = self._journal.release_row(release_id)
         code = row.reason if row else None
-        for kind in _refusals():
+        for kind in ConsentError.__subclasses__():
             if kind.code == code:
-                raise kind(f"the request was refused: {code}")
-        raise ReleaseAbortedError("an earlier try under this key ended without a release: use a new key")
+                return kind(f"the request was refused: {code}")
+        return ReleaseAbortedError("an earlier try under this key ended without a release: use a new key")
 
     def _entry_of(self, row: Row[Any]) -> AccessEntry:
         return AccessEntry.from_json(open_json(row, _context(row.release_id), self._keys)["entry"])
@@ -509,7 +510,3 @@ def _entry(request: ReleaseRequest, records_hash: Hex32) -> AccessEntry:
 
 def _context(release_id: str) -> dict[str, str]:
     return {"kind": "release", "release": release_id}
-
-
-def _refusals() -> list[type[ConsentError]]:
-    return ConsentError.__subclasses__()

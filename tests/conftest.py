@@ -1,0 +1,87 @@
+"""Fixtures. `world` is the whole system on a simulated chain; `devnet` is a real node for the tests that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from actors import Clock, Institution, Subject, World
+from simulator import SimulatedChain
+
+from ledger.config import Config
+from ledger.custodian import Custodian
+from ledger.devnet import Devnet, free_port, fund
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The data directory of a custodian; nothing is in it yet."""
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def first_state(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """What every world is a copy of."""
+    made = World(tmp_path_factory.mktemp("world") / "data")
+    made.custodian.close()
+    return made
+
+
+@pytest.fixture
+def world(data: Path, first_state: World) -> Iterator[World]:
+    """A custodian on a simulated chain, with one institution and one subject who are known to it."""
+    made = World(data, like=first_state)
+    yield made
+    made.custodian.close()
+
+
+@pytest.fixture
+def clock(world: World) -> Clock:
+    return world.clock
+
+
+@pytest.fixture
+def chain(world: World) -> SimulatedChain:
+    return world.chain
+
+
+@pytest.fixture
+def custodian(world: World) -> Custodian:
+    """The world's custodian. After `world.restart()` use `world.custodian`."""
+    return world.custodian
+
+
+@pytest.fixture
+def institution(world: World) -> Institution:
+    return world.institution
+
+
+@pytest.fixture
+def subject(world: World) -> Subject:
+    return world.subject
+
+
+@pytest.fixture(scope="session")
+def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
+    """One node for the whole session. Tests that use it are marked `devnet`."""
+    with Devnet(port=free_port(), log=tmp_path_factory.mktemp("devnet") / "node.log") as node:
+        yield node
+
+
+@pytest.fixture
+def devnet_config(devnet: Devnet, data: Path) -> Config:
+    """A custodian of its own on that node: keys made, accounts funded, contract deployed, writers allowed."""
+    config = Config(data=data, rpc_url=devnet.url)
+    Custodian.init(config)
+    with Custodian(config) as custodian:
+        fund(custodian.rpc, [account.address for account in custodian.accounts.every()])
+        custodian.deploy()
+    return config
+
+
+@pytest.fixture
+def devnet_custodian(devnet_config: Config) -> Iterator[Custodian]:
+    with Custodian(devnet_config) as custodian:
+        yield custodian
+

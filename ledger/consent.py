@@ -275,6 +275,12 @@ def require_in_force(reason: Reason) -> None:
         raise REASON_ERRORS[reason](f"the consent is not in force: {REASON_ERRORS[reason].code}")
 
 
+def require_institution(request: AccessRequest, grant: ConsentGrant) -> None:
+    """Whoever the consent was not given to learns nothing else about it. Raises `WrongInstitutionError`."""
+    if request.institution != grant.terms.institution:
+        raise WrongInstitutionError("the consent names another institution", field="institution")
+
+
 def authorize(
     request: AccessRequest,
     grant: ConsentGrant,
@@ -290,8 +296,7 @@ def authorize(
 
     Raises the `ConsentError` that says why not.
     """
-    if request.institution != grant.terms.institution:
-        raise WrongInstitutionError("the consent names another institution", field="institution")
+    require_institution(request, grant)
     if erased:
         raise ErasedError("the data were erased")
     if request.purpose != grant.terms.purpose:

@@ -35,6 +35,38 @@ LOST: Final = "lost"
 FAILED: Final = "failed"
 
 
+# Statements on the way of a release are built once: building one takes longer than running it.
+_BY_IDEMPOTENCY: Final = select(releases).where(releases.c.idempotency_index == bindparam("index"))
+_IS_KNOWN: Final = select(releases.c.release_id).where(releases.c.idempotency_index == bindparam("index"))
+_USED_ON: Final = select(func.count()).where(
+    releases.c.consent_id == bindparam("consent"),
+    releases.c.day == bindparam("day"),
+    or_(
+        releases.c.state.in_((INTENT, RECORDED, RELEASED)),
+        and_(releases.c.state == ABORTED, releases.c.log_index.is_not(None)),
+    ),
+)
+_ANSWER: Final = (
+    update(releases)
+    .where(releases.c.release_id == bindparam("id"), releases.c.state == RECORDED)
+    .values(state=RELEASED, sealed=bindparam("answer"), finished_at=bindparam("at"))
+)
+_PENDING_BATCH: Final = select(batches).where(batches.c.writer == bindparam("address"), batches.c.state == PENDING)
+_PUT_IN_BATCH: Final = (
+    update(releases)
+    .where(releases.c.release_id == bindparam("entry"))
+    .values(batch_id=bindparam("batch"), position=bindparam("place"))
+)
+_ENTRY: Final = releases.c.entry_hash == bindparam("entry")
+_LAND: Final = update(releases).where(_ENTRY).values(log_index=bindparam("place"), late=bindparam("is_late"))
+_RECORD: Final = update(releases).where(_ENTRY, releases.c.state == INTENT).values(state=RECORDED)
+_REFUSE: Final = (
+    update(releases)
+    .where(_ENTRY, releases.c.state == INTENT)
+    .values(state=REFUSED, reason=bindparam("why"), finished_at=bindparam("at"))
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
     """A signed act that was or will be relayed: `grant`, `revoke`, `pause`, `custodian-revoke` or `writer`."""
@@ -163,18 +195,18 @@ class Journal:
         with self._store.begin() as tx:
             tx.execute(batches.insert(), [row])
             tx.execute(
-                update(releases)
-                .where(releases.c.release_id == bindparam("entry"))
-                .values(batch_id=batch_id, position=bindparam("place")),
-                [{"entry": entry.release_id, "place": position} for position, entry in enumerate(queued)],
+                _PUT_IN_BATCH,
+                [
+                    {"entry": entry.release_id, "batch": batch_id, "place": position}
+                    for position, entry in enumerate(queued)
+                ],
             )
         return _batch_of(row)
 
     def pending_batch(self, writer: str) -> Batch | None:
         """The batch of this writer that is in flight, or was when its process died. There is at most one."""
         with self._store.read() as tx:
-            query = select(batches).where(batches.c.writer == writer, batches.c.state == PENDING)
-            row = tx.execute(query).first()
+            row = tx.execute(_PENDING_BATCH, {"address": writer}).first()
         return _batch_of(row._asdict()) if row else None
 
     def queued_in(self, batch_id: str) -> list[QueuedAccess]:
@@ -188,25 +220,23 @@ class Journal:
         with self._store.begin() as tx:
             place = {"state": ANCHORED, "size": appended.size, "head": appended.head, **_place(receipt)}
             tx.execute(update(batches).where(batches.c.batch_id == batch.batch_id).values(**place))
-            row = releases.c.entry_hash == bindparam("entry")
             tx.execute(
-                update(releases).where(row).values(log_index=bindparam("place"), late=bindparam("is_late")),
+                _LAND,
                 [
                     {"entry": outcome.access.entry_hash, "place": outcome.log_index, "is_late": outcome.late}
                     for outcome in appended.outcomes
                 ],
             )
-            waiting = update(releases).where(row, releases.c.state == INTENT)
             recorded = [{"entry": outcome.access.entry_hash} for outcome in appended.outcomes if not outcome.reason]
             refused = [
-                {"entry": outcome.access.entry_hash, "why": outcome.reason.name.lower()}
+                {"entry": outcome.access.entry_hash, "why": outcome.reason.name.lower(), "at": at}
                 for outcome in appended.outcomes
                 if outcome.reason
             ]
             if recorded:
-                tx.execute(waiting.values(state=RECORDED), recorded)
+                tx.execute(_RECORD, recorded)
             if refused:
-                tx.execute(waiting.values(state=REFUSED, reason=bindparam("why"), finished_at=at), refused)
+                tx.execute(_REFUSE, refused)
 
     def lose_batch(self, batch: Batch) -> None:
         """The batch can never land: its entries wait for another one."""
@@ -253,7 +283,7 @@ class Journal:
     def find_release(self, idempotency_index: str) -> Row[Any] | None:
         """The release of an earlier try under the same key."""
         with self._store.read() as tx:
-            return tx.execute(select(releases).where(releases.c.idempotency_index == idempotency_index)).first()
+            return tx.execute(_BY_IDEMPOTENCY, {"index": idempotency_index}).first()
 
     def release_row(self, release_id: Hex32) -> Row[Any] | None:
         """One release."""
@@ -262,12 +292,7 @@ class Journal:
 
     def used_on(self, tx: Connection, consent_id: Hex32, day: int) -> int:
         """Accesses under a consent in a UTC day: those that are on the log as recorded, or may still get there."""
-        counted = or_(
-            releases.c.state.in_((INTENT, RECORDED, RELEASED)),
-            and_(releases.c.state == ABORTED, releases.c.log_index.is_not(None)),
-        )
-        query = select(func.count()).where(releases.c.consent_id == consent_id, releases.c.day == day, counted)
-        return tx.scalar(query) or 0
+        return tx.scalar(_USED_ON, {"consent": consent_id, "day": day}) or 0
 
     def refused_on(self, tx: Connection, consent_id: Hex32, day: int) -> int:
         """Refusals on file under a consent in a UTC day."""
@@ -276,13 +301,11 @@ class Journal:
 
     def is_known(self, tx: Connection, idempotency_index: str) -> bool:
         """Whether the key was used already."""
-        query = select(releases.c.release_id).where(releases.c.idempotency_index == idempotency_index)
-        return tx.execute(query).first() is not None
+        return tx.execute(_IS_KNOWN, {"index": idempotency_index}).first() is not None
 
     def store_answer(self, tx: Connection, release_id: Hex32, sealed: bytes, *, at: int) -> bool:
         """The sealed bytes, once and for all. Returns whether the release was still waiting for them."""
-        waiting = update(releases).where(releases.c.release_id == release_id, releases.c.state == RECORDED)
-        return tx.execute(waiting.values(state=RELEASED, sealed=sealed, finished_at=at)).rowcount == 1
+        return tx.execute(_ANSWER, {"id": release_id, "answer": sealed, "at": at}).rowcount == 1
 
     def add_release(self, tx: Connection, row: dict[str, Any]) -> None:
         """Put an intent or a refusal on file within the caller's transaction."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from ledger.consent import ConsentGrant, Hex32, parse_grant
 from ledger.errors import ConsentError, ConsentPausedError, ConsentRevokedError, ErasedError, NotFoundError
@@ -15,6 +15,13 @@ from ledger.exchange import Institution, check_jwks
 from ledger.keys import KeyFile
 from ledger.store import Store, consents, institutions, subjects
 from ledger.vault import open_json, seal_json
+
+# Statements on the way of a release are built once: building one takes longer than running it.
+_INSTITUTION: Final = select(institutions).where(institutions.c.institution_id == bindparam("id"))
+_CONSENT: Final = select(consents).where(consents.c.consent_id == bindparam("id"))
+_WITHDRAWAL: Final = select(consents.c.erased_at, consents.c.revoked_at, consents.c.paused).where(
+    consents.c.consent_id == bindparam("id")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +59,7 @@ class Registry:
     def institution(self, institution_id: str) -> Institution:
         """Raises `NotFoundError`."""
         with self._store.read() as tx:
-            row = tx.execute(select(institutions).where(institutions.c.institution_id == institution_id)).first()
+            row = tx.execute(_INSTITUTION, {"id": institution_id}).first()
         if row is None:
             raise NotFoundError("institution: not registered", field="institution")
         return _institution(row)
@@ -96,7 +103,7 @@ class Registry:
     def find_consent(self, consent_id: Hex32) -> StoredConsent | None:
         """A consent with its opening; None if there is none. Raises `ErasedError`."""
         with self._store.read() as tx:
-            row = tx.execute(select(consents).where(consents.c.consent_id == consent_id)).first()
+            row = tx.execute(_CONSENT, {"id": consent_id}).first()
         return self._opened(row) if row else None
 
     def consent(self, consent_id: Hex32) -> StoredConsent:
@@ -138,8 +145,7 @@ class Registry:
 
     def withdrawal(self, tx: Connection, consent_id: Hex32) -> ConsentError | None:
         """Why a consent may not be used any more, as this service knows within the caller's transaction."""
-        columns = (consents.c.erased_at, consents.c.revoked_at, consents.c.paused)
-        row = tx.execute(select(*columns).where(consents.c.consent_id == consent_id)).first()
+        row = tx.execute(_WITHDRAWAL, {"id": consent_id}).first()
         if row is None or row.erased_at is not None:
             return ErasedError("the data were erased")
         if row.revoked_at is not None:

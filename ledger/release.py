@@ -38,7 +38,7 @@ from ledger.access import (
 from ledger.attributes import attribute
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, Landed, LogWriter
-from ledger.consent import Address, Hex32, Reason, authorize, hex32_of, require_in_force
+from ledger.consent import Address, Hex32, Reason, authorize, hex32_of, require_in_force, require_institution
 from ledger.errors import (
     ChainLostError,
     ConsentError,
@@ -157,6 +157,7 @@ class Releases:
         # (1)
         consent = self._consent(request)
         try:
+            require_institution(request.access, consent.grant)
             self._require_in_force(consent)
             # (2)
             self._authorized(request, consent)

@@ -135,11 +135,12 @@ class LogWriter:
         self._head = None
         receipt = self._chain.wait(batch.transaction_hash, timeout=self._finality.timeout)
         if not receipt.succeeded:
+            head = self._chain.log(self._custodian, self.address).head
+            if head not in (batch.expected_head, self._journal.last_head(self.address) or ZERO32):
+                # Someone else wrote to the log, or the receipt lies: whether the batch is on it is unknown.
+                raise ChainLostError("the log moved on without this service: run `consent-ledger sync`")
             # It reverted as a whole, so nothing of it is on the log and the entries are free for another batch.
             self._journal.lose_batch(batch)
-            head = self._chain.log(self._custodian, self.address).head
-            if head != batch.expected_head:
-                raise ChainLostError("the log moved on without this service: run `consent-ledger sync`")
             raise TransactionRevertedError("the contract reverted a batch")
         appended = self._checked(batch, queued, receipt)
         self._await_finality(receipt)

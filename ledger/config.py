@@ -28,6 +28,7 @@ from ledger.errors import ConfigError
 DEVNET_CHAIN_ID: Final = 31337
 DEVNET_PORT: Final = 8545
 DEVNET_URL: Final = f"http://127.0.0.1:{DEVNET_PORT}"
+MAX_DIGITS: Final = 18
 TAGS: Final = ("latest", "safe", "finalized")
 
 
@@ -82,6 +83,7 @@ def _number(env: Mapping[str, str], name: str, default: int) -> int:
     text = env.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
+    # Bounded before it is read: int() refuses, and float() overflows at, what nobody means.
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS or int(text) == 0:
         raise ConfigError(f"{name}: expected a positive whole number")
     return int(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,7 @@ from ledger.commit import MAX_BATCH, LogWriter
 from ledger.config import Config
 from ledger.consent import Address, Domain
 from ledger.erase import Eraser
-from ledger.errors import AlreadyExistsError, LedgerError, StoreUnavailableError
+from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError, StoreUnavailableError
 from ledger.grants import Grants, Lanes
 from ledger.journal import ANCHORED, Journal
 from ledger.keys import Accounts, KeyFile
@@ -156,6 +157,8 @@ class Custodian:
 
     def deploy(self) -> bool:
         """Deploy the contract unless it is there, and let the writers append. Returns whether it was deployed."""
+        with suppress(ContractMissingError):
+            self.chain.check()
         deployed = deploy.deploy(self.config.rpc_url, self.accounts.custodian)
         self.allow_writers()
         return deployed

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any, Final
 
 import solcx
@@ -26,7 +27,7 @@ from web3 import HTTPProvider, Web3
 from web3.exceptions import TimeExhausted, Web3Exception
 
 from ledger.chain import JsonRpc, RpcError
-from ledger.consent import Address
+from ledger.consent import Address, Domain
 from ledger.errors import (
     ChainUnavailableError,
     ConfigError,
@@ -113,7 +114,8 @@ def deploy(rpc_url: str, payer: LocalAccount) -> bool:
             raise ContractMissingError(f"the deployment left no contract at {address}")
     except TimeExhausted as exc:
         raise ConfirmationTimeoutError("the deployment is not in a block") from exc
-    except (Web3Exception, RequestException, ValueError) as exc:
+    except (Web3Exception, RequestException, ValueError, TypeError, LookupError, AttributeError, RecursionError) as exc:
+        # web3 lets through what its formatters stumble over in an answer that is none.
         raise ChainUnavailableError(f"no usable answer from the chain at {rpc_url}") from exc
     return True
 
@@ -128,15 +130,15 @@ def verify(rpc: JsonRpc, compiler: Path | None = None) -> Verification:
     if bytes.fromhex(compiled["evm"]["bytecode"]["object"]) != shipped.bytecode:
         raise ContractMismatchError("the shipped bytecode is not what the sources compile to")
     address = contract_address()
-    try:
-        on_chain = _code_at(rpc, address)
-    except RpcError as exc:
-        raise ChainUnavailableError(f"the chain refused eth_getCode: {exc.message[:200]}") from exc
+    on_chain, chain_id = _asked(rpc, "eth_getCode", address, "latest"), _asked(rpc, "eth_chainId")
     if not on_chain:
         raise ContractMissingError(f"no contract at {address}: run `consent-ledger deploy`")
     recompiled = bytes.fromhex(compiled["evm"]["deployedBytecode"]["object"])
     if _masked(on_chain, shipped.immutables) != _masked(recompiled, shipped.immutables):
         raise ContractMismatchError(f"the code at {address} is not what the sources compile to")
+    found = sorted(on_chain[start : start + length] for start, length in shipped.immutables)
+    if found != _immutables(int.from_bytes(chain_id), address):
+        raise ContractMismatchError(f"the code at {address} was made for another chain or address")
     return Verification(
         contract=address,
         compiler=shipped.compiler,
@@ -156,10 +158,10 @@ def recompile(compiler: Path | None = None) -> dict[str, Any]:
             output = solcx.compile_standard(shipped.compiler_input, solc_version=version)
         else:
             output = solcx.compile_standard(shipped.compiler_input, solc_binary=str(binary))
-    except (SolcError, SolcNotInstalled, OSError, ValueError) as exc:
+        source, name = shipped.contract.rsplit(":", 1)
+        compiled: dict[str, Any] = output["contracts"][source][name]
+    except (SolcError, SolcNotInstalled, SubprocessError, OSError, ValueError, KeyError) as exc:
         raise ConfigError(f"no usable Solidity compiler {version}: give one by --solc") from exc
-    source, name = shipped.contract.rsplit(":", 1)
-    compiled: dict[str, Any] = output["contracts"][source][name]
     return compiled
 
 
@@ -170,12 +172,14 @@ def _bundled_compiler() -> Path | None:
     return wrapper if wrapper.exists() and (root / "node_modules" / "solc").exists() else None
 
 
-def _code_at(rpc: JsonRpc, address: Address) -> bytes:
-    answer = rpc("eth_getCode", address, "latest")
+def _asked(rpc: JsonRpc, method: str, *params: object) -> bytes:
     try:
-        return bytes.fromhex(answer.removeprefix("0x"))
+        digits = rpc(method, *params).removeprefix("0x")
+        return bytes.fromhex(digits.zfill(len(digits) + len(digits) % 2))
+    except RpcError as exc:
+        raise ChainUnavailableError(f"the chain refused {method}: {exc.message[:200]}") from exc
     except (AttributeError, TypeError, ValueError) as exc:
-        raise ChainUnavailableError("eth_getCode: the endpoint's answer is not that of an Ethereum node") from exc
+        raise ChainUnavailableError(f"{method}: the endpoint's answer is not that of an Ethereum node") from exc
 
 
 def _masked(code: bytes, immutables: tuple[tuple[int, int], ...]) -> bytes:
@@ -184,6 +188,17 @@ def _masked(code: bytes, immutables: tuple[tuple[int, int], ...]) -> bytes:
     for start, length in immutables:
         masked[start : start + length] = bytes(length)
     return bytes(masked)
+
+
+def _immutables(chain_id: int, address: Address) -> list[bytes]:
+    """What the constructor of OpenZeppelin's EIP712 caches, in no order: each value is another."""
+    fields = Domain(chain_id=chain_id, contract=address).as_json()
+    texts = [fields["name"].encode(), fields["version"].encode()]
+    domain_type = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+    place = [chain_id.to_bytes(32), bytes.fromhex(address[2:]).rjust(32, b"\0")]
+    hashes = [keccak(text) for text in texts]
+    short_strings = [text.ljust(31, b"\0") + bytes([len(text)]) for text in texts]
+    return sorted([*place, *hashes, *short_strings, keccak(b"".join([keccak(text=domain_type), *hashes, *place]))])
 
 
 def _pay(w3: Web3, payer: LocalAccount, *, to: str, value: int = 0, data: bytes = b"", gas: int = 50_000) -> None:

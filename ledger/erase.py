@@ -20,7 +20,7 @@ from sqlalchemy import Table, bindparam, func, select, update
 
 from ledger.consent import Address
 from ledger.envelope import WrappedKey
-from ledger.errors import ConflictError
+from ledger.errors import ConflictError, StoreUnavailableError
 from ledger.exchange import sign_claims
 from ledger.grants import ActResult, Grants
 from ledger.journal import ABORTED, INTENT, RECORDED
@@ -34,13 +34,17 @@ CHUNK: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
-    """What was erased. `proof` is a JWT by the custodian that names no one."""
+    """What was erased. `proof` is a JWT by the custodian that names no one.
+
+    `scrubbed` is false if a reader kept the database from emptying its write-ahead log; the next `sync` does it then.
+    """
 
     erased_at: int
     envelopes: int
     consents: int
     releases: int
     revocation: ActResult | None
+    scrubbed: bool
     readable_in_backups_until_destroyed: tuple[str, ...]
     proof: str
 
@@ -86,7 +90,7 @@ class Eraser:
             )
             gone = {"subject_id": None, "sealed": None, "kek_id": None, "wrapped_dek": None, "body": None}
             answers = tx.execute(update(releases).where(mine).values(**gone)).rowcount
-        self._store.scrub()
+        scrubbed = self._scrubbed()
         keks = tuple(self._keys.kek_ids)
         claims = {
             "version": 1,
@@ -95,6 +99,7 @@ class Eraser:
             "envelopesDestroyed": envelopes,
             "consentOpeningsDestroyed": consents,
             "accessOpeningsDestroyed": answers,
+            "writeAheadLogEmptied": scrubbed,
             "readableInBackupsUntilDestroyed": list(keks),
         }
         return Erasure(
@@ -103,9 +108,17 @@ class Eraser:
             consents=consents,
             releases=answers,
             revocation=revocation,
+            scrubbed=scrubbed,
             readable_in_backups_until_destroyed=keks,
             proof=sign_claims(claims, self._signing_key, "erasure-proof+jwt"),
         )
+
+    def _scrubbed(self) -> bool:
+        try:
+            self._store.scrub()
+        except StoreUnavailableError:
+            return False
+        return True
 
     def rotate(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> str:
         """Make a new KEK active and re-wrap everything under it. Returns its id; run `destroy_retired` afterwards.
@@ -161,7 +174,7 @@ class Eraser:
         retired = [kek_id for kek_id in self._keys.kek_ids if kek_id != active]
         for kek_id in retired:
             self._keys.destroy(kek_id)
-        self._store.scrub()
+        self._scrubbed()
         return retired
 
     def remaining(self, active: str) -> int:

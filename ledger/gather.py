@@ -48,13 +48,25 @@ class Gather(Generic[T, R]):
             self._waiting.append(ticket)
             leads, self._busy = not self._busy, True
         if not leads:
-            ticket.turn.wait()
+            try:
+                ticket.turn.wait()
+            except BaseException:
+                # Interrupted while waiting: whoever comes after must not wait for this one.
+                self._leave(ticket)
+                raise
             leads = ticket.leads
         if leads:
             self._lead()
         if ticket.error is not None:
             raise ticket.error
         return ticket.result  # type: ignore[return-value] # set by the round that had it
+
+    def _leave(self, ticket: _Ticket[T, R]) -> None:
+        with self._lock:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+        if ticket.leads:
+            self._hand_over()
 
     def _lead(self) -> None:
         # The leader's own ticket is the oldest, so it is always in the round.

@@ -19,7 +19,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, select, update
 
-from ledger.errors import RowsRejectedError, UnreadableFileError
+from ledger.errors import ConflictError, RowsRejectedError, UnreadableFileError
 from ledger.importmap import BadCell, ImportedRow, ImportMap, RejectedRow
 from ledger.store import Store, import_refs, imports
 from ledger.vault import AttributeValue, NewRecord, Vault
@@ -64,6 +64,8 @@ class Importer:
         """
         import_id = sha256(_digest(path) + sha256(map_text.encode()).digest()).hexdigest()
         done, bad, finished = self._progress(import_id)
+        if strict and done and not finished:
+            raise ConflictError("file: an earlier run without --strict was cut off: finish it without --strict first")
         if finished:
             return ImportResult(rows=done, imported=done - bad, bad=bad, resumed_at=done, versions=0, already_done=True)
         resumed_at, versions = done, 0
@@ -153,19 +155,21 @@ def _rows(path: Path, import_map: ImportMap, *, skip: int) -> Iterator[Row]:
             header = next(lines, None)
         except csv.Error as exc:
             raise UnreadableFileError(f"{path}: the first line is not CSV ({exc})", field="file") from exc
-        if header is None:
+        if not header:
             raise UnreadableFileError(f"{path}: empty, expected a line with column names", field="file")
         header[0] = header[0].removeprefix("\ufeff")
         reader = import_map.reader(header)
         number = 0
         while True:
+            first_line = lines.line_num + 1
             try:
                 cells = next(lines, None)
             except csv.Error as exc:
                 number += 1
                 if number > skip:
-                    cell = BadCell(line=lines.line_num, column=None, reason=f"not CSV: {exc}")
-                    yield RejectedRow(line=lines.line_num, cells=(cell,))
+                    # A quote that is not closed swallows what follows: both ends are named.
+                    reason = f"not CSV, up to line {lines.line_num}: {exc}"
+                    yield RejectedRow(line=first_line, cells=(BadCell(line=first_line, column=None, reason=reason),))
                 continue
             if cells is None:
                 return

@@ -254,7 +254,7 @@ def _read(path: Path) -> dict[str, Any]:
     _require_private(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise KeyFileError(f"{path} cannot be read as a key file") from exc
     if not isinstance(content, dict) or content.get("version") != FILE_VERSION:
         raise KeyFileError(f"{path}: expected a key file of version {FILE_VERSION}")

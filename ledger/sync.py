@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +19,7 @@ from ledger.access import BatchKind
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.consent import Hex32
-from ledger.errors import ChainError, LedgerError
+from ledger.errors import ChainError, LedgerError, StoreUnavailableError
 from ledger.grants import Grants
 from ledger.journal import ANCHORED, LOST, Act, Journal
 from ledger.registry import Registry
@@ -81,6 +82,9 @@ class Sync:
         while logged := self._releases.log_refusals():
             report.refusals_logged += logged
         report.stale_ended = self._releases.end_stale(older_than=stale_after, writers=list(self._writers))
+        # What an erasure left in the write-ahead log because someone was reading; the next run tries again.
+        with suppress(StoreUnavailableError):
+            self._store.scrub()
         return report
 
     # ----------------------------------------------------------------------------------------------------- (1) pending

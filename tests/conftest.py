@@ -84,4 +84,3 @@ def devnet_config(devnet: Devnet, data: Path) -> Config:
 def devnet_custodian(devnet_config: Config) -> Iterator[Custodian]:
     with Custodian(devnet_config) as custodian:
         yield custodian
-

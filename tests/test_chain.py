@@ -1,0 +1,535 @@
+"""The chain: whatever the endpoint answers, it is an answer of the chain or a `ChainError`, and never anything else."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+import pytest
+from eth_abi import encode
+from eth_account import Account
+from eth_utils import keccak
+
+from ledger.chain import JsonRpc, JsonRpcChain
+from ledger.consent import Address, Domain, Hex32, Reason, State
+from ledger.contract import ERRORS, EVENTS, TOPICS
+from ledger.deploy import artifact, contract_address, deploy, verify
+from ledger.devnet import free_port, fund
+from ledger.errors import (
+    SOLIDITY_TWINS,
+    ChainError,
+    ChainUnavailableError,
+    ConfirmationTimeoutError,
+    ContractMissingError,
+    DevnetError,
+    HeadMismatchError,
+    LedgerError,
+    NotWriterError,
+    TransactionRevertedError,
+    WrongChainError,
+)
+
+CONTRACT: Final = Address("0x5FbDB2315678afecb367f032d93F642f64180aa3")
+OTHER: Final = Address("0x44594101dda99d08F949750CfBBa1ec9c80cc281")
+ID: Final = Hex32("0x" + "ab" * 32)
+HASH: Final = Hex32("0x" + "cd" * 32)
+BLOCK: Final = {"number": "0x10", "hash": HASH, "timestamp": "0x20", "baseFeePerGas": "0x7"}
+
+Answer = Callable[[str, list[Any]], Any]
+
+
+class Raw:
+    """A whole HTTP answer, where not even the JSON is right."""
+
+    def __init__(self, body: bytes, *, status: int = 200, kind: str = "application/json", cut: int = 0) -> None:
+        self.body, self.status, self.kind, self.cut = body, status, kind, cut
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        node: Node = self.server.node  # type: ignore[attr-defined]
+        answer = node.raw(question)
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.kind)
+        self.send_header("Content-Length", str(len(answer.body) + answer.cut))
+        if answer.cut:
+            self.close_connection = True
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        pass
+
+
+class Node:
+    """An endpoint that answers as the test says: a result by method, or any HTTP answer at all."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answer: Answer = answering({"result": None})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.node = self  # type: ignore[attr-defined]
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def raw(self, question: Any) -> Raw:
+        """The HTTP answer to one call, or to several that were sent together."""
+        asked = question if isinstance(question, list) else [question]
+        self.asked += [call["method"] for call in asked]
+        answers = [self.answer(call["method"], call["params"]) for call in asked]
+        if isinstance(answers[0], Raw):
+            return answers[0]
+        bodies = [{"jsonrpc": "2.0", "id": call["id"]} | answer for call, answer in zip(asked, answers, strict=True)]
+        return Raw(json.dumps(bodies if isinstance(question, list) else bodies[0]).encode())
+
+    def results(self, **by_method: Any) -> None:
+        self.answer = lambda method, _params: {"result": by_method.get(method)}
+
+    def fails(self, error: object) -> None:
+        self.answer = lambda _method, _params: {"error": error}
+
+    @contextmanager
+    def serving(self) -> Iterator[Node]:
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Node]:
+    with Node().serving() as serving:
+        yield serving
+
+
+@pytest.fixture
+def node(served: Node) -> Node:
+    served.asked.clear()
+    served.answer = answering({"result": None})
+    return served
+
+
+def chain_at(url: str, *, timeout: float = 5) -> JsonRpcChain:
+    return JsonRpcChain(JsonRpc(url, timeout=timeout), Domain(chain_id=31337, contract=CONTRACT))
+
+
+def answering(answer: object) -> Answer:
+    return lambda _method, _params: answer
+
+
+ACCOUNT: Final = Account.from_key(keccak(text="chain test"))
+CALLS: Final[dict[str, Callable[[JsonRpcChain], object]]] = {
+    "check": lambda chain: chain.check(),
+    "latest": lambda chain: chain.latest(),
+    "block_hash": lambda chain: chain.block_hash(7),
+    "finalized": lambda chain: chain.finalized("finalized"),
+    "statuses": lambda chain: chain.statuses([ID], OTHER),
+    "consent": lambda chain: chain.consent(ID),
+    "log": lambda chain: chain.log(OTHER, OTHER),
+    "simulate": lambda chain: chain.simulate(OTHER, b"\0\1\2\3"),
+    "sign": lambda chain: chain.sign(ACCOUNT, b"\0\1\2\3", gas=100_000),
+    "send": lambda chain: chain.send(b"\2\3"),
+    "receipt": lambda chain: chain.receipt(HASH),
+    "wait": lambda chain: chain.wait(HASH, timeout=0),
+    "nonce": lambda chain: chain.nonce(OTHER),
+    "is_contract": lambda chain: chain.is_contract(OTHER),
+    "events": lambda chain: chain.events(0, 7),
+}
+EVERY_CALL = pytest.mark.parametrize("name", CALLS)
+
+
+def test_every_call_of_the_chain_is_tried() -> None:
+    public = {name for name in vars(JsonRpcChain) if not name.startswith("_")} - {"domain"}
+    assert set(CALLS) == public
+
+
+# ------------------------------------------------------------------------------------------------- no answer of a node
+
+
+BROKEN: Final[dict[str, Raw]] = {
+    "500": Raw(b'{"jsonrpc":"2.0","id":0,"result":"0x7a69"}', status=500),
+    "502 with HTML": Raw(b"<html>bad gateway</html>", status=502, kind="text/html"),
+    "429": Raw(b'{"error":"rate limited"}', status=429),
+    "401": Raw(b"", status=401),
+    "HTML": Raw(b"<html>log in</html>", kind="text/html"),
+    "nothing": Raw(b""),
+    "not UTF-8": Raw(b"\xff\xfe"),
+    "JSON cut off": Raw(b'{"jsonrpc":"2.0","id":0,"resu'),
+    "body cut off": Raw(b'{"jsonrpc":"2.0","id":0,"result":"0x1"', cut=50),
+    "a list": Raw(b"[]"),
+    "a list of answers": Raw(b'[{"jsonrpc":"2.0","id":0,"result":"0x1"}]'),
+    "a number": Raw(b"7"),
+    "null": Raw(b"null"),
+    "text": Raw(b'"0x1"'),
+    "no result": Raw(b'{"jsonrpc":"2.0","id":0}'),
+    "error null and no result": Raw(b'{"jsonrpc":"2.0","id":0,"error":null}'),
+    "deep": Raw(b'{"result":' + b"[" * 100_000),
+    "a huge number": Raw(b'{"result":' + b"9" * 10_000 + b"}"),
+}
+
+
+@EVERY_CALL
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_an_endpoint_that_does_not_answer_as_a_node_is_unavailable(node: Node, broken: Raw, name: str) -> None:
+    node.answer = answering(broken)
+    with pytest.raises(LedgerError) as caught:
+        CALLS[name](chain_at(node.url))
+    assert type(caught.value) is ChainUnavailableError
+    assert caught.value.http_status == 503
+
+
+@EVERY_CALL
+def test_a_refused_connection_is_unavailable(name: str) -> None:
+    with pytest.raises(ChainUnavailableError, match="no usable answer"):
+        CALLS[name](chain_at(f"http://127.0.0.1:{free_port()}"))
+
+
+def test_an_endpoint_that_does_not_exist_is_unavailable() -> None:
+    for url in ("http://chain.invalid:1", "http://", "http://127.0.0.1:99999", "http://[::1"):
+        with pytest.raises(ChainUnavailableError):
+            chain_at(url).latest()
+
+
+def test_an_endpoint_that_is_silent_is_given_up_on(node: Node) -> None:
+    released = threading.Event()
+
+    def silent(_method: str, _params: list[Any]) -> Raw:
+        released.wait(10)
+        return Raw(b"{}")
+
+    node.answer = silent
+    started = time.monotonic()
+    try:
+        with pytest.raises(ChainUnavailableError):
+            chain_at(node.url, timeout=0.2).latest()
+        assert time.monotonic() - started < 5
+    finally:
+        released.set()
+
+
+def test_no_call_is_repeated_behind_the_callers_back(node: Node) -> None:
+    for broken in (Raw(b"", status=500), Raw(b"", status=429), Raw(b"", cut=9)):
+        node.answer = answering(broken)
+        node.asked.clear()
+        with pytest.raises(ChainUnavailableError):
+            chain_at(node.url).send(b"\2")
+        assert node.asked == ["eth_sendRawTransaction"]
+
+
+ODD: Final[list[Any]] = [
+    None, True, 7, -1, 1.5, "", "0x", "x", "0xzz", "0x0", "0x1", "0x123", "latest", [], [[]], {}, [{}],
+    {"number": None}, {"hash": 7}, {"number": "0x1", "hash": "0x1", "timestamp": "0x1"}, {"blockHash": HASH},
+    "0x" + "ff" * 7, "0x" + "ff" * 32, "0x" + "ff" * 320, {"blockHash": HASH, "status": 1},
+    BLOCK | {"baseFeePerGas": []},
+    BLOCK | {"timestamp": None}, BLOCK | {"hash": "0x1234"},
+]  # fmt: skip
+
+
+@EVERY_CALL
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_a_result_of_another_form_is_taken_for_what_it_is_or_refused(node: Node, odd: object, name: str) -> None:
+    node.answer = lambda _method, _params: {"result": odd}
+    # A transaction that is in no block yet is a timeout and not a fault.
+    allowed: tuple[type[ChainError], ...] = (
+        ChainUnavailableError, WrongChainError, ContractMissingError, ConfirmationTimeoutError,
+    )  # fmt: skip
+    try:
+        CALLS[name](chain_at(node.url))
+    except LedgerError as refusal:
+        assert type(refusal) in allowed  # noqa: PT017 - either outcome is right
+
+
+# ------------------------------------------------------------------------------------------------------- right answers
+
+
+def test_right_answers_are_read(node: Node) -> None:
+    consent = (10, 20, 2, 1, 7, 3, State.PAUSED)
+    types = ("uint48", "uint48", "uint32", "uint32", "uint32", "uint32", "uint8")
+    node.results(eth_getBlockByNumber=BLOCK, eth_getTransactionCount="0x5", eth_getCode="0x60", eth_chainId="0x7a69")
+    chain = chain_at(node.url)
+    chain.check()
+    block = chain.latest()
+    assert (block.number, block.block_hash, block.timestamp, block.base_fee) == (16, HASH, 32, 7)
+    assert chain.block_hash(16) == HASH
+    assert chain.finalized("finalized") == 16
+    assert chain.nonce(OTHER) == 5
+    assert chain.is_contract(OTHER)
+    node.results(eth_call="0x" + encode(types, consent).hex())
+    assert chain.consent(ID).accesses == 1
+    node.results(eth_call="0x" + encode(("uint8[]",), [[0, 5]]).hex())
+    assert chain.statuses([ID, ID], OTHER) == [Reason.NONE, Reason.REVOKED]
+    node.results(eth_getCode="0x")
+    assert not chain.is_contract(OTHER)
+
+
+def test_a_block_or_receipt_that_is_not_there_is_none(node: Node) -> None:
+    chain = chain_at(node.url)
+    assert chain.block_hash(7) is None
+    assert chain.receipt(HASH) is None
+    assert chain.finalized("finalized") == 0
+    node.results(eth_getTransactionReceipt={"blockHash": None})
+    assert chain.receipt(HASH) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_verdicts_that_are_not_as_many_as_the_questions_are_none(node: Node, count: int) -> None:
+    # Zipped with the questions, they would answer for the wrong consents.
+    node.results(eth_call="0x" + encode(("uint8[]",), [[0] * count]).hex())
+    with pytest.raises(ChainUnavailableError):
+        chain_at(node.url).statuses([ID, ID], OTHER)
+
+
+def test_a_receipt_is_read_with_its_events(node: Node) -> None:
+    topic = next(topic for topic, name in TOPICS.items() if name == "AccessRecorded")
+    log = {
+        "address": CONTRACT.lower(),
+        "topics": [topic, ID],
+        "data": HASH,
+        "logIndex": "0x2",
+        "blockNumber": "0x10",
+        "blockHash": HASH,
+        "transactionHash": HASH,
+    }
+    found = {"status": "0x1", "blockHash": HASH, "blockNumber": "0x10", "transactionIndex": "0x3", "gasUsed": "0x9"}
+    node.results(eth_getTransactionReceipt=found | {"logs": [log]})
+    receipt = chain_at(node.url).receipt(HASH)
+    assert receipt is not None
+    assert receipt.succeeded
+    assert [event.args for event in receipt.events] == [(ID, HASH)]
+    assert chain_at(node.url).wait(HASH, timeout=0) == receipt
+    node.results(eth_getTransactionReceipt=found | {"logs": [], "status": "0x0"})
+    failed = chain_at(node.url).receipt(HASH)
+    assert failed is not None
+    assert not failed.succeeded
+    assert EVENTS["AccessRecorded"] == (("bytes32",), ("bytes32",))
+
+
+def test_a_transaction_in_no_block_in_time_has_an_unknown_outcome(node: Node) -> None:
+    with pytest.raises(ConfirmationTimeoutError):
+        chain_at(node.url).wait(HASH, timeout=0.05)
+    assert len(node.asked) > 2
+
+
+@pytest.mark.parametrize("chain_id", ["0x1", "0x7a68", "0x7a6a"])
+def test_another_chain_is_told_apart_before_anything_else(node: Node, chain_id: str) -> None:
+    node.results(eth_chainId=chain_id, eth_getCode="0x60")
+    with pytest.raises(WrongChainError):
+        chain_at(node.url).check()
+
+
+def test_an_address_without_code_is_no_contract(node: Node) -> None:
+    node.results(eth_chainId="0x7a69", eth_getCode="0x", eth_call="0x")
+    for name in ("check", "statuses", "consent", "log"):
+        with pytest.raises(ContractMissingError):
+            CALLS[name](chain_at(node.url))
+
+
+# ------------------------------------------------------------------------------------------------------ error objects
+
+
+def revert_of(name: str) -> str:
+    samples: dict[str, Any] = {"address": OTHER, "bytes32": b"\2" * 32, "uint32": 1, "uint64": 1}
+    types = ERRORS[name]
+    return "0x" + (keccak(text=f"{name}({','.join(types)})")[:4] + encode(types, [samples[t] for t in types])).hex()
+
+
+SHAPES: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
+    "geth": lambda data: {"code": 3, "message": "execution reverted", "data": data},
+    "anvil": lambda data: {"code": 3, "message": f"execution reverted: custom error {data[:10]}", "data": data},
+    "hardhat": lambda data: {
+        "code": -32603,
+        "message": "Error: VM Exception while processing transaction: reverted with custom error",
+        "data": {"message": "reverted", "transactionHash": HASH, "data": data},
+    },
+    "besu": lambda data: {"code": -32000, "message": "Execution reverted", "data": data},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_revert_becomes_its_class_whichever_node_reports_it(
+    node: Node, name: str, shape: Callable[[str], dict[str, Any]]
+) -> None:
+    node.fails(shape(revert_of(name)))
+    for call in ("simulate", "consent"):
+        with pytest.raises(LedgerError) as caught:
+            CALLS[call](chain_at(node.url))
+        assert type(caught.value) is SOLIDITY_TWINS[name]
+
+
+def test_a_stale_head_and_a_stopped_writer_are_matters_of_the_chain(node: Node) -> None:
+    for name, error in (("HeadMismatch", HeadMismatchError), ("NotWriter", NotWriterError)):
+        node.fails(SHAPES["geth"](revert_of(name)))
+        with pytest.raises(ChainError) as caught:
+            CALLS["simulate"](chain_at(node.url))
+        assert type(caught.value) is error
+
+
+ERROR_OBJECTS: Final[dict[str, tuple[object, type[ChainError]]]] = {
+    "revert without data": ({"code": 3, "message": "execution reverted"}, TransactionRevertedError),
+    "revert with empty data": ({"code": 3, "message": "execution reverted", "data": "0x"}, TransactionRevertedError),
+    "revert with foreign data": ({"message": "execution reverted", "data": "0x12345678"}, TransactionRevertedError),
+    "revert with text": (
+        {"code": 3, "message": "execution reverted: no", "data": "0x08c379a0" + encode(("string",), ["no"]).hex()},
+        TransactionRevertedError,
+    ),
+    "data that is no hex": ({"code": 3, "message": "execution reverted", "data": "0xzz"}, TransactionRevertedError),
+    "data of odd length": ({"code": 3, "message": "execution reverted", "data": "0x123"}, TransactionRevertedError),
+    "data a number": ({"code": 3, "message": "execution reverted", "data": 7}, TransactionRevertedError),
+    "data a list": ({"code": 3, "message": "execution reverted", "data": [1]}, TransactionRevertedError),
+    "nested data a number": ({"message": "execution reverted", "data": {"data": 7}}, TransactionRevertedError),
+    "nested data missing": ({"message": "execution reverted", "data": {}}, TransactionRevertedError),
+    "arguments cut off": ({"message": "revert", "data": revert_of("NotWriter")[:-2]}, ChainUnavailableError),
+    "rate limit": ({"code": -32005, "message": "limit exceeded"}, ChainUnavailableError),
+    "no such method": ({"code": -32601, "message": "method not found"}, ChainUnavailableError),
+    "no message": ({"code": -32000}, ChainUnavailableError),
+    "message a number": ({"message": 7}, ChainUnavailableError),
+    "text": ("broken", ChainUnavailableError),
+    "a number": (7, ChainUnavailableError),
+    "empty": ({}, ChainUnavailableError),
+    "false": (False, ChainUnavailableError),
+}
+
+
+@pytest.mark.parametrize(("error", "expected"), ERROR_OBJECTS.values(), ids=ERROR_OBJECTS)
+def test_an_error_object_has_its_class_in_a_call_of_the_contract(
+    node: Node, error: object, expected: type[ChainError]
+) -> None:
+    node.fails(error)
+    with pytest.raises(LedgerError) as caught:
+        CALLS["simulate"](chain_at(node.url))
+    assert type(caught.value) is expected
+
+
+@EVERY_CALL
+@pytest.mark.parametrize("error", [error for error, _ in ERROR_OBJECTS.values()], ids=ERROR_OBJECTS)
+def test_an_error_object_is_a_matter_of_the_chain_whatever_was_asked(node: Node, error: object, name: str) -> None:
+    node.fails(error)
+    try:
+        CALLS[name](chain_at(node.url))
+    except LedgerError as refusal:
+        assert isinstance(refusal, ChainError)  # noqa: PT017 - `send` takes some of them for "I have it"
+    else:
+        assert name == "send"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": -32000, "message": "already known"},
+        {"code": -32000, "message": "nonce too low: next nonce 5, tx nonce 4"},
+        {"code": -32003, "message": "Nonce too low"},
+        {"code": -32603, "message": "VM Exception while processing transaction: reverted", "data": {"data": "0x"}},
+    ],
+)
+def test_a_node_that_has_the_transaction_already_is_no_refusal(node: Node, error: dict[str, Any]) -> None:
+    node.fails(error)
+    chain_at(node.url).send(b"\2\3")
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["insufficient funds for gas * price + value", "intrinsic gas too low", "underpriced", "invalid sender", ""],
+)
+def test_a_transaction_that_the_node_does_not_take_is_said_not_to_be_sent(node: Node, message: str) -> None:
+    node.fails({"code": -32000, "message": message})
+    with pytest.raises(TransactionRevertedError):
+        chain_at(node.url).send(b"\2\3")
+
+
+TOGETHER: Final[dict[str, bytes]] = {
+    "one answer for both": b'{"jsonrpc":"2.0","id":0,"result":"0x1"}',
+    "one error for both": b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no batches"}}',
+    "no answers": b"[]",
+    "one missing": b'[{"id":0,"result":{}}]',
+    "ids missing": b'[{"result":{}},{"result":"0x1"}]',
+    "other ids": b'[{"id":7,"result":{}},{"id":8,"result":"0x1"}]',
+    "ids as text": b'[{"id":"0","result":{}},{"id":"1","result":"0x1"}]',
+    "ids as lists": b'[{"id":[],"result":{}},{"id":[],"result":"0x1"}]',
+    "not objects": b'["id","id"]',
+    "one without a result": b'[{"id":0,"result":{}},{"id":1}]',
+    "one with an error": b'[{"id":0,"result":{}},{"id":1,"error":{"code":-32005,"message":"limit"}}]',
+}
+
+
+@pytest.mark.parametrize("body", TOGETHER.values(), ids=TOGETHER)
+def test_answers_to_calls_made_together_that_do_not_belong_to_them_are_none(node: Node, body: bytes) -> None:
+    node.answer = answering(Raw(body))
+    with pytest.raises(ChainUnavailableError):
+        CALLS["sign"](chain_at(node.url))
+
+
+def test_answers_to_calls_made_together_may_come_in_any_order(node: Node) -> None:
+    node.answer = answering(Raw(json.dumps([{"id": 1, "result": "0x5"}, {"id": 0, "result": BLOCK}]).encode()))
+    assert chain_at(node.url).sign(ACCOUNT, b"", gas=100_000).nonce == 5
+
+
+def test_what_a_node_says_is_not_repeated_at_length(node: Node) -> None:
+    node.fails({"code": -32000, "message": "x" * 100_000})
+    for name in ("latest", "simulate", "send"):
+        with pytest.raises(ChainError) as caught:
+            CALLS[name](chain_at(node.url))
+        assert len(caught.value.message) < 400
+
+
+# ------------------------------------------------------------------------------------------------ those who ask with it
+
+
+def test_a_network_that_gives_nothing_away_is_no_devnet(node: Node) -> None:
+    node.fails({"code": -32601, "message": "method not found"})
+    with pytest.raises(DevnetError):
+        fund(JsonRpc(node.url), [OTHER])
+    assert node.asked == ["hardhat_setBalance", "anvil_setBalance"]
+
+
+def test_a_signed_transaction_names_the_chain_and_the_next_nonce(node: Node) -> None:
+    node.results(eth_getBlockByNumber=BLOCK, eth_getTransactionCount="0x5")
+    signed = chain_at(node.url).sign(ACCOUNT, b"\0\1\2\3", gas=100_000)
+    assert signed.nonce == 5
+    assert signed.transaction_hash == "0x" + keccak(signed.raw).hex()
+    assert Account.recover_transaction(signed.raw) == ACCOUNT.address
+    assert "eth_sendRawTransaction" not in node.asked
+
+
+def test_verification_against_an_endpoint_that_answers_nonsense_fails_closed(node: Node, monkeypatch: Any) -> None:
+    compiled = {
+        "evm": {
+            "bytecode": {"object": artifact().bytecode.hex()},
+            "deployedBytecode": {"object": artifact().deployed_bytecode.hex()},
+        }
+    }
+    # The compiler is slow and not what is asked about here; test_deploy.py runs it.
+    monkeypatch.setattr("ledger.deploy.recompile", lambda _compiler: compiled)
+    assert contract_address().startswith("0x")
+    nonsense: list[Any] = [None, 7, "x", "0xzz", [], {}]
+    for result in nonsense:
+        node.results(eth_getCode=result)
+        with pytest.raises(ChainError):
+            verify(JsonRpc(node.url))
+
+
+@pytest.mark.parametrize("odd", [None, "x", "0xzz", [], {}, "0x"], ids=repr)
+def test_deployment_by_an_endpoint_that_answers_nonsense_fails_closed(node: Node, odd: object) -> None:
+    node.answer = answering({"result": odd})
+    with pytest.raises(LedgerError) as caught:
+        deploy(node.url, ACCOUNT)
+    assert isinstance(caught.value, ChainError)
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_deployment_by_an_endpoint_that_is_no_node_fails_closed(node: Node, broken: Raw) -> None:
+    node.answer = answering(broken)
+    with pytest.raises(LedgerError) as caught:
+        deploy(node.url, ACCOUNT)
+    assert isinstance(caught.value, ChainError)

@@ -1,0 +1,82 @@
+"""Configuration: one reader of the environment, and what is wrong there is said by name before anything happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import ledger.config
+from ledger.config import DEVNET_CHAIN_ID, DEVNET_URL, Config
+from ledger.errors import ConfigError, LedgerError
+
+
+def test_without_any_setting_it_is_the_devnet_and_the_users_own_directory() -> None:
+    config = Config.from_env({})
+    assert (config.rpc_url, config.chain_id) == (DEVNET_URL, DEVNET_CHAIN_ID)
+    assert (config.finality.tag, config.finality.timeout) == ("latest", 30.0)
+    assert config.data.is_absolute()
+    assert config.data.name == "consent-ledger"
+
+
+def test_every_setting_is_read() -> None:
+    config = Config.from_env(
+        {
+            "CONSENT_LEDGER_DATA": "/somewhere",
+            "CONSENT_LEDGER_RPC_URL": "https://chain.example/key",
+            "CONSENT_LEDGER_CHAIN_ID": "1",
+            "CONSENT_LEDGER_FINALITY": "finalized",
+            "CONSENT_LEDGER_TIMEOUT": "900",
+        }
+    )
+    assert config.data == Path("/somewhere")
+    assert (config.rpc_url, config.chain_id) == ("https://chain.example/key", 1)
+    assert (config.finality.tag, config.finality.timeout) == ("finalized", 900.0)
+
+
+def test_the_environment_of_the_process_is_read_when_no_other_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSENT_LEDGER_DATA", "/from/the/environment")
+    assert Config.from_env().data == Path("/from/the/environment")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("CONSENT_LEDGER_FINALITY", value) for value in ("", "Latest", "earliest", "pending", "12", " latest")),
+        *(("CONSENT_LEDGER_RPC_URL", value) for value in ("", "localhost:8545", "ws://x", "ipc:/x", "file:///x", " http://x")),
+        *(
+            (name, value)
+            for name in ("CONSENT_LEDGER_CHAIN_ID", "CONSENT_LEDGER_TIMEOUT")
+            for value in ("", "0", "-1", "1.5", "0x7a69", "1e3", " 1", "1_000", "\u0661", "\u00b2", "nan", "9" * 5000)
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_right_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(LedgerError) as caught:
+        Config.from_env({name: value})
+    assert type(caught.value) is ConfigError
+    assert caught.value.message.startswith(f"{name}: expected ")
+
+
+def test_an_empty_directory_is_taken_for_none_and_not_for_the_current_one() -> None:
+    assert Config.from_env({"CONSENT_LEDGER_DATA": ""}).data == Config.from_env({}).data
+
+
+def test_keys_lie_outside_the_database_and_everything_within_the_data_directory(tmp_path: Path) -> None:
+    config = Config(data=tmp_path)
+    places = [config.database, config.key_file, config.account_file, config.locks]
+    assert len(set(places)) == len(places)
+    assert all(tmp_path in place.parents for place in places)
+    assert config.key_file.parent == config.account_file.parent != config.database.parent
+
+
+def test_every_setting_is_documented_at_the_head_of_the_module() -> None:
+    documented = re.findall(r"^\| `(\w+)`", str(ledger.config.__doc__), re.MULTILINE)
+    code = Path(ledger.config.__file__).read_text("utf-8").split('"""', 2)[2]
+    assert set(documented) == set(re.findall(r"CONSENT_LEDGER_\w+", code))
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Config(data=Path("/x")).chain_id = 1  # type: ignore[misc]

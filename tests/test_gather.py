@@ -1,0 +1,190 @@
+"""Gathering: nobody waits for company, nobody waits for ever, and everybody gets their own result."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+import pytest
+
+from ledger.gather import Gather
+
+PATIENCE: Final = 20.0
+
+
+class Rounds:
+    """A call that doubles its items, and can be held up so that others gather behind it."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.items: list[int] = []
+        self.threads: list[int] = []
+        self.at_once = 0
+        self.most_at_once = 0
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fault: BaseException | None = None
+
+    def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.sizes.append(len(items))
+        self.items += items
+        self.threads.append(threading.get_ident())
+        self.entered.release()
+        assert self.gate.wait(PATIENCE)
+        self.at_once -= 1
+        if self.fault:
+            raise self.fault
+        return [ValueError(item) if item < 0 else 2 * item for item in items]
+
+
+def waiting(gather: Gather[int, int]) -> int:
+    return len(gather._waiting)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(int(PATIENCE / 0.002)):
+        if condition():
+            return
+        pause.wait(0.002)
+    pytest.fail("nothing happened")
+
+
+def behind(
+    rounds: Rounds, gather: Gather[int, int], pool: ThreadPoolExecutor, items: Sequence[int]
+) -> list[Future[int]]:
+    """One caller in a round that is held up, the others waiting behind it in order."""
+    rounds.gate.clear()
+    futures = [pool.submit(gather, 0)]
+    assert rounds.entered.acquire(timeout=PATIENCE)
+    for number, item in enumerate(items, start=1):
+        futures.append(pool.submit(gather, item))
+        until(lambda number=number: waiting(gather) == number)  # type: ignore[misc]
+    return futures
+
+
+def test_a_lone_caller_runs_at_once_in_its_own_thread() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+    assert [gather(item) for item in (1, 2, 3)] == [2, 4, 6]
+    assert rounds.sizes == [1, 1, 1]
+    assert set(rounds.threads) == {threading.get_ident()}
+
+
+def test_who_comes_while_a_call_is_in_flight_shares_the_next_one() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+    with ThreadPoolExecutor(8) as pool:
+        futures = behind(rounds, gather, pool, [1, 2, 3, 4, 5])
+        rounds.gate.set()
+        assert [future.result(PATIENCE) for future in futures] == [0, 2, 4, 6, 8, 10]
+    assert rounds.sizes == [1, 5]
+    assert rounds.items == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_round_takes_no_more_than_the_limit_and_the_oldest_first() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds, limit=2)
+    with ThreadPoolExecutor(8) as pool:
+        futures = behind(rounds, gather, pool, [1, 2, 3, 4, 5])
+        rounds.gate.set()
+        assert [future.result(PATIENCE) for future in futures] == [0, 2, 4, 6, 8, 10]
+    assert rounds.sizes == [1, 2, 2, 1]
+    assert rounds.items == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_next_round_is_led_by_one_of_those_who_are_in_it() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+    with ThreadPoolExecutor(8) as pool:
+        futures = behind(rounds, gather, pool, [1, 2])
+        rounds.gate.set()
+        for future in futures:
+            future.result(PATIENCE)
+    # The first leader is answered and gone: it does not work for those who came after it.
+    assert rounds.threads[0] != rounds.threads[1]
+
+
+def test_an_error_is_everybodys_who_was_in_the_round_and_nobody_elses() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+    with ThreadPoolExecutor(8) as pool:
+        futures = behind(rounds, gather, pool, [1, 2, 3])
+        fault = RuntimeError("the call failed")
+        rounds.fault = fault
+        rounds.gate.set()
+        assert [future.exception(PATIENCE) for future in futures] == [fault] * 4
+    rounds.fault = None
+    assert gather(7) == 14
+
+
+def test_an_error_of_one_item_is_raised_to_its_own_caller_only() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+    with ThreadPoolExecutor(8) as pool:
+        futures = behind(rounds, gather, pool, [1, -2, 3])
+        rounds.gate.set()
+        errors = [future.exception(PATIENCE) for future in futures]
+    assert [type(error) for error in errors] == [type(None), type(None), ValueError, type(None)]
+    assert str(errors[2]) == "-2"
+    assert [future.result() for at, future in enumerate(futures) if at != 2] == [0, 2, 6]
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), SystemExit(1)])
+def test_an_interrupted_leader_takes_nobody_down_with_it_in_silence(fault: BaseException) -> None:
+    rounds = Rounds()
+    rounds.fault = fault
+    gather = Gather(rounds)
+    with pytest.raises(type(fault)):
+        gather(1)
+    rounds.fault = None
+    assert gather(2) == 4
+
+
+@pytest.mark.parametrize("results", [[], [1], [1, 2, 3]])
+def test_results_that_are_not_as_many_as_the_items_are_nobodys(results: list[int]) -> None:
+    # Zipped with the items, they would be somebody else's.
+    gate = threading.Event()
+    rounds: list[Sequence[int]] = []
+
+    def run(items: Sequence[int]) -> list[int]:
+        rounds.append(items)
+        assert gate.wait(PATIENCE)
+        return [0] if len(items) == 1 and items[0] == 0 else results
+
+    gather = Gather(run)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(gather, 0)
+        until(lambda: len(rounds) == 1)
+        others = [pool.submit(gather, item) for item in (1, 2)]
+        until(lambda: len(gather._waiting) == 2)
+        gate.set()
+        assert first.result(PATIENCE) == 0
+        assert [type(future.exception(PATIENCE)) for future in others] == [ValueError, ValueError]
+
+
+def test_64_threads_with_200_calls_each_are_all_answered_with_their_own_result() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds, limit=50)
+    together = threading.Barrier(64)
+
+    def caller(thread: int) -> list[int]:
+        together.wait(PATIENCE)
+        return [gather(1000 * thread + call) for call in range(200)]
+
+    with ThreadPoolExecutor(64) as pool:
+        answers = [future.result(60) for future in [pool.submit(caller, thread) for thread in range(64)]]
+    assert answers == [[2 * (1000 * thread + call) for call in range(200)] for thread in range(64)]
+    assert rounds.most_at_once == 1
+    assert max(rounds.sizes) <= 50
+    assert sorted(rounds.items) == sorted(1000 * thread + call for thread in range(64) for call in range(200))
+    assert waiting(gather) == 0
+    # And the calls of one caller are made in the order in which it made them.
+    for thread in range(64):
+        mine = [item for item in rounds.items if item // 1000 == thread]
+        assert mine == sorted(mine)

@@ -1,0 +1,707 @@
+"""Releases in which something ends, fails or dies half way: P1, P3, P4 and P8 of the design."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from actors import DAY, World
+from simulator import SimulatedChain
+
+from ledger.chain import Receipt
+from ledger.commit import Finality
+from ledger.consent import Hex32, Reason
+from ledger.custodian import Custodian
+from ledger.errors import (
+    AuthenticationError,
+    ChainError,
+    ChainLostError,
+    ChainUnavailableError,
+    ConfirmationTimeoutError,
+    ConsentError,
+    ConsentExhaustedError,
+    ConsentPausedError,
+    ConsentRevokedError,
+    ContractMissingError,
+    DailyLimitError,
+    ErasedError,
+    KeyFileError,
+    LedgerError,
+    ReleaseAbortedError,
+    StoreMismatchError,
+    StoreUnavailableError,
+    TransactionRevertedError,
+    WrongChainError,
+)
+from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED
+from ledger.keys import KeyFile
+from ledger.release import Release
+from ledger.store import institutions
+
+BEFORE_THE_ANSWER = (
+    "4 before intent",
+    "4 intent durable",
+    "batch durable",
+    "batch sent",
+    "batch landed",
+    "5 logged",
+    "6 before decrypting",
+    "6 before answer durable",
+)
+NEVER_SENT = ("4 before intent", "4 intent durable", "batch durable")
+
+
+class Killed(BaseException):
+    """What a process does not survive; nothing in the package may catch it."""
+
+
+def die() -> None:
+    raise Killed
+
+
+def outcome_of(act: Callable[[], Release]) -> Release | LedgerError:
+    try:
+        return act()
+    except LedgerError as exc:
+        return exc
+
+
+# ---------------------------------------------------------------------- revoked, paused or erased between any two steps
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_ANSWER)
+def test_revocation_between_any_two_steps_releases_nothing(world: World, step: str) -> None:
+    consent = world.grant()
+    world.steps.at(step, lambda: world.subject.revoke(world.custodian, consent))
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent, key="once")
+    require_nothing_released(world, consent, recorded=0 if step in NEVER_SENT else 1)
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent, key="once")
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_ANSWER)
+def test_pause_between_any_two_steps_releases_nothing(world: World, step: str) -> None:
+    consent = world.grant()
+    world.steps.at(step, lambda: world.subject.pause(world.custodian, consent))
+    with pytest.raises(ConsentPausedError):
+        world.ask(consent, key="once")
+    require_nothing_released(world, consent, recorded=0 if step in NEVER_SENT else 1)
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_ANSWER[:6])
+def test_revocation_on_chain_that_we_were_not_told_of_releases_nothing(world: World, step: str) -> None:
+    consent = world.grant()
+    world.steps.at(step, lambda: world.subject.revoke_directly(world.chain, world.grant_of(consent)))
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent, key="once")
+    require_nothing_released(world, consent, recorded=0 if step in NEVER_SENT else 1)
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_ANSWER)
+def test_revocation_while_the_chain_is_down_stops_a_release_at_any_step(world: World, step: str) -> None:
+    consent = world.grant()
+
+    def revoke_unheard() -> None:
+        world.chain.down = True
+        assert world.subject.revoke(world.custodian, consent).receipt is None
+        world.chain.down = False
+
+    world.steps.at(step, revoke_unheard)
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent, key="once")
+    assert RELEASED not in world.states()
+    assert world.custodian.sync().relayed == 1
+    assert world.chain.statuses([consent], world.custodian.address) == [Reason.REVOKED]
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_ANSWER)
+def test_erasure_in_the_middle_of_a_release_releases_nothing_and_leaves_no_opening(world: World, step: str) -> None:
+    consent = world.grant()
+    world.steps.at(step, lambda: world.custodian.eraser.erase(world.subject.ref))
+    with pytest.raises((ErasedError, ConsentRevokedError)):
+        world.ask(consent, key="once")
+    rows = world.custodian.journal.history()
+    assert all(row.state in (ABORTED, REFUSED) for row in rows)
+    assert all(row.body is None and row.sealed is None and row.subject_id is None for row in rows)
+    with pytest.raises((ErasedError, ConsentRevokedError)):
+        world.ask(consent, key="once")
+
+
+def test_revocation_after_the_answer_is_durable_does_not_take_it_back(world: World) -> None:
+    consent = world.grant()
+    world.steps.at("6 answer durable", lambda: world.subject.revoke(world.custodian, consent))
+    release = world.ask(consent, key="once")
+    assert world.ask(consent, key="once").sealed == release.sealed
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent)
+
+
+def require_nothing_released(world: World, consent: Hex32, *, recorded: int) -> None:
+    """P4: no answer exists, and nothing counts as recorded after the end of the consent in chain order."""
+    assert RELEASED not in world.states()
+    assert INTENT not in world.states()
+    assert RECORDED not in world.states()
+    assert all(row.sealed is None for row in world.custodian.journal.history())
+    names = [
+        event.name
+        for event in world.chain.all_events()
+        if event.name in ("ConsentRevoked", "ConsentPauseSet", "AccessRecorded") and event.args[0] == consent
+    ]
+    assert names.count("AccessRecorded") == recorded
+    assert names[-1] in ("ConsentRevoked", "ConsentPauseSet")
+
+
+# --------------------------------------------------------------------------------------------------------- many at once
+
+
+def test_a_hundred_copies_of_one_request_are_one_access_and_identical_bytes(world: World) -> None:
+    consent = world.grant(max_accesses=1, accesses_per_day=1)
+    signed = world.request(consent)
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda _: world.custodian.releases.release(signed), range(100)))
+    assert len({answer.sealed for answer in answers}) == 1
+    assert len(world.logged()) == 1
+    assert world.states() == [RELEASED]
+
+
+def test_a_one_use_consent_asked_by_fifty_threads_answers_exactly_one(world: World) -> None:
+    consent = world.grant(purpose="loan-origination", max_accesses=1, accesses_per_day=1)
+    outcomes = ask_at_once(world, consent, 50)
+    refused = Counter(type(each) for each in outcomes if isinstance(each, LedgerError))
+    assert sum(isinstance(each, Release) for each in outcomes) == 1
+    assert set(refused) <= {ConsentExhaustedError, DailyLimitError}
+    assert sum(refused.values()) == 49
+    assert len(world.logged()) == world.chain.consent(consent).accesses == 1
+
+
+def test_the_daily_limit_holds_when_all_ask_at_once(world: World) -> None:
+    consent = world.grant(max_accesses=3, accesses_per_day=2)
+    outcomes = ask_at_once(world, consent, 20)
+    assert sum(isinstance(each, Release) for each in outcomes) == 2
+    assert {type(each) for each in outcomes if isinstance(each, LedgerError)} == {DailyLimitError}
+    assert world.chain.consent(consent).accesses == 2
+
+
+def test_releases_that_wait_together_share_batches_and_each_gets_its_own_answer(world: World) -> None:
+    consents = [world.grant() for _ in range(20)]
+    requests = [world.request(consent) for consent in consents]
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(world.custodian.releases.release, requests))
+    assert [world.read(answer)["consent"] for answer in answers] == consents
+    assert len(set(world.logged())) == 20
+    assert sum(event.name == "LogAppended" for event in world.chain.all_events()) < 20
+
+
+def ask_at_once(world: World, consent: Hex32, number: int) -> list[Release | LedgerError]:
+    requests = [world.request(consent) for _ in range(number)]
+    start = threading.Barrier(number)
+
+    def ask(signed: bytes) -> Release | LedgerError:
+        start.wait()
+        return outcome_of(lambda: world.custodian.releases.release(signed))
+
+    with ThreadPoolExecutor(number) as pool:
+        return list(pool.map(ask, requests))
+
+
+# --------------------------------------------------------------------------------------------------- the chain at fault
+
+
+def contract_is_gone(chain: SimulatedChain) -> None:
+    chain.restart_empty()
+
+
+def chain_is_down(chain: SimulatedChain) -> None:
+    chain.down = True
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [(chain_is_down, ChainUnavailableError), (contract_is_gone, ContractMissingError)]
+)
+def test_an_unreachable_chain_or_contract_denies(
+    world: World, fault: Callable[[SimulatedChain], None], error: type[ChainError]
+) -> None:
+    consent = world.grant()
+    fault(world.chain)
+    with pytest.raises(error):
+        world.ask(consent)
+    assert world.states() == []
+
+
+def test_a_chain_that_goes_down_at_any_call_releases_nothing_and_the_next_try_works(world: World) -> None:
+    for method in ("statuses", "log", "sign", "send", "receipt"):
+        consent = world.grant()
+        world.restart()
+        world.chain.before(method, lambda: setattr(world.chain, "down", True))
+        with pytest.raises(ChainUnavailableError):
+            world.ask(consent, key=f"once-{method}")
+        world.chain.down = False
+        assert world.ask(consent, key=f"once-{method}").sealed
+    assert world.states() == [RELEASED] * 5
+    assert len(world.logged()) == 5
+
+
+def test_the_chain_going_down_after_the_access_is_logged_releases_nothing_until_it_is_back(world: World) -> None:
+    consent = world.grant()
+    world.steps.at("5 logged", lambda: setattr(world.chain, "down", True))
+    with pytest.raises(ChainUnavailableError):
+        world.ask(consent, key="once")
+    assert world.states() == [RECORDED]
+    world.chain.down = False
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_a_reply_that_is_lost_after_the_send_is_one_access_and_one_answer(world: World) -> None:
+    consent = world.grant()
+    world.chain.lose_replies = 1
+    with pytest.raises(ChainUnavailableError):
+        world.ask(consent, key="once")
+    assert world.states() == [INTENT]
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_a_dropped_transaction_is_sent_again_as_the_same_bytes(data: Path) -> None:
+    world = World(data, finality=Finality(timeout=0.05))
+    consent = world.grant()
+    world.chain.sent.clear()
+    world.chain.drop = 1
+    with pytest.raises(ConfirmationTimeoutError):
+        world.ask(consent, key="once")
+    assert world.ask(consent, key="once").sealed
+    assert len(world.chain.sent) == 2
+    assert len(set(world.chain.sent)) == 1
+    assert len(world.logged()) == 1
+
+
+def test_a_block_that_comes_too_late_is_found_by_the_retry(data: Path) -> None:
+    world = World(data, finality=Finality(timeout=0.05))
+    consent = world.grant()
+    world.chain.automine = False
+    with pytest.raises(ConfirmationTimeoutError):
+        world.ask(consent, key="once")
+    assert world.states() == [INTENT]
+    world.chain.mine()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_nothing_is_released_before_the_block_is_final(data: Path) -> None:
+    world = World(data, finality=Finality(tag="finalized", timeout=0.05))
+    consent = world.grant()
+    world.chain.finality_lag = 2
+    with pytest.raises(ConfirmationTimeoutError):
+        world.ask(consent, key="once")
+    assert world.states() == [INTENT]
+    world.chain.mine()
+    world.chain.mine()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_a_reorganisation_before_finality_releases_nothing(data: Path) -> None:
+    world = World(data, finality=Finality(tag="finalized", timeout=0.05))
+    consent = world.grant()
+    world.chain.finality_lag = 2
+    with pytest.raises(ConfirmationTimeoutError):
+        world.ask(consent, key="once")
+    world.chain.reorg(
+        1, keep=True, meanwhile=lambda: world.subject.revoke_directly(world.chain, world.grant_of(consent))
+    )
+    for _ in range(3):
+        world.chain.mine()
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent, key="once")
+    assert world.logged() == []
+    assert world.states() == [REFUSED]
+
+
+def test_a_reorganisation_that_takes_consent_and_access_before_decrypting_releases_nothing(world: World) -> None:
+    consent = world.grant()
+    world.steps.at("5 logged", lambda: world.chain.reorg(2))
+    with pytest.raises(ChainLostError):
+        world.ask(consent, key="once")
+    assert world.states() == [RECORDED]
+    world.custodian.sync()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_an_access_that_comes_back_late_is_not_released_any_more(world: World) -> None:
+    consent = world.grant()
+    world.steps.at("5 logged", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    world.chain.reorg(1)
+    world.clock.advance(30 * DAY)
+    assert world.custodian.sync(stale_after=60 * DAY).late == 1
+    with pytest.raises(ReleaseAbortedError):
+        world.ask(consent, key="once")
+    assert world.states() == [ABORTED]
+
+
+def test_a_chain_that_forgot_a_standing_consent_is_reported_as_lost(world: World) -> None:
+    consent = world.grant()
+    world.chain.restart_empty(deployed=True)
+    with pytest.raises(ChainLostError):
+        world.ask(consent)
+    assert world.states() == []
+
+
+def test_another_chain_behind_the_endpoint_is_refused(world: World) -> None:
+    world.chain.serves_chain_id = 1
+    with pytest.raises(WrongChainError):
+        world.chain.check()
+    with pytest.raises(WrongChainError):
+        world.custodian.sync()
+    with pytest.raises(ChainError):
+        world.grant()
+
+
+def test_a_receipt_that_turns_a_refusal_into_a_record_releases_nothing(world: World) -> None:
+    consent = world.grant()
+    world.steps.at("batch durable", lambda: world.subject.revoke_directly(world.chain, world.grant_of(consent)))
+    world.chain.lie = as_recorded
+    with pytest.raises(ChainUnavailableError):
+        world.ask(consent, key="once")
+    assert RELEASED not in world.states()
+    world.chain.lie = lambda receipt: receipt
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent, key="once")
+
+
+def as_recorded(receipt: Receipt) -> Receipt:
+    """The lie of an endpoint that wants a release: refused entries look recorded."""
+    events = tuple(
+        replace(event, name="AccessRecorded", args=event.args[:2]) if event.name == "AccessRefused" else event
+        for event in receipt.events
+    )
+    return replace(receipt, events=events)
+
+
+def with_another_head(receipt: Receipt) -> Receipt:
+    return replace(
+        receipt,
+        events=tuple(
+            replace(event, args=(*event.args[:4], "0x" + "00" * 32)) if event.name == "LogAppended" else event
+            for event in receipt.events
+        ),
+    )
+
+
+def without_events(receipt: Receipt) -> Receipt:
+    return replace(receipt, events=())
+
+
+def with_another_entry(receipt: Receipt) -> Receipt:
+    return replace(
+        receipt,
+        events=tuple(
+            replace(event, args=(event.args[0], "0x" + "ee" * 32)) if event.name == "AccessRecorded" else event
+            for event in receipt.events
+        ),
+    )
+
+
+def as_reverted(receipt: Receipt) -> Receipt:
+    return replace(receipt, succeeded=False, events=())
+
+
+@pytest.mark.parametrize("lie", [with_another_head, without_events, with_another_entry])
+def test_a_lying_receipt_releases_nothing_and_the_truth_later_is_one_access(
+    world: World, lie: Callable[[Receipt], Receipt]
+) -> None:
+    consent = world.grant()
+    world.chain.lie = lie
+    for _ in range(2):
+        with pytest.raises(ChainUnavailableError):
+            world.ask(consent, key="once")
+    assert world.states() == [INTENT]
+    world.chain.lie = lambda receipt: receipt
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_a_receipt_that_says_reverted_of_what_landed_makes_no_second_entry_and_the_truth_later_releases(
+    world: World,
+) -> None:
+    consent = world.grant()
+    world.chain.lie = as_reverted
+    for _ in range(2):
+        with pytest.raises(ChainLostError):
+            world.ask(consent, key="once")
+    world.chain.lie = lambda receipt: receipt
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_a_writer_whose_log_was_rebuilt_by_another_process_goes_on(world: World) -> None:
+    """Its own idea of the head is from before the loss: one batch reverts, the next one builds on what is there."""
+    with world.open() as other:
+        consent = world.grant()
+        world.ask(consent)
+        lost = other.releases.release(world.request(consent, key="lost"))
+        world.chain.reorg(1)
+        world.custodian.sync()
+        with pytest.raises((TransactionRevertedError, ChainLostError)):
+            other.releases.release(world.request(consent, key="next"))
+        other.sync()
+        assert other.releases.release(world.request(consent, key="next")).sealed != lost.sealed
+        assert other.releases.release(world.request(consent, key="lost")).sealed == lost.sealed
+    assert len(world.logged()) == len(set(world.logged())) == 3
+
+
+# ----------------------------------------------------------------------------------------------- the custodian at fault
+
+
+@pytest.mark.parametrize("step", [*BEFORE_THE_ANSWER, "6 answer durable"])
+def test_a_process_that_dies_at_any_step_is_taken_up_by_the_next_one(world: World, step: str) -> None:
+    consent = world.grant()
+    world.steps.at(step, die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    first = world.ask(consent, key="once")
+    assert world.ask(consent, key="once").sealed == first.sealed
+    assert len(world.logged()) == 1
+    assert world.states() == [RELEASED]
+
+
+@pytest.mark.parametrize("step", [*BEFORE_THE_ANSWER, "6 answer durable"])
+def test_a_release_that_no_one_comes_back_for_ends_within_the_bound(world: World, step: str) -> None:
+    consent = world.grant()
+    world.steps.at(step, die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    world.clock.advance(901)
+    world.custodian.sync()
+    assert set(world.states()) <= {RELEASED, ABORTED}
+    if world.states() == [ABORTED]:
+        with pytest.raises(ReleaseAbortedError):
+            world.ask(consent, key="once")
+
+
+def test_a_release_of_a_dead_process_ends_although_another_writer_syncs(world: World) -> None:
+    consent = world.grant()
+    other = world.open()
+    signed = world.request(consent, key="once")
+    world.steps.at("5 logged", die)
+    with pytest.raises(Killed):
+        other.releases.release(signed)
+    other.close()
+    world.clock.advance(901)
+    assert world.custodian.sync().stale_ended == 1
+    assert world.states() == [ABORTED]
+
+
+def test_a_release_of_a_dead_process_is_finished_by_another_writer(world: World) -> None:
+    consent = world.grant()
+    other = world.open()
+    world.steps.at("batch sent", die)
+    with pytest.raises(Killed):
+        other.releases.release(world.request(consent, key="once"))
+    other.close()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_two_processes_at_once_answer_one_request_once(world: World) -> None:
+    consent = world.grant(max_accesses=1, accesses_per_day=1)
+    signed = world.request(consent)
+    with world.open() as other, ThreadPoolExecutor(20) as pool:
+        outcomes = list(
+            pool.map(
+                lambda number: outcome_of(lambda: (world.custodian, other)[number % 2].releases.release(signed)),
+                range(20),
+            )
+        )
+        again = other.releases.release(signed)
+    answers = {each.sealed for each in outcomes if isinstance(each, Release)}
+    assert answers == {again.sealed}
+    assert {each.code for each in outcomes if isinstance(each, LedgerError)} <= {"in_progress"}
+    assert len(world.logged()) == 1
+
+
+def test_a_locked_database_is_a_clear_error_and_the_next_try_works(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.store.BUSY_SECONDS", 0)
+    world.restart()
+    consent = world.grant()
+    thief = sqlite3.connect(world.config.database, isolation_level=None)
+    world.steps.at("4 before intent", lambda: thief.execute("BEGIN IMMEDIATE"))
+    with pytest.raises(StoreUnavailableError):
+        world.ask(consent, key="once")
+    thief.execute("ROLLBACK")
+    thief.close()
+    assert world.states() == []
+    assert world.logged() == []
+    assert world.ask(consent, key="once").sealed
+
+
+def test_a_database_that_locks_after_the_access_is_logged_releases_nothing_until_it_is_free(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.store.BUSY_SECONDS", 0)
+    world.restart()
+    consent = world.grant()
+    thief = sqlite3.connect(world.config.database, isolation_level=None)
+    world.steps.at("batch landed", lambda: thief.execute("BEGIN IMMEDIATE"))
+    with pytest.raises(StoreUnavailableError):
+        world.ask(consent, key="once")
+    thief.execute("ROLLBACK")
+    thief.close()
+    assert world.states() == [INTENT]
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+@pytest.mark.parametrize("step", ["4 before intent", "4 intent durable", "batch landed", "6 before answer durable"])
+def test_a_full_disk_at_any_write_is_a_clear_error_and_the_next_try_works(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    really_begin = world.custodian.store.begin
+    consent = world.grant()
+
+    def fill() -> None:
+        # What SQLite does on a full disk, by its own limit: no page can be added any more.
+        def begin() -> Any:
+            return capped(really_begin())
+
+        monkeypatch.setattr(world.custodian.store, "begin", begin)
+
+    world.steps.at(step, fill)
+    with pytest.raises(StoreUnavailableError, match="full"):
+        world.ask(consent, key="once", attributes=("credit_amount", "savings"))
+    assert RELEASED not in world.states()
+    monkeypatch.undo()
+    with world.custodian.store.begin() as tx:
+        tx.exec_driver_sql("PRAGMA max_page_count=1073741823")
+    assert world.ask(consent, key="once", attributes=("credit_amount", "savings")).sealed
+    assert len(world.logged()) == 1
+
+
+class capped:  # noqa: N801 - reads as a function
+    """A writing transaction in which no page can be added, and one has to be."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __enter__(self) -> Any:
+        tx = self._inner.__enter__()
+        tx.exec_driver_sql("PRAGMA max_page_count=1")
+        try:
+            tx.exec_driver_sql("CREATE TABLE filler (bytes BLOB)")
+            tx.exec_driver_sql("INSERT INTO filler VALUES (zeroblob(100000000))")
+        except BaseException as exc:
+            if not self._inner.__exit__(type(exc), exc, exc.__traceback__):
+                raise
+        return tx
+
+    def __exit__(self, *error: object) -> Any:
+        return self._inner.__exit__(*error)
+
+
+@pytest.mark.parametrize("name", ["key_file", "account_file"])
+def test_without_its_key_files_nothing_starts_and_with_them_it_goes_on(world: World, name: str) -> None:
+    consent = world.grant()
+    path: Path = getattr(world.config, name)
+    away = path.rename(path.with_name("away"))
+    world.custodian.close()
+    with pytest.raises(KeyFileError):
+        world.open()
+    away.rename(path)
+    world.custodian = world.open()
+    assert world.ask(consent).sealed
+
+
+def test_the_key_file_of_another_installation_opens_nothing(world: World) -> None:
+    world.custodian.close()
+    world.config.key_file.unlink()
+    KeyFile.create(world.config.key_file)
+    with pytest.raises(StoreMismatchError):
+        world.open()
+
+
+def test_a_database_of_another_chain_or_custodian_is_not_opened(world: World, tmp_path: Path) -> None:
+    other = World(tmp_path / "other")
+    other.custodian.close()
+    world.custodian.close()
+    with pytest.raises(StoreMismatchError, match="chain_id"):
+        Custodian(replace(world.config, chain_id=1), chain=world.chain)
+    world.config.account_file.unlink()
+    other.config.account_file.rename(world.config.account_file)
+    with pytest.raises(StoreMismatchError, match="custodian"):
+        world.open()
+
+
+def test_a_key_file_that_others_can_read_is_refused(world: World) -> None:
+    world.config.key_file.chmod(0o644)
+    with pytest.raises(KeyFileError, match="0600"):
+        world.open()
+
+
+def test_an_altered_envelope_is_not_released_and_the_release_ends(world: World) -> None:
+    consent = world.grant()
+    with sqlite3.connect(world.config.database) as tx:
+        tx.execute("UPDATE records SET body = CAST(body || x'00' AS BLOB)")
+    tx.close()
+    with pytest.raises(LedgerError) as caught:
+        world.ask(consent, key="once")
+    assert caught.value.code == "integrity"
+    assert "1169" not in str(caught.value)
+    world.clock.advance(901)
+    world.custodian.sync()
+    assert world.states() == [ABORTED]
+
+
+def test_no_more_processes_than_writer_keys(world: World) -> None:
+    others = [world.open() for _ in range(3)]
+    with pytest.raises(StoreUnavailableError):
+        world.open()
+    others.pop().close()
+    with world.open():
+        pass
+    for other in others:
+        other.close()
+
+
+def test_what_was_asked_for_cannot_be_guessed_from_the_database(world: World) -> None:
+    """The rows name neither institution nor purpose nor attribute, nor a bare hash of them."""
+    consent = world.grant()
+    signed = world.request(consent)
+    world.custodian.releases.release(signed)
+    content = ["bank-1", consent, "loan-origination", ["credit_amount"]]
+    bare = sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+    dump = world.config.database.read_bytes() + world.config.database.with_name("ledger.db-wal").read_bytes()
+    for clue in (bare, "loan-origination", "person-1"):
+        assert clue.encode() not in dump
+
+
+def test_every_refusal_of_a_consent_has_a_code_of_its_own() -> None:
+    kinds = ConsentError.__subclasses__()
+    assert len({kind.code for kind in kinds}) == len(kinds)
+
+
+def test_a_custodian_is_not_another_one(world: World, tmp_path: Path) -> None:
+    """A request to one custodian is no request to another that happens to know the same institution."""
+    other = World(tmp_path / "other")
+    signed = world.request(world.grant())
+    with other.custodian.store.begin() as tx:
+        tx.execute(institutions.delete())
+    world.institution.register(other.custodian)
+    with pytest.raises(AuthenticationError):
+        other.custodian.releases.release(signed)

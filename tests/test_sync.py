@@ -1,0 +1,364 @@
+"""Sync: what is on file and what is on chain agree again, whatever was lost or cut off (P1, P2, P8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from actors import DAY, World, id_of
+
+from ledger.commit import Finality
+from ledger.consent import Hex32, Reason
+from ledger.contract import batches_of
+from ledger.errors import (
+    ChainError,
+    ChainLostError,
+    ChainUnavailableError,
+    ConsentPausedError,
+    ConsentRevokedError,
+    ContractMissingError,
+    LedgerError,
+)
+from ledger.journal import ABORTED, RELEASED
+from ledger.sync import SyncReport
+
+
+class Killed(BaseException):
+    """What a process does not survive."""
+
+
+def die() -> None:
+    raise Killed
+
+
+def status(world: World, consent: Hex32) -> Reason:
+    return world.chain.statuses([consent], world.custodian.address)[0]
+
+
+def rebuilt(world: World) -> None:
+    """The chain was restarted empty, and the operator put the contract back."""
+    world.chain.restart_empty()
+    world.chain.deploy()
+    world.custodian.allow_writers()
+
+
+class History:
+    """One of everything: released, refused, revoked, paused, replaced."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.used, self.revoked, self.paused, self.old = (world.grant() for _ in range(4))
+        self.answers = {
+            consent: world.ask(consent, key=f"history-{consent}").sealed
+            for consent in (self.used, self.revoked, self.paused, self.old)
+        }
+        world.subject.revoke(world.custodian, self.revoked)
+        world.subject.pause(world.custodian, self.paused)
+        self.new = world.grant(replaces=self.old)
+        with pytest.raises(LedgerError):
+            world.ask(self.used, purpose="account-review")
+        world.custodian.releases.log_refusals()
+        self.entries = sorted(world.logged())
+        self.refused = sorted(world.logged("AccessRefused"))
+
+    def require_all_back(self) -> None:
+        """Every entry is on chain exactly once, every consent is what it was, every answer is the same bytes."""
+        world = self.world
+        assert sorted(world.logged() + world.logged("AccessLate")) == self.entries
+        assert sorted(world.logged("AccessRefused")) == self.refused
+        assert [status(world, each) for each in (self.used, self.revoked, self.paused, self.old, self.new)] == [
+            Reason.NONE,
+            Reason.REVOKED,
+            Reason.PAUSED,
+            Reason.REVOKED,
+            Reason.NONE,
+        ]
+        for consent, sealed in self.answers.items():
+            assert world.ask(consent, key=f"history-{consent}").sealed == sealed
+        # The logs fold, and the next release builds on them.
+        assert world.ask(self.used).sealed
+        for appended in batches_of(world.chain.all_events()):
+            assert appended.size > 0
+
+
+def test_sync_of_what_agrees_does_nothing(world: World) -> None:
+    History(world)
+    before = len(world.chain.sent)
+    assert world.custodian.sync() == SyncReport()
+    assert len(world.chain.sent) == before
+
+
+def test_a_chain_that_was_restarted_empty_gets_everything_back(world: World) -> None:
+    history = History(world)
+    rebuilt(world)
+    report = world.custodian.sync()
+    history.require_all_back()
+    assert report.replayed_accesses == 4
+    assert report.late == 0
+    assert world.custodian.sync() == SyncReport()
+
+
+def test_sync_on_a_chain_without_the_contract_changes_nothing(world: World) -> None:
+    history = History(world)
+    world.chain.restart_empty()
+    with pytest.raises(ContractMissingError):
+        world.custodian.sync()
+    world.chain.deploy()
+    world.custodian.allow_writers()
+    world.custodian.sync()
+    history.require_all_back()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("keep", [False, True], ids=["gone", "moved"])
+def test_a_reorganisation_loses_nothing(world: World, depth: int, keep: bool) -> None:
+    history = History(world)
+    world.chain.reorg(depth, keep=keep)
+    report = world.custodian.sync()
+    assert report.moved + report.lost > 0
+    history.require_all_back()
+
+
+@pytest.mark.parametrize("step", ["act durable", "act sent", "batch durable", "batch sent", "batch landed"])
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("loss", ["restart", "reorg"])
+def test_reanchoring_that_is_killed_half_way_is_finished_by_the_next_run(
+    world: World, step: str, times: int, loss: str
+) -> None:
+    history = History(world)
+    if loss == "restart":
+        rebuilt(world)
+    else:
+        world.chain.reorg(10)
+    for _ in range(times):
+        world.steps.at(step, die)
+        with pytest.raises(Killed):
+            world.custodian.sync()
+        world.restart()
+    world.custodian.sync()
+    history.require_all_back()
+    assert world.custodian.sync() == SyncReport()
+
+
+@pytest.mark.parametrize("method", ["block_hash", "receipt", "sign", "send", "log", "latest", "events"])
+def test_reanchoring_during_which_the_chain_goes_down_is_finished_by_the_next_run(world: World, method: str) -> None:
+    history = History(world)
+    rebuilt(world)
+
+    def down() -> None:
+        world.chain.down = True
+
+    world.chain.before(method, down)
+    with pytest.raises(ChainUnavailableError):
+        world.custodian.sync()
+    world.chain.down = False
+    world.custodian.sync()
+    history.require_all_back()
+
+
+def test_a_batch_in_flight_when_the_chain_is_lost_is_answered_after_all(world: World) -> None:
+    history = History(world)
+    consent = world.grant()
+    world.steps.at("batch durable", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    rebuilt(world)
+    with pytest.raises(ChainLostError):
+        world.ask(consent, key="once")
+    world.custodian.sync()
+    assert world.ask(consent, key="once").sealed
+    history.entries = sorted([*history.entries, *world.logged()[-1:]])
+    assert len(world.logged()) == 5
+
+
+def test_a_batch_in_flight_does_not_wedge_a_second_run(world: World) -> None:
+    """The first run marks what is lost and dies; the second finds nothing newly lost, and the old batch still there."""
+    History(world)
+    consent = world.grant()
+    world.steps.at("batch durable", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    rebuilt(world)
+    world.chain.before("log", die)
+    with pytest.raises(Killed):
+        world.custodian.sync()
+    world.restart()
+    world.custodian.sync()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 5
+
+
+def test_an_expired_consents_entry_comes_back_late_and_is_still_there(world: World) -> None:
+    history = History(world)
+    world.clock.advance(31 * DAY)
+    rebuilt(world)
+    report = world.custodian.sync()
+    assert report.late == len(world.logged("AccessLate")) == 4
+    assert sorted(world.logged("AccessLate")) == history.entries
+    assert world.ask(history.used, key=f"history-{history.used}").late
+
+
+def test_an_entry_whose_consent_was_revoked_first_on_the_new_branch_comes_back_late(world: World) -> None:
+    consent = world.grant()
+    grant = world.grant_of(consent)
+    release = world.ask(consent, key="once")
+    world.chain.reorg(1, meanwhile=lambda: world.subject.revoke_directly(world.chain, grant))
+    world.custodian.sync()
+    assert world.logged() == []
+    assert len(world.logged("AccessLate")) == 1
+    again = world.ask(consent, key="once")
+    assert (again.sealed, again.late) == (release.sealed, True)
+
+
+def test_a_refusal_that_a_reorganisation_took_is_logged_again(world: World) -> None:
+    consent = world.grant()
+    with pytest.raises(LedgerError):
+        world.ask(consent, purpose="account-review")
+    world.custodian.sync()
+    (entry,) = world.logged("AccessRefused")
+    world.chain.reorg(1)
+    world.custodian.sync()
+    assert world.logged("AccessRefused") == [entry]
+
+
+def test_a_lost_chain_is_told_before_anything_is_released(world: World) -> None:
+    consent = world.grant()
+    world.ask(consent)
+    world.chain.reorg(1)
+    world.restart()
+    with pytest.raises(ChainLostError):
+        world.ask(consent)
+    assert len(world.logged()) == 0
+    world.custodian.sync()
+    assert world.ask(consent).sealed
+    assert len(world.logged()) == 2
+
+
+def test_a_revocation_on_chain_without_us_is_learned_and_nothing_is_released_again(world: World) -> None:
+    first, second = world.grant(), world.grant()
+    world.subject.revoke_directly(world.chain, world.grant_of(first), world.grant_of(second))
+    assert world.custodian.sync().learned_revocations == 2
+    assert world.custodian.registry.consent(first).revoked_at == world.clock.now
+    world.chain.down = True
+    with pytest.raises(ConsentRevokedError):
+        world.ask(second)
+
+
+def test_a_pause_and_a_resume_on_chain_without_us_are_learned(world: World) -> None:
+    consent = world.grant()
+    grant = world.grant_of(consent)
+    world.subject.pause_directly(world.chain, grant, paused=True, sequence=3)
+    assert world.custodian.sync().learned_pauses == 1
+    with pytest.raises(ConsentPausedError):
+        world.ask(consent)
+    world.subject.pause_directly(world.chain, grant, paused=False, sequence=4)
+    assert world.custodian.sync().learned_pauses == 1
+    assert world.ask(consent).sealed
+
+
+def test_what_others_did_on_a_new_branch_is_learned_as_well(world: World) -> None:
+    consent, other = world.grant(), world.grant()
+    grant = world.grant_of(consent)
+    world.subject.pause(world.custodian, other)
+    world.custodian.sync()
+    world.chain.reorg(1, meanwhile=lambda: world.subject.revoke_directly(world.chain, grant))
+    for _ in range(3):
+        world.chain.mine()
+    assert world.custodian.sync().learned_revocations == 1
+    assert world.custodian.registry.consent(consent).revoked_at is not None
+
+
+def test_a_grant_that_will_never_be_taken_is_withdrawn(world: World) -> None:
+    draft = world.subject.draft(world.custodian, world.institution)
+    world.steps.at("grant durable", die)
+    with pytest.raises(Killed):
+        world.subject.hand_in(world.custodian, draft)
+    world.subject.revoke_directly(world.chain, draft)
+    report = world.custodian.sync()
+    assert report.refused_by_contract == 1
+    assert world.custodian.registry.find_consent(id_of(draft, world.chain)) is None
+    assert world.custodian.journal.pending_acts() == []
+
+
+def test_a_failing_chain_ends_a_sync_with_a_clear_error(data: Path, first_state: World) -> None:
+    world = World(data, finality=Finality(timeout=0.05), like=first_state)
+    draft = world.subject.draft(world.custodian, world.institution)
+    world.chain.automine = False
+    for act in (lambda: world.subject.hand_in(world.custodian, draft), world.custodian.sync):
+        with pytest.raises(ChainError):
+            act()
+    world.chain.automine = True
+    world.chain.mine()
+    world.custodian.sync()
+    assert world.ask(id_of(draft, world.chain)).sealed
+
+
+def test_releases_go_on_while_sync_runs(world: World) -> None:
+    consent = world.grant()
+    with pytest.raises(LedgerError):
+        world.ask(consent, purpose="account-review")
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with world.open() as other:
+            answers.append(other.releases.release(world.request(consent)).sealed)
+
+    world.steps.at("batch durable", ask)
+    with pytest.raises(LedgerError) as caught:
+        world.custodian.sync()
+    # Every writer is held by the sync; another process finds none, is told so, and does not hang.
+    assert caught.value.code == "store_unavailable"
+    world.custodian.sync()
+    assert world.ask(consent).sealed
+
+
+def test_two_syncs_after_each_other_by_two_processes_agree(world: World) -> None:
+    history = History(world)
+    with world.open() as other:
+        rebuilt(world)
+        other.sync()
+        assert world.custodian.sync() == SyncReport()
+        history.require_all_back()
+
+
+@pytest.mark.parametrize("stop", ["4 intent durable", "batch durable", "batch sent", "batch landed", "5 logged"])
+def test_a_release_that_was_cut_off_before_the_chain_was_lost_ends_within_the_bound(world: World, stop: str) -> None:
+    History(world)
+    consent = world.grant()
+    world.steps.at(stop, die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    rebuilt(world)
+    world.clock.advance(901)
+    world.custodian.sync()
+    assert set(world.states()) == {RELEASED, ABORTED, "refused"}
+    entries = world.logged() + world.logged("AccessLate")
+    assert len(entries) == len(set(entries))
+
+
+def raising(act: Callable[[], object]) -> str:
+    try:
+        act()
+    except LedgerError as exc:
+        return exc.code
+    return ""
+
+
+def test_an_older_backup_of_the_database_is_told_from_the_chain(world: World, tmp_path: Path) -> None:
+    """Rolled back, the journal has less than the chain: nothing is built on it (threat T19)."""
+    consent = world.grant()
+    world.custodian.store.scrub()
+    backup = world.config.database.read_bytes()
+    world.ask(consent)
+    world.custodian.close()
+    for leftover in world.config.data.glob("ledger.db*"):
+        leftover.unlink()
+    world.config.database.write_bytes(backup)
+    world.config.database.chmod(0o600)
+    world.custodian = world.open()
+    assert raising(lambda: world.ask(consent)) == "chain_lost"
+    assert len(world.logged()) == 1

@@ -261,15 +261,15 @@ class JsonRpcChain:
             nonce = int(nonce, 16)
         tip = base_fee // 10
         fields: dict[str, Any] = {
-                "type": 2,
-                "chainId": self._domain.chain_id,
-                "nonce": nonce,
-                "to": str(self._domain.contract),
-                "data": calldata,
-                "value": 0,
-                "gas": gas,
-                "maxFeePerGas": 2 * base_fee + tip,
-                "maxPriorityFeePerGas": tip,
+            "type": 2,
+            "chainId": self._domain.chain_id,
+            "nonce": nonce,
+            "to": str(self._domain.contract),
+            "data": calldata,
+            "value": 0,
+            "gas": gas,
+            "maxFeePerGas": 2 * base_fee + tip,
+            "maxPriorityFeePerGas": tip,
         }
         signed = account.sign_transaction(fields)
         return RawTransaction(

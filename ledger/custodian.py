@@ -266,4 +266,3 @@ def _identity(config: Config, keys: KeyFile, accounts: Accounts) -> dict[str, st
         "custodian": accounts.custodian.address,
         "key_file": keys.index("check", "consent-ledger"),
     }
-

@@ -339,9 +339,7 @@ class Grants:
     def _narrow(self, kind: str, consent_ids: Sequence[Hex32], lane: Address, calldata: bytes) -> ActResult:
         now = self._clock()
         with self._store.begin() as tx:
-            act_id = self._journal.add_act(
-                tx, kind=kind, consent_ids=consent_ids, lane=lane, calldata=calldata, at=now
-            )
+            act_id = self._journal.add_act(tx, kind=kind, consent_ids=consent_ids, lane=lane, calldata=calldata, at=now)
             self._registry.mark_revoked(tx, consent_ids, at=now)
         self._step("revocation durable")
         receipt = self._try_relay(act_id)

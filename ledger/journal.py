@@ -160,9 +160,7 @@ class Journal:
     def anchor_act(self, act_id: str, receipt: Receipt) -> None:
         """The act is on chain."""
         with self._store.begin() as tx:
-            tx.execute(
-                update(acts).where(acts.c.act_id == act_id).values(state=ANCHORED, **_place(receipt))
-            )
+            tx.execute(update(acts).where(acts.c.act_id == act_id).values(state=ANCHORED, **_place(receipt)))
 
     def fail_act(self, tx: Connection, act_id: str) -> None:
         """The contract will never take it."""
@@ -243,9 +241,7 @@ class Journal:
         with self._store.begin() as tx:
             tx.execute(update(batches).where(batches.c.batch_id == batch.batch_id).values(state=FAILED))
             tx.execute(
-                update(releases)
-                .where(releases.c.batch_id == batch.batch_id)
-                .values(batch_id=None, position=None)
+                update(releases).where(releases.c.batch_id == batch.batch_id).values(batch_id=None, position=None)
             )
 
     def unanchored(self, limit: int) -> list[QueuedAccess]:

@@ -397,9 +397,7 @@ class Releases:
         records = tuple(self._vault.load(opening["records"]))
         intent = _Intent(request=request, consent=consent, entry=entry, records=records)
         if row.state == RECORDED:
-            landed = Landed(
-                release_id=entry.release_id, reason=Reason.NONE, late=row.late, proof=self._proof_of(row)
-            )
+            landed = Landed(release_id=entry.release_id, reason=Reason.NONE, late=row.late, proof=self._proof_of(row))
         else:
             try:
                 self._require_in_force(consent)

@@ -180,9 +180,7 @@ class Sync:
             for event in self._chain.events(start, min(start + EVENT_BLOCKS - 1, latest)):
                 with self._store.begin() as tx:
                     if event.name == "ConsentRevoked":
-                        report.learned_revocations += self._registry.mark_revoked(
-                            tx, [event.args[0]], at=self._clock()
-                        )
+                        report.learned_revocations += self._registry.mark_revoked(tx, [event.args[0]], at=self._clock())
                     elif event.name == "ConsentPauseSet":
                         consent_id, paused, sequence = event.args
                         report.learned_pauses += self._registry.mark_paused(

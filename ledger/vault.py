@@ -147,9 +147,7 @@ class Vault:
             row.ref_index
             for chunk in _chunks(ref_indexes)
             for row in tx.execute(
-                select(subjects.c.ref_index).where(
-                    subjects.c.ref_index.in_(chunk), subjects.c.erased_at.is_not(None)
-                )
+                select(subjects.c.ref_index).where(subjects.c.ref_index.in_(chunk), subjects.c.erased_at.is_not(None))
             )
         }
 

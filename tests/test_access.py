@@ -168,9 +168,7 @@ def test_refusal_hash_is_keccak_of_the_code() -> None:
 
 def test_every_reason_to_refuse_has_a_hash_of_its_own() -> None:
     codes = {
-        kind.code
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, errors.ConsentError)
+        kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ConsentError)
     }
     assert len({refusal_hash(code) for code in codes}) == len(codes) > 10
 

@@ -44,7 +44,10 @@ def test_the_environment_of_the_process_is_read_when_no_other_is_given(monkeypat
     ("name", "value"),
     [
         *(("CONSENT_LEDGER_FINALITY", value) for value in ("", "Latest", "earliest", "pending", "12", " latest")),
-        *(("CONSENT_LEDGER_RPC_URL", value) for value in ("", "localhost:8545", "ws://x", "ipc:/x", "file:///x", " http://x")),
+        *(
+            ("CONSENT_LEDGER_RPC_URL", value)
+            for value in ("", "localhost:8545", "ws://x", "ipc:/x", "file:///x", " http://x")
+        ),
         *(
             (name, value)
             for name in ("CONSENT_LEDGER_CHAIN_ID", "CONSENT_LEDGER_TIMEOUT")

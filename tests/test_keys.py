@@ -251,8 +251,11 @@ def test_destroying_what_is_not_there_changes_nothing(keys: KeyFile) -> None:
 
 
 def test_a_rotation_by_another_process_is_noticed(keys: KeyFile, path: Path) -> None:
-    active = elsewhere("import sys; from pathlib import Path; from ledger.keys import KeyFile\n"
-                       "print(KeyFile(Path(sys.argv[1])).rotate())", path)
+    active = elsewhere(
+        "import sys; from pathlib import Path; from ledger.keys import KeyFile\n"
+        "print(KeyFile(Path(sys.argv[1])).rotate())",
+        path,
+    )
     assert keys.active_kek_id == active
     assert keys.wrap(DEK).kek_id == active
 

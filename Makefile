@@ -21,8 +21,10 @@ setup: .venv/.installed node_modules/.installed ## Python and npm packages, Node
 	@$(BIN)/uv sync --frozen --quiet
 	@touch $@
 
+# Not `npm ci`: it wants every optional package of other platforms in the lock file, also those that a registry lacks.
+# With --no-save the versions are those of the lock file, and it stays as it is.
 node_modules/.installed: package.json package-lock.json .npmrc .venv/.installed
-	@npm ci --loglevel=error
+	@npm install --no-save --loglevel=error
 	@touch $@
 
 demo: setup ## The main job on real data: from an empty chain to a checked log; leaves nothing behind

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -119,7 +120,9 @@ class LogWriter:
             if self._chain.log(self._custodian, self.address).head != batch.expected_head:
                 raise ChainLostError("the log is not where the pending batch left it: run `consent-ledger sync`")
             self._chain.send(batch.raw)
-        self._settle(batch, self._journal.queued_in(batch.batch_id))
+        # That it reverted settles it too: its entries wait for another batch.
+        with suppress(TransactionRevertedError):
+            self._settle(batch, self._journal.queued_in(batch.batch_id))
 
     def _current_head(self) -> Hex32:
         if self._head is None:

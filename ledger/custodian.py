@@ -22,7 +22,7 @@ from ledger.consent import Address, Domain
 from ledger.erase import Eraser
 from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError, StoreUnavailableError
 from ledger.grants import Grants, Lanes
-from ledger.journal import ANCHORED, Journal
+from ledger.journal import Journal
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
 from ledger.registry import Registry
@@ -34,6 +34,7 @@ from ledger.vault import Vault
 
 SYNC_SECONDS: Final = 60.0
 PRESENCE_SECONDS: Final = 30.0
+WRITER_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +179,10 @@ class Custodian:
     def sync(self, **options: int) -> SyncReport:
         """Make chain and journal agree again, see `sync.py`. One at a time."""
         with FileLock(self.config.locks / "sync").hold(timeout=SYNC_SECONDS):
-            free = {account: lock for account in self.accounts.writers if (lock := self._lock_of(account)).acquire()}
+            # Only those that left something behind: a process that starts meanwhile finds the others free.
+            left = self.journal.writers_with_work()
+            dead = [account for account in self.accounts.writers if account.address in left]
+            free = {account: lock for account in dead if (lock := self._lock_of(account)).acquire()}
             try:
                 idle = [self._log_writer(account) for account in free]
                 writers = {str(writer.address): writer for writer in (self.log, *idle)}
@@ -198,10 +202,6 @@ class Custodian:
                 for lock in free.values():
                     lock.release()
 
-    def anchored(self) -> int:
-        """How many acts and batches are on chain."""
-        return len(self.journal.anchors(ANCHORED))
-
     # ------------------------------------------------------------------------------------------------------------ keys
 
     def rotate_keys(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Rotation:
@@ -220,10 +220,15 @@ class Custodian:
     # --------------------------------------------------------------------------------------------------------- writers
 
     def _take_writer(self) -> tuple[FileLock, LogWriter]:
-        for account in self.accounts.writers:
-            lock = self._lock_of(account)
-            if lock.acquire():
-                return lock, self._log_writer(account)
+        deadline = time.monotonic() + WRITER_SECONDS
+        while True:
+            for account in self.accounts.writers:
+                lock = self._lock_of(account)
+                if lock.acquire():
+                    return lock, self._log_writer(account)
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.05)
         raise StoreUnavailableError(f"all {len(self.accounts.writers)} writer keys are in use by other processes")
 
     def _recover_writer(self, address: str) -> bool:

@@ -317,6 +317,13 @@ class Journal:
             )
         return changed.rowcount == 1
 
+    def writers_with_work(self) -> set[str]:
+        """Writers with a batch in flight or releases that have not ended: their process is at work, or died at it."""
+        open_releases = select(releases.c.writer).where(releases.c.state.in_((INTENT, RECORDED)))
+        in_flight = select(batches.c.writer).where(batches.c.state == PENDING)
+        with self._store.read() as tx:
+            return {*tx.scalars(open_releases.distinct()), *tx.scalars(in_flight.distinct())}
+
     def unfinished(self, writer: str) -> list[Row[Any]]:
         """Releases of this writer that are neither answered nor refused."""
         with self._store.read() as tx:

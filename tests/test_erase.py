@@ -279,6 +279,19 @@ def test_a_rotation_that_is_killed_goes_on_and_nothing_is_lost(
     assert world.ask(consent).sealed
 
 
+def test_a_key_that_something_is_still_wrapped_under_is_never_destroyed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.erase.CHUNK", 2)
+    old = world.custodian.keys.active_kek_id
+    world.steps.at("rotate: chunk", die)
+    with pytest.raises(Killed):
+        world.custodian.rotate_keys()
+    assert world.custodian.eraser.destroy_retired() == []
+    assert old in world.custodian.keys.kek_ids
+    assert all(world.custodian.vault.open(each) for each in world.custodian.vault.find(subject_of(world), list(VALUES)))
+
+
 def subject_of(world: World) -> str:
     return world.custodian.vault.subject_of(world.subject.ref)
 

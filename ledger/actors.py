@@ -14,7 +14,10 @@ from typing import Any, Final
 from eth_account import Account
 from eth_utils import keccak
 from rich.console import Console
+from rich.padding import Padding
+from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from ledger.chain import JsonRpcChain
 from ledger.consent import Address, grant_typed_data, hex32_of, pause_typed_data, sign_typed_data
@@ -176,15 +179,19 @@ class Demo:
 
     def chapter(self, title: str) -> None:
         """A heading."""
-        self.console.print(f"\n[bold cyan]{title}[/]")
+        self.console.print(f"\n{title}", style="bold cyan", highlight=False)
 
     def tell(self, text: str) -> None:
         """A line of the story."""
-        self.console.print(f"  {text}", highlight=False)
+        self.console.print(Padding(Text(text), (0, 0, 0, 2)))
+
+    def progress(self) -> Progress:
+        """A bar that leaves no trace, where somebody can see it move."""
+        return Progress(console=self.console, disable=not self.console.is_terminal, transient=True)
 
     def table(self, rows: Sequence[Sequence[object]], *columns: str) -> None:
         """A table of the story."""
         table = Table(*columns, box=None, pad_edge=True)
         for row in rows:
-            table.add_row(*map(str, row))
+            table.add_row(*(Text(str(cell)) for cell in row))
         self.console.print(table)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.text import Text
 
 from ledger import deploy
 from ledger.access import fold
@@ -54,7 +54,7 @@ DAY: Final = 86_400
 
 
 def run_demo(*, rpc_url: str | None, console: Console) -> Findings:
-    """Run the whole story in a directory of its own, which is deleted afterwards. Raises `LedgerError` if it cannot run."""
+    """Run the story in a directory of its own, which is deleted afterwards. Raises `LedgerError` if it cannot run."""
     started = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="consent-ledger-demo-"))
     try:
@@ -119,7 +119,8 @@ def _contract(demo: Demo) -> None:
     found = deploy.verify(ledger.rpc)
     demo.tell(f"deployed at {found.contract}, the same address on every chain")
     demo.tell(
-        f"verified: its {found.code_size} bytes are what {found.sources} source files compile to (solc {found.compiler})"
+        f"verified: its {found.code_size} bytes are what {found.sources} source files compile to "
+        f"(solc {found.compiler})"
     )
     demo.findings.facts["contract"] = found.contract
 
@@ -131,7 +132,7 @@ def _data(demo: Demo, home: Path) -> None:
     source = home / "german.csv"
     source.write_bytes(package.joinpath("data/german_statlog_1000.csv").read_bytes())
     importer = Importer(demo.custodian.store, demo.custodian.vault, clock=demo.custodian.clock)
-    with Progress(console=demo.console, transient=True) as bar:
+    with demo.progress() as bar:
         task = bar.add_task("importing", total=1000)
         result = importer.run(source, parse_map(text), text, progress=lambda done: bar.update(task, completed=done))
         again = importer.run(source, parse_map(text), text)
@@ -139,7 +140,8 @@ def _data(demo: Demo, home: Path) -> None:
     demo.findings.check("P3", again.versions == 0, "importing it again changes nothing")
     counts = demo.custodian.vault.count()
     demo.tell(
-        f"{counts['subjects']} people, {counts['records']} values, {result.bad} bad rows; importing it again adds nothing"
+        f"{counts['subjects']} people, {counts['records']} values, {result.bad} bad rows; "
+        "importing it again adds nothing"
     )
     stored = b"".join(path.read_bytes() for path in (home / "data").glob("ledger.db*"))
     leaked = [word for word in (b"german-0", b"no_checking_account", b"car_new", b"skilled") if word in stored]
@@ -180,7 +182,7 @@ def _grants(demo: Demo, people: Sequence[Person], lenders: tuple[Lender, Lender]
         (north, "model-audit", ("age", "creditability", "foreign_worker"), {"max_accesses": 4, "retention_days": 90}),
     ]
     consents = []
-    with Progress(console=demo.console, transient=True) as bar:
+    with demo.progress() as bar:
         for number, person in enumerate(bar.track(people, description="signing")):
             lender, code, attributes, limits = plans[number % len(plans)]
             consents.append((lender, demo.new_consent(person, lender, code, attributes, **limits)))
@@ -404,7 +406,8 @@ def _erasure(demo: Demo, person: Person, asked: tuple[Lender, StoredConsent], ho
     erasure = ledger.eraser.erase(person.ref)
     rotation = ledger.rotate_keys()
     demo.tell(
-        f"{erasure.envelopes} values and {erasure.consents} openings destroyed; keys rotated, {', '.join(rotation.destroyed)} destroyed"
+        f"values destroyed: {erasure.envelopes}, openings of consents: {erasure.consents}; keys rotated, "
+        f"{', '.join(rotation.destroyed)} destroyed"
     )
     lender, consent = asked
     rows = [
@@ -452,7 +455,8 @@ def _lost_chain(
     ledger.deploy()
     report = ledger.sync()
     demo.tell(
-        f"put back in the old order: {report.replayed_acts} signed acts and {report.replayed_accesses} accesses, {report.late} of them marked late"
+        f"put back in the old order: {report.replayed_acts} signed acts and {report.replayed_accesses} accesses, "
+        f"{report.late} of them marked late"
     )
     after = _recorded(demo)
     # One consent that was used has expired meanwhile, unless the new chain's clock starts before that.
@@ -540,7 +544,7 @@ def _verdict(demo: Demo) -> None:
         "",
     )
     for claim in findings.broken:
-        demo.console.print(f"[bold red]does not hold[/] {claim}", highlight=False)
+        demo.console.print(Text.assemble(("does not hold", "bold red"), f" {claim}"))
     total = sum(findings.checks.values())
     demo.console.print(
         f"\n{total} checks, {len(findings.broken)} broken, {findings.facts['seconds']} s", highlight=False

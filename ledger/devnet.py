@@ -85,7 +85,12 @@ class Devnet:
         return self._process is not None and self._process.poll() is None
 
     def __enter__(self) -> Devnet:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            # Also Ctrl-C while it starts: the node must not stay behind.
+            self.stop()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.stop()

@@ -344,7 +344,9 @@ class Journal:
         if consent_ids is not None:
             query = query.where(releases.c.consent_id.in_(consent_ids))
         with self._store.read() as tx:
-            return list(tx.execute(query.order_by(releases.c.created_at.desc(), releases.c.release_id).limit(limit)))
+            return list(
+                tx.execute(query.order_by(releases.c.created_at.desc(), releases.c.release_id.desc()).limit(limit))
+            )
 
     # -------------------------------------------------------------------------------------------------------- anchors
 

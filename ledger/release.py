@@ -65,7 +65,7 @@ from ledger.gather import Gather
 from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Journal, QueuedAccess
 from ledger.keys import KeyFile
 from ledger.registry import Registry, StoredConsent
-from ledger.store import Store
+from ledger.store import Store, new_id
 from ledger.vault import StoredRecord, Vault, open_json, seal_json
 
 DAY_SECONDS: Final = 86_400
@@ -497,7 +497,7 @@ class _AtWork:
 def _entry(request: ReleaseRequest, records_hash: Hex32) -> AccessEntry:
     return AccessEntry(
         consent_id=request.access.consent_id,
-        release_id=hex32_of(secrets.token_bytes(32)),
+        release_id=_new_release_id(),
         institution=request.access.institution,
         purpose=request.access.purpose,
         attributes=request.access.attributes,
@@ -505,6 +505,11 @@ def _entry(request: ReleaseRequest, records_hash: Hex32) -> AccessEntry:
         records_hash=records_hash,
         salt=hex32_of(secrets.token_bytes(32)),
     )
+
+
+def _new_release_id() -> Hex32:
+    """A UUIDv7 and as much chance again: releases of one second stay in order. It is on chain only inside a hash."""
+    return Hex32("0x" + new_id().replace("-", "") + secrets.token_hex(16))
 
 
 def _context(release_id: str) -> dict[str, str]:

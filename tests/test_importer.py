@@ -206,7 +206,7 @@ def test_a_quote_in_the_wrong_place_spoils_its_row_only(place: Place) -> None:
 
 
 def test_a_huge_field_spoils_its_row_only(place: Place) -> None:
-    result = place.text(f"id,age,phone\nanna,67,ja\n{'x' * 200_000},22,ja\n{'y' * 1000},1,ja\ncarla,1,ja\n")
+    result = place.text(f"id,age,phone\nanna,67,ja\n{'x' * 1_000_000},22,ja\n{'y' * 1000},1,ja\ncarla,1,ja\n")
     assert (result.imported, place.lines()) == (2, [(3, None), (4, "id")])
     assert all(len(cell.reason) < 200 for cell in place.reported)
 
@@ -252,7 +252,7 @@ def test_an_erased_person_is_not_taken_in_again(place: Place) -> None:
         ("\n", UnreadableFileError),
         ("\r\n\r\n", UnreadableFileError),
         ('"id,age', UnreadableFileError),
-        ("x" * 200_000, UnreadableFileError),
+        ("x" * 1_000_000, UnreadableFileError),
         ("anna,67,ja\nboris,22,ja\n", MapError),
         ("id,age\nanna,67\n", MapError),
         ("id,age,phone,more\nanna,67,ja,1\n", MapError),
@@ -438,13 +438,13 @@ print(json.dumps({"rows": result.imported, "grown": (after - before) / 1024}))
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     grown = {}
-    for rows in (20_000, 200_000):
+    for rows in (20_000, 1_000_000):
         data = tmp_path / str(rows)
         data.mkdir()
         command = [sys.executable, "-c", MEMORY, str(data), str(rows), MAP]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=500)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900)
         measured = json.loads(done.stdout)
         assert measured["rows"] == rows
         grown[rows] = measured["grown"]
-    # In MiB. Ten times the rows as objects would be a hundred more.
-    assert grown[200_000] < grown[20_000] + 30
+    # In MiB. Fifty times the rows as objects would be hundreds more.
+    assert grown[1_000_000] < grown[20_000] + 30

@@ -49,7 +49,6 @@ ALLOWED_OUTSIDE: Final = {"envelope": {"os.urandom"}}
 LONG: Final = {
     "ledger/attributes.py": "the catalogue is one table",
     "ledger/chain.py": "the protocol and its one implementation, method by method",
-    "ledger/cli.py": "one verb after the other, none knowing of another",
     "ledger/consent.py": "what is signed, its identity and its rules are read together or not at all",
     "ledger/demo.py": "one story from beginning to end",
     "ledger/errors.py": "the whole hierarchy in one place, two lines each",

@@ -1,0 +1,217 @@
+"""The verbs about data: whom they are about, who may ask for them, where they come from, and their end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from eth_account import Account
+
+from ledger.cli_output import (
+    Json,
+    SubjectRef,
+    camel_case,
+    consent_fields,
+    consent_text,
+    err,
+    fail,
+    number_of,
+    open_custodian,
+    plain,
+    progress_bar,
+    read_json,
+    show,
+    table,
+    warn,
+    write_secret,
+)
+from ledger.errors import AlreadyExistsError, LedgerError, MalformedError, RowsRejectedError, UnreadableFileError
+from ledger.exchange import new_institution_keys
+from ledger.importer import Importer
+from ledger.importmap import BadCell, parse_map
+
+PANEL: Final = "Data"
+app = typer.Typer()
+institutions_app = typer.Typer(help="Lenders that may ask.", no_args_is_help=True)
+subjects_app = typer.Typer(help="People and what is held about them.", no_args_is_help=True)
+app.add_typer(institutions_app, name="institutions", rich_help_panel=PANEL)
+app.add_typer(subjects_app, name="subjects", rich_help_panel=PANEL)
+
+
+@app.command("import", rich_help_panel=PANEL)
+def import_file(
+    *,
+    file: Annotated[Path, typer.Argument(help="CSV file of a furnisher.")],
+    map_name: Annotated[str, typer.Option("--map", help="Map file, or the name of one that ships: german, taiwan.")],
+    strict: Annotated[
+        bool, typer.Option("--strict", metavar="", help="All or nothing: a single bad row stops it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Take a CSV file into the vault. Bad rows are reported and skipped; a run that was cut off goes on."""
+    text = _map_text(map_name)
+    import_map = parse_map(text)
+    bad: list[BadCell] = []
+
+    def report(cell: BadCell) -> None:
+        if as_json:
+            bad.append(cell)
+        else:
+            where = f", column {cell.column}" if cell.column else ""
+            warn(f"line {cell.line}{where}: {cell.reason}")
+
+    try:
+        with open_custodian() as custodian, progress_bar(hidden=as_json) as bar:
+            task = bar.add_task("importing", total=None)
+            result = Importer(custodian.store, custodian.vault, clock=custodian.clock).run(
+                file,
+                import_map,
+                text,
+                strict=strict,
+                report=report,
+                progress=lambda done: bar.update(task, completed=done, description=f"importing: {done} rows"),
+            )
+    except RowsRejectedError as exc:
+        fail(exc, badCells=_cells(bad))
+    fields = {name: getattr(result, name) for name in result.__slots__}
+    done = "imported before" if result.already_done else "imported"
+    show(
+        as_json,
+        camel_case(fields) | {"badCells": _cells(bad)},
+        f"{plain(file.name)}: {number_of(result.imported, 'row')} {done}, {number_of(result.bad, 'bad row')} skipped, "
+        f"{number_of(result.versions, 'new value')}.",
+    )
+
+
+def _cells(bad: list[BadCell]) -> list[dict[str, object]]:
+    return [{"line": cell.line, "column": cell.column, "reason": cell.reason} for cell in bad]
+
+
+def _map_text(name: str) -> str:
+    shipped = files("ledger").joinpath(f"maps/{name}.toml")
+    try:
+        if name.isidentifier() and shipped.is_file():
+            return shipped.read_text(encoding="utf-8")
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        raise UnreadableFileError(f"{name}: expected a map file or one of german, taiwan", field="map") from exc
+
+
+@app.command(rich_help_panel=PANEL)
+def erase(
+    *,
+    subject: SubjectRef,
+    yes: Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase a person for ever: revoke every consent, destroy every key, leave a tombstone."""
+    if not yes and (as_json or not _agrees(f"Erase {plain(subject)} for ever? This cannot be undone.")):
+        raise MalformedError("yes: nothing was erased, because nobody agreed (--yes agrees beforehand)", field="yes")
+    with open_custodian() as custodian:
+        erasure = custodian.eraser.erase(subject)
+    keks = list(erasure.readable_in_backups_until_destroyed)
+    fields = {
+        "erasedAt": erasure.erased_at,
+        "envelopes": erasure.envelopes,
+        "consents": erasure.consents,
+        "releases": erasure.releases,
+        "onChain": erasure.revocation is None or erasure.revocation.receipt is not None,
+        "readableInBackupsUntilDestroyed": keks,
+        "proof": erasure.proof,
+    }
+    show(
+        as_json,
+        fields,
+        f"Erased: {number_of(erasure.envelopes, 'value')}, {number_of(erasure.consents, 'consent')}.\n"
+        f"Older backups stay readable until {', '.join(keks)} is destroyed: `consent-ledger keys rotate`.",
+    )
+
+
+def _agrees(question: str) -> bool:
+    # Not by `typer.confirm`, which asks on standard output.
+    err.print(f"{question} [y/N] ", end="", soft_wrap=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+@subjects_app.command("count")
+def subjects_count(*, as_json: Json = False) -> None:
+    """How many people and values are held."""
+    with open_custodian() as custodian:
+        counts = custodian.vault.count()
+    show(as_json, counts, ", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+@subjects_app.command("show")
+def subjects_show(*, subject: SubjectRef, as_json: Json = False) -> None:
+    """Which attributes are held about a person (no values), and the person's consents."""
+    with open_custodian() as custodian:
+        subject_id = custodian.vault.subject_of(subject)
+        held = custodian.vault.held(subject_id)
+        consents = [consent_fields(custodian, consent) for consent in custodian.registry.consents(subject_id)]
+    names = textwrap.fill(", ".join(held), initial_indent="    ", subsequent_indent="    ")
+    human = [f"{number_of(len(held), 'attribute')}:", names, f"{number_of(len(consents), 'consent')}:"]
+    show(
+        as_json,
+        {"attributes": held, "consents": consents},
+        "\n".join([*human, *(consent_text(one) for one in consents)]),
+    )
+
+
+@subjects_app.command("new-key")
+def subjects_new_key(
+    *, file: Annotated[Path, typer.Argument(help="Where to write the new private key.")], as_json: Json = False
+) -> None:
+    """Make a signing key for a script. People use their wallet or passkey instead."""
+    account = Account.create()
+    write_secret(file, account.key.hex() + "\n")
+    show(as_json, {"account": account.address}, f"A new key for {account.address} in {plain(str(file))}")
+
+
+@institutions_app.command("add")
+def institutions_add(
+    *,
+    institution: Annotated[str, typer.Argument(help="Its id, for example did:web:bank.example")],
+    name: Annotated[str, typer.Option(help="The name that people see.")],
+    jwks: Annotated[Path | None, typer.Option(help="Its public keys, a JWK set.")] = None,
+    new_keys: Annotated[Path | None, typer.Option(help="Make keys for it and write them here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Register a lender with its public keys (one to sign requests, one to be sealed to)."""
+    if (jwks is None) == (new_keys is None):
+        raise MalformedError("jwks: expected exactly one of --jwks and --new-keys", field="jwks")
+    keys: dict[str, Any] = dict(new_institution_keys().as_dict(private=True)) if jwks is None else read_json(jwks)
+    with open_custodian() as custodian:
+        if new_keys is not None:
+            write_secret(new_keys, json.dumps(keys, indent=1))
+        try:
+            custodian.registry.add_institution(institution, name, keys, at=custodian.clock())
+        except LedgerError as exc:
+            if new_keys is not None:
+                # Keys of nobody; and in the way of the next try.
+                new_keys.unlink()
+            if isinstance(exc, AlreadyExistsError):
+                raise AlreadyExistsError("institution: registered already", field="institution") from exc
+            raise
+    where = f"; its private keys are in {plain(str(new_keys))}" if new_keys is not None else ""
+    show(as_json, {"institution": institution, "name": name}, f"Registered {plain(institution)}{where}")
+
+
+@institutions_app.command("list")
+def institutions_list(*, as_json: Json = False) -> None:
+    """All registered lenders."""
+    with open_custodian() as custodian:
+        rows = [
+            {
+                "institution": one.institution_id,
+                "name": one.name,
+                "keys": len(one.jwks["keys"]),
+                "suspended": one.suspended,
+            }
+            for one in custodian.registry.institutions()
+        ]
+    show(as_json, rows, table(rows) if rows else "No institutions.")

@@ -1,0 +1,887 @@
+"""The command line as its users meet it: the real executable, its output, its exit codes, and what it never prints."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+import pytest
+import typer
+from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
+
+from ledger import cli
+from ledger.actors import PROPERTIES, Findings
+from ledger.chain import JsonRpc
+from ledger.custodian import Custodian
+from ledger.demo import run_demo
+from ledger.devnet import Devnet, free_port
+from ledger.erase import Eraser
+from ledger.errors import ChainUnavailableError, DevnetError, StoreUnavailableError
+
+ROOT: Final = Path(__file__).parent.parent
+EXECUTABLE: Final = str(Path(sys.executable).parent / "consent-ledger")
+GERMAN: Final = ROOT / "ledger/data/german_statlog_1000.csv"
+BANK: Final = "did:web:bank.example"
+HIDDEN_VALUE: Final = "18123"
+HIDDEN_TEXT: Final = "surprising-secret-4711"
+SECONDS: Final = 120
+_numbers = count(1)
+
+
+def leaves(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
+    """Every verb with its path: `("consents", "list")`."""
+    if isinstance(command, TyperCommand):
+        yield path, command
+    elif isinstance(command, TyperGroup):
+        for name, child in command.commands.items():
+            yield from leaves(child, (*path, name))
+
+
+VERBS: Final = dict(leaves(typer.main.get_command(cli.app)))
+IN_THE_FOREGROUND: Final = {("up",), ("devnet",), ("demo",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(slots=True)
+class Installation:
+    """A home and a data directory of their own. `said` is all that was ever printed here."""
+
+    home: Path
+    rpc_url: str
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def person(self) -> Path:
+        return self.home / "person.key"
+
+    @property
+    def jwks(self) -> Path:
+        return self.home / "bank.jwks"
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "COLUMNS": "80",
+            "CONSENT_LEDGER_DATA": str(self.data),
+            "CONSENT_LEDGER_RPC_URL": self.rpc_url,
+        } | changes
+
+    def execute(self, *args: str, stdin: str = "", **changes: str) -> Done:
+        """By the executable that was installed."""
+        ended = subprocess.run(
+            [EXECUTABLE, *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+            env=self.environment(**changes),
+            cwd=self.home,
+        )
+        return self._heard(Done(ended.returncode, ended.stdout, ended.stderr))
+
+    def run(self, *args: str, stdin: str = "", **changes: str) -> Done:
+        """By the same entry point in this process: starting Python takes longer than the verb."""
+        shown, complained = io.StringIO(), io.StringIO()
+        code = 0
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(shown), redirect_stderr(complained):
+            for name in [name for name in os.environ if name.startswith("CONSENT_LEDGER_")]:
+                patch.delenv(name)
+            for name, value in self.environment(**changes).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["consent-ledger", *args])
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            try:
+                cli.main()
+            except SystemExit as exc:
+                code = int(exc.code or 0)
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+        return self._heard(Done(code, shown.getvalue(), complained.getvalue()))
+
+    def _heard(self, done: Done) -> Done:
+        self.said += [done.out, done.err]
+        return done
+
+    def ask(self, *args: str, **changes: str) -> Any:
+        """The JSON of a verb that succeeds and says nothing else."""
+        done = self.run(*args, "--json", **changes)
+        assert (done.code, done.err) == (0, "")
+        return json.loads(done.out)
+
+    def refusal(self, *args: str, **changes: str) -> tuple[int, str, str | None]:
+        """Exit code, error code and field of a verb that fails under `--json`; nothing is on standard output."""
+        done = self.run(*args, "--json", **changes)
+        assert done.out == ""
+        error = json.loads(done.err)["error"]
+        assert error["message"]
+        return done.code, error["code"], error.get("field")
+
+    def grant_args(self, **changes: str) -> list[str]:
+        options = {
+            "key": str(self.person),
+            "subject": "german-0002",
+            "institution": BANK,
+            "purpose": "loan-origination",
+            "attribute": "credit_amount",
+        } | changes
+        return ["grant", *(part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value))]
+
+    def grant(self, **changes: str) -> str:
+        consent: str = self.ask(*self.grant_args(**changes))["consent"]
+        return consent
+
+    def release_args(self, consent: str, **changes: str) -> list[str]:
+        options = {
+            "institution": BANK,
+            "keys": str(self.jwks),
+            "purpose": "loan-origination",
+            "attribute": "credit_amount",
+            "idempotency_key": f"question-{next(_numbers)}",
+        } | changes
+        named = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+        return ["release", consent, *named]
+
+    def processes(self) -> list[str]:
+        """The command lines of all processes with this home, whoever their parent is by now."""
+        if not Path("/proc/self/environ").exists():
+            pytest.skip("processes are found by their environment, in /proc")
+        mark = f"HOME={self.home}\0".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (process / "environ").read_bytes():
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue
+        return found
+
+    def secrets(self) -> set[str]:
+        """Every private key and KEK in the files of this installation."""
+        found = {self.person.read_text().strip()}
+        for path in (self.data / "keys" / "kek.json", self.data / "keys" / "accounts.json", self.jwks):
+            text = path.read_text()
+            found |= {match.removeprefix("0x") for match in re.findall(r'"((?:0x)?[0-9a-f]{64})"', text)}
+            found |= set(re.findall(r'"d": ?"([^"]+)"', text))
+        return found
+
+
+@contextmanager
+def running(home: Installation, *args: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+    """A verb in the foreground of another process, and the JSON line it says when it is ready."""
+    command = [EXECUTABLE, *args, "--json"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=home.environment(),
+        cwd=home.home,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, process.stderr.read() if process.stderr else ""
+            yield process, json.loads(line)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+
+
+def end(home: Installation, process: subprocess.Popen[str], by: signal.Signals) -> tuple[int, str]:
+    process.send_signal(by)
+    rest, complaint = process.communicate(timeout=SECONDS)
+    home.said += [rest, complaint]
+    assert rest == ""
+    return process.returncode, complaint
+
+
+def csv_of(path: Path, rows: int, **replaced: str) -> Path:
+    """The first rows of the German file; `row_1="18123"` replaces the credit amount of row 1."""
+    header, *lines = GERMAN.read_text().splitlines()[: rows + 1]
+    for name, value in replaced.items():
+        number = int(name.removeprefix("row_")) - 1
+        amount = re.search(r",(\d{3,5}),", lines[number])
+        assert amount
+        lines[number] = lines[number].replace(amount.group(), f",{value},")
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Installation:
+    """A home without an installation, at an endpoint that nobody listens on."""
+    return Installation(tmp_path, f"http://127.0.0.1:{free_port()}")
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What was told of each verb, and where it took place."""
+
+    home: Installation
+    told: dict[tuple[str, ...], Done]
+
+
+@pytest.fixture(scope="module")
+def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """Every verb that ends by itself, run once by the executable with `--json`."""
+    home = Installation(tmp_path_factory.mktemp("home"), devnet.url)
+    told: dict[tuple[str, ...], Done] = {}
+
+    def tell(*args: str) -> Any:
+        verb = next(path for path in sorted(VERBS, key=len, reverse=True) if args[: len(path)] == path)
+        told[verb] = home.execute(*args, "--json")
+        assert told[verb].code == 0, told[verb].err
+        return json.loads(told[verb].out)
+
+    tell("init")
+    tell("deploy", "--fund")
+    tell("contracts", "verify")
+    tell("import", str(csv_of(home.home / "people.csv", 5, row_1=HIDDEN_VALUE)), "--map", "german")
+    tell("institutions", "add", BANK, "--name", "Example Bank", "--new-keys", str(home.jwks))
+    tell("institutions", "list")
+    tell("subjects", "new-key", str(home.person))
+    tell("subjects", "count")
+    consent = tell(*home.grant_args(subject="german-0001"))["consent"]
+    tell("consents", "list")
+    tell("consents", "show", consent)
+    tell("subjects", "show", "german-0001")
+    tell(*home.release_args(consent))
+    tell("pause", consent, "--key", str(home.person))
+    tell("log", "--subject", "german-0001")
+    tell("revoke", consent, "--key", str(home.person))
+    tell("sync")
+    tell("erase", "german-0001", "--yes")
+    tell("keys", "rotate")
+    return Story(home, told)
+
+
+@pytest.fixture
+def home(story: Story) -> Installation:
+    """Where the story took place."""
+    return story.home
+
+
+# ------------------------------------------------------------------------------------------------------- help and usage
+
+
+@pytest.mark.parametrize("path", VERBS, ids=" ".join)
+def test_help_names_every_option_of_a_verb(path: tuple[str, ...], fresh: Installation) -> None:
+    done = fresh.run(*path, "--help")
+    assert (done.code, done.err) == (0, "")
+    options = {option for one in VERBS[path].params for option in one.opts if option.startswith("--")}
+    assert options >= {"--json"}
+    assert {option for option in options if option not in done.out} == set()
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_the_executable_lists_its_verbs(fresh: Installation) -> None:
+    done = fresh.execute("--help")
+    assert (done.code, done.err) == (0, "")
+    assert {path[0] for path in VERBS if path[0] not in done.out} == set()
+    assert "CONSENT_LEDGER_DATA" in done.out
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["nonsense"],
+        ["grant", "--nonsense"],
+        ["grant"],
+        ["release"],
+        ["import", "file.csv"],
+        ["log", "--limit", "many"],
+        ["log", "--limit", "0"],
+        ["up", "--port", "70000"],
+        ["up", "--every", "0"],
+        ["consents"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_a_usage_error_exits_with_2_and_does_nothing(args: list[str], fresh: Installation) -> None:
+    done = fresh.run(*args)
+    assert done.code == 2
+    assert "Usage:" in done.out + done.err
+    assert not fresh.data.exists()
+
+
+def test_no_option_takes_a_secret_itself(fresh: Installation) -> None:
+    lines = {line for path in VERBS for line in fresh.run(*path, "--help").out.splitlines() if "--" in line}
+    named = {line for line in lines if re.search("--[a-z-]*(key|kek|secret|private|password|jwk)", line)}
+    files = {line for line in named if "<path>" in line}
+
+    def options(of: set[str]) -> set[str]:
+        return {re.findall("--[a-z-]+", line)[0] for line in of}
+
+    assert options(files) == {"--jwks", "--key", "--keys", "--new-keys"}
+    assert options(named - files) == {"--idempotency-key"}
+
+
+# ------------------------------------------------------------------------------------------------------------ the story
+
+
+@pytest.mark.devnet
+def test_every_verb_prints_one_json_document_and_nothing_else(story: Story) -> None:
+    assert set(story.told) == set(VERBS) - IN_THE_FOREGROUND
+    for verb, done in story.told.items():
+        assert done.out.count("\n") == 1, verb
+        assert isinstance(json.loads(done.out), dict | list), verb
+        assert done.err == "", verb
+
+
+@pytest.mark.devnet
+def test_the_story_says_what_happened(story: Story) -> None:
+    said = {verb: json.loads(done.out) for verb, done in story.told.items()}
+    assert said[("import",)] == {
+        "rows": 5,
+        "imported": 5,
+        "bad": 0,
+        "resumedAt": 0,
+        "versions": 100,
+        "alreadyDone": False,
+        "badCells": [],
+    }
+    assert said[("subjects", "count")] == {"subjects": 5, "erased": 0, "records": 100}
+    assert said[("institutions", "list")] == [
+        {"institution": BANK, "name": "Example Bank", "keys": 2, "suspended": False}
+    ]
+    assert said[("consents", "show")]["status"] == said[("grant",)]["status"] == "in_force"
+    assert len(said[("subjects", "show")]["attributes"]) == 20
+    assert said[("release",)]["values"]["credit_amount"]["value"] == int(HIDDEN_VALUE)
+    (entry,) = said[("log",)]
+    assert (entry["state"], entry["attributes"], entry["block"]) == (
+        "released",
+        ["credit_amount"],
+        said[("release",)]["block"],
+    )
+    assert said[("revoke",)]["block"] > said[("pause",)]["block"] > entry["block"]
+    assert said[("erase",)]["envelopes"] == 20
+    assert said[("keys", "rotate")]["destroyed"] == said[("erase",)]["readableInBackupsUntilDestroyed"]
+
+
+@pytest.mark.devnet
+def test_a_person_reads_results_without_any_json(home: Installation) -> None:
+    consent = home.grant(max_accesses="2", per_day="2")
+    released = home.run(*home.release_args(consent))
+    assert released.code == 0
+    assert "credit_amount" in released.out
+    for args in (
+        ["consents", "list", "--subject", "german-0002"],
+        ["consents", "show", consent],
+        ["subjects", "show", "german-0002"],
+        ["log", "--consent", consent],
+    ):
+        done = home.run(*args)
+        assert (done.code, done.err) == (0, "")
+        assert consent in done.out.split(), "the id is whole, on a line that can be copied"
+        assert not set("{}┃│") & set(done.out)
+        assert max(map(len, done.out.splitlines())) <= 80
+    assert max(map(len, released.out.splitlines())) <= 80
+
+
+@pytest.mark.devnet
+def test_granting_can_print_the_id_alone(home: Installation) -> None:
+    assert re.fullmatch(r"0x[0-9a-f]{64}\n", home.run(*home.grant_args(), "--print-id").out)
+
+
+@pytest.mark.devnet
+def test_without_a_retention_the_purpose_decides(home: Installation) -> None:
+    consent = home.grant(purpose="tenancy-check", attribute="credit_history")
+    assert home.ask("consents", "show", consent)["status"] == "in_force"
+
+
+@pytest.mark.devnet
+def test_pausing_resuming_and_revoking_change_the_status(home: Installation) -> None:
+    consent = home.grant()
+    key = ("--key", str(home.person))
+
+    def status() -> str:
+        (own,) = [one for one in home.ask("consents", "list") if one["consent"] == consent]
+        return str(own["status"])
+
+    home.ask("pause", consent, *key)
+    assert status() == "paused"
+    home.ask("pause", consent, *key, "--resume")
+    assert status() == "in_force"
+    home.ask("revoke", consent, *key)
+    assert status() == "revoked"
+
+
+@pytest.mark.devnet
+def test_one_signature_revokes_many(home: Installation) -> None:
+    consents = [home.grant(), home.grant()]
+    done = home.run("revoke", *consents, "--key", str(home.person))
+    assert (done.code, done.out[:18]) == (0, "Revoked 2 consents")
+    assert {home.ask("consents", "show", one)["status"] for one in consents} == {"revoked"}
+
+
+@pytest.mark.devnet
+def test_the_log_is_by_person_by_consent_and_both(home: Installation) -> None:
+    mine, other = home.grant(subject="german-0003", max_accesses="2", per_day="2"), home.grant(subject="german-0004")
+    home.ask(*home.release_args(mine))
+    home.ask(*home.release_args(other))
+    home.refusal(*home.release_args(mine, purpose="account-review"))
+    assert {row["reason"] for row in home.ask("log", "--consent", mine)} == {"purpose_mismatch", None}
+    assert {row["consent"] for row in home.ask("log", "--subject", "german-0003")} == {mine}
+    assert home.ask("log", "--subject", "german-0003", "--consent", other) == []
+    assert {mine, other} <= {row["consent"] for row in home.ask("log")}
+    assert len(home.ask("log", "--limit", "1")) == 1
+
+
+@pytest.mark.devnet
+def test_an_erased_persons_entries_stay_and_say_nothing(home: Installation, story: Story) -> None:
+    consent = json.loads(story.told[("grant",)].out)["consent"]
+    (row,) = home.ask("log", "--consent", consent)
+    assert (row["institution"], row["purpose"], row["attributes"]) == ("(erased)", "(erased)", [])
+    assert row["block"] is not None
+    assert "    (erased)\n" in home.run("log", "--consent", consent).out
+    assert home.refusal("log", "--subject", "german-0001") == (1, "erased", "subject")
+    assert consent not in {one["consent"] for one in home.ask("consents", "list")}
+
+
+@pytest.mark.devnet
+def test_what_an_institution_writes_cannot_steer_the_terminal_of_who_reads_the_log(home: Installation) -> None:
+    consent = home.grant()
+    # Markup that does not close used to end `log` by a traceback; the sequence clears the screen.
+    args = home.release_args(consent, attribute="[/red]", purpose="account-review")
+    assert home.refusal(*args, "--attribute", "\x1b[2J:key:\u202e")[0] == 1
+    done = home.run("log", "--consent", consent)
+    assert done.code == 0
+    assert "[/red], \\x1b[2J:key:\\u202e" in done.out
+    assert not {"\x1b", "\u202e"} & set(done.out)
+
+
+@pytest.mark.devnet
+def test_names_are_shown_as_they_are(home: Installation) -> None:
+    keys = home.home / "odd.jwks"
+    home.ask("institutions", "add", "did:key:odd", "--name", "[/b] :key: Südkredit", "--new-keys", str(keys))
+    done = home.run("institutions", "list")
+    assert done.code == 0
+    assert "did:key:odd" in done.out
+    assert "[/b] :key: Südkredit" in done.out
+
+
+# ----------------------------------------------------------------------------------------------------------- exit codes
+
+
+@pytest.mark.devnet
+def test_1_the_answer_is_no(home: Installation) -> None:
+    consent = home.grant()
+    home.ask("pause", consent, "--key", str(home.person))
+    assert home.refusal(*home.release_args(consent)) == (1, "paused", None)
+    assert home.refusal(*home.release_args(consent, attribute="savings"))[:2] == (1, "paused")
+    done = home.run(*home.release_args(consent))
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error (paused): ")
+
+
+@pytest.mark.devnet
+@pytest.mark.parametrize(
+    ("changes", "code", "field_name", "says"),
+    [
+        ({"days": "99"}, "ceiling_exceeded", "expiresAt", ["31 days", str(99 * 86_400)]),
+        ({"max_accesses": "9"}, "ceiling_exceeded", "maxAccesses", ["at most 3", "got 9"]),
+        ({"retention_days": "32"}, "ceiling_exceeded", "retentionDays", ["at most 31", "got 32"]),
+        ({"attribute": "foreign_worker"}, "ceiling_exceeded", "attributes", ["foreign_worker"]),
+        ({"attribute": "nonsense"}, "unknown_attribute", "attributes", ["nonsense"]),
+        ({"purpose": "nonsense"}, "unknown_purpose", "purpose", ["loan-origination", "tenancy-check"]),
+        ({"days": "0"}, "invalid_window", "expiresAt", []),
+        ({"days": "99999999999999"}, "invalid_window", "expiresAt", []),
+        ({"institution": "did:web:nobody.example"}, "not_found", "institution", []),
+        ({"subject": "nobody"}, "not_found", "subject", []),
+        ({"replaces": "0x12"}, "malformed", "replaces", ["64 hex digits"]),
+        ({"notice": "/nowhere"}, "unreadable_file", "notice", ["/nowhere"]),
+    ],
+)
+def test_2_a_grant_of_too_much_or_of_nonsense_names_the_field(
+    home: Installation, changes: dict[str, str], code: str, field_name: str, says: list[str]
+) -> None:
+    done = home.run(*home.grant_args(**changes), "--json")
+    error = json.loads(done.err)["error"]
+    assert (done.code, error["code"], error["field"]) == (2, code, field_name)
+    assert error["message"].startswith(field_name) or field_name == "notice"
+    assert [part for part in says if part not in error["message"]] == []
+
+
+@pytest.mark.devnet
+def test_2_the_request_is_wrong(home: Installation) -> None:
+    key = str(home.person)
+    unknown = "0x" + "12" * 32
+    assert home.refusal("pause", "0x12", "--key", key) == (2, "malformed", "consent")
+    assert home.refusal("revoke", "0x12", "--key", key) == (2, "malformed", "consent")
+    assert home.refusal("log", "--consent", "0x12") == (2, "malformed", "consent")
+    assert home.refusal("consents", "show", unknown)[:2] == (2, "not_found")
+    assert home.refusal("subjects", "show", "nobody") == (2, "not_found", "subject")
+    assert home.refusal("import", "/nowhere.csv", "--map", "german") == (2, "unreadable_file", "file")
+    assert home.refusal("subjects", "new-key", key)[:2] == (2, "already_exists")
+    assert home.refusal("subjects", "new-key", "/dev/null/key") == (2, "malformed", "file")
+    assert home.refusal(*home.release_args(unknown, keys="/nowhere.jwks"))[:2] == (2, "unreadable_file")
+    assert home.refusal("institutions", "add", "x", "--name", "x") == (2, "malformed", "jwks")
+    assert home.refusal("institutions", "add", "x", "--name", "x", "--jwks", "/nowhere")[1] == "unreadable_file"
+
+
+@pytest.mark.devnet
+def test_2_a_lender_that_is_registered_already_leaves_no_keys_behind(home: Installation) -> None:
+    keys = home.home / "again.jwks"
+    args = ("institutions", "add", BANK, "--name", "Again", "--new-keys", str(keys))
+    assert home.refusal(*args) == (2, "already_exists", "institution")
+    assert not keys.exists()
+
+
+@pytest.mark.devnet
+def test_2_a_strangers_key_revokes_nothing(home: Installation) -> None:
+    consent = home.grant()
+    stranger = home.home / f"stranger-{next(_numbers)}.key"
+    home.ask("subjects", "new-key", str(stranger))
+    assert home.refusal("revoke", consent, "--key", str(stranger))[:2] == (2, "invalid_signature")
+    assert home.ask("consents", "show", consent)["status"] == "in_force"
+
+
+@pytest.mark.devnet
+@pytest.mark.parametrize("answer", ["n\n", ""], ids=["no", "nobody there"])
+def test_2_without_a_yes_nobody_is_erased(home: Installation, answer: str) -> None:
+    done = home.run("erase", "german-0005", stdin=answer)
+    assert (done.code, done.out) == (2, "")
+    assert "nothing was erased" in done.err
+    # Under --json nobody is asked: a question would be in the way of who reads the output.
+    assert home.refusal("erase", "german-0005") == (2, "malformed", "yes")
+    assert len(home.ask("subjects", "show", "german-0005")["attributes"]) == 20
+
+
+@pytest.mark.devnet
+def test_3_keys_that_others_can_read_are_refused(home: Installation, tmp_path: Path) -> None:
+    consent = home.grant()
+    for file, args in (
+        (home.person, ["revoke", consent, "--key", str(home.person)]),
+        (home.person, home.grant_args()),
+        (home.jwks, home.release_args(consent)),
+        (home.data / "keys" / "kek.json", ["subjects", "count"]),
+        (home.data / "keys" / "accounts.json", ["subjects", "count"]),
+    ):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        file.chmod(0o644)
+        try:
+            assert home.refusal(*args)[:2] == (3, "key_file")
+        finally:
+            file.chmod(0o600)
+    assert home.ask("consents", "show", consent)["status"] == "in_force"
+
+
+def test_3_nothing_is_set_up(fresh: Installation) -> None:
+    assert fresh.refusal("subjects", "count") == (3, "key_file", None)
+    done = fresh.run("subjects", "count")
+    assert (done.code, done.out) == (3, "")
+    assert "`consent-ledger init`" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CONSENT_LEDGER_TIMEOUT", "soon"),
+        ("CONSENT_LEDGER_CHAIN_ID", "0"),
+        ("CONSENT_LEDGER_FINALITY", "pending"),
+        ("CONSENT_LEDGER_RPC_URL", "ftp://x"),
+    ],
+)
+def test_3_a_setting_that_makes_no_sense_is_named(fresh: Installation, name: str, value: str) -> None:
+    done = fresh.run("sync", "--json", **{name: value})
+    error = json.loads(done.err)["error"]
+    assert (done.code, error["code"]) == (3, "config")
+    assert error["message"].startswith(name)
+
+
+def test_3_a_data_directory_that_cannot_be_made(fresh: Installation) -> None:
+    assert fresh.refusal("init", CONSENT_LEDGER_DATA="/dev/null/data")[0] == 3
+
+
+def test_4_the_endpoint_is_down(fresh: Installation) -> None:
+    fresh.ask("init")
+    assert fresh.refusal("sync")[:2] == (4, "chain_unavailable")
+    assert fresh.refusal("contracts", "verify")[:2] == (4, "chain_unavailable")
+    done = fresh.run("sync")
+    assert done.code == 4
+    assert fresh.rpc_url in done.err
+
+
+@pytest.mark.devnet
+def test_4_the_endpoint_serves_another_chain(devnet: Devnet, tmp_path: Path) -> None:
+    home = Installation(tmp_path, devnet.url)
+    home.ask("init", CONSENT_LEDGER_CHAIN_ID="5")
+    assert home.refusal("sync", CONSENT_LEDGER_CHAIN_ID="5")[:2] == (4, "wrong_chain")
+    assert home.refusal("sync")[:2] == (3, "store_mismatch")
+
+
+@pytest.mark.devnet
+def test_4_a_grant_that_is_on_file_says_so_instead_of_inviting_a_second_one(home: Installation) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    done = home.run(*home.grant_args(subject="german-0005"), "--json", CONSENT_LEDGER_RPC_URL=nowhere)
+    message = json.loads(done.err)["error"]["message"]
+    assert done.code == 4
+    assert "`consent-ledger sync`" in message
+    (consent,) = re.findall("0x[0-9a-f]{64}", message)
+    assert home.ask("sync")["relayed"] == 1
+    assert home.ask("consents", "show", consent)["status"] == "in_force"
+
+
+@pytest.mark.parametrize("broken", [["P4: something was released"], []], ids=["broken", "not exercised"])
+def test_5_what_must_hold_does_not(fresh: Installation, monkeypatch: pytest.MonkeyPatch, broken: list[str]) -> None:
+    findings = Findings(broken=broken)
+    for prop in list(PROPERTIES)[1 - len(broken) :]:
+        findings.check(prop, True, "held")
+    monkeypatch.setattr(cli, "run_demo", lambda **_: findings)
+    done = fresh.run("demo", "--json")
+    assert done.code == 5
+    assert json.loads(done.out)["holds"] is False
+    assert json.loads(done.err)["error"]["code"] == "audit"
+
+
+# --------------------------------------------------------------------------------------------------- init and importing
+
+
+def test_init_twice_is_refused_and_changes_nothing(fresh: Installation) -> None:
+    done = fresh.execute("init")
+    assert (done.code, done.err) == (0, "")
+    assert str(fresh.data) in done.out
+    before = {path: path.read_bytes() for path in fresh.data.rglob("*") if path.is_file()}
+    assert fresh.refusal("init")[:2] == (2, "already_exists")
+    assert {path: path.read_bytes() for path in fresh.data.rglob("*") if path.is_file()} == before
+
+
+def test_what_init_makes_is_for_the_owner_alone(fresh: Installation) -> None:
+    fresh.ask("init")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [fresh.data, *fresh.data.rglob("*")]}
+    assert {name for name, mode in modes.items() if mode & 0o077} == set()
+    fresh.ask("subjects", "new-key", str(fresh.person))
+    assert stat.S_IMODE(fresh.person.stat().st_mode) == 0o600
+
+
+def test_an_import_skips_bad_rows_and_names_line_and_column(fresh: Installation) -> None:
+    fresh.ask("init")
+    file = csv_of(fresh.home / "bad.csv", 3, row_2=HIDDEN_TEXT)
+    done = fresh.run("import", str(file), "--map", "german")
+    assert done.code == 0, "rows were taken in, so this is no failure; --strict makes it one"
+    assert done.out == "bad.csv: 2 rows imported, 1 bad row skipped, 40 new values.\n"
+    assert re.fullmatch(r"line 3, column credit_amount: expected .+\n", done.err)
+    again = fresh.ask("import", str(file), "--map", "german")
+    assert (again["alreadyDone"], again["imported"], again["bad"]) == (True, 2, 1)
+
+
+def test_a_bad_cell_is_reported_without_what_is_in_it(fresh: Installation) -> None:
+    fresh.ask("init")
+    file = csv_of(fresh.home / "bad.csv", 3, row_2=HIDDEN_TEXT)
+    (cell,) = fresh.ask("import", str(file), "--map", "german")["badCells"]
+    assert (cell["line"], cell["column"]) == (3, "credit_amount")
+    assert HIDDEN_TEXT not in "".join(fresh.said)
+
+
+def test_a_strict_import_of_a_bad_row_takes_in_nothing_and_says_why(fresh: Installation) -> None:
+    fresh.ask("init")
+    file = csv_of(fresh.home / "bad.csv", 3, row_2=HIDDEN_TEXT)
+    done = fresh.run("import", str(file), "--map", "german", "--strict")
+    assert (done.code, done.out) == (2, "")
+    assert "line 3, column credit_amount" in done.err
+    done = fresh.run("import", str(file), "--map", "german", "--strict", "--json")
+    error = json.loads(done.err)["error"]
+    assert (done.code, error["code"], error["badCells"][0]["line"]) == (2, "rows_rejected", 3)
+    assert fresh.ask("subjects", "count")["subjects"] == 0
+
+
+def test_a_map_that_is_not_there_or_does_not_fit(fresh: Installation) -> None:
+    fresh.ask("init")
+    file = str(csv_of(fresh.home / "some.csv", 1))
+    done = fresh.run("import", file, "--map", "french", "--json")
+    error = json.loads(done.err)["error"]
+    assert (done.code, error["code"], error["field"]) == (2, "unreadable_file", "map")
+    assert "german, taiwan" in error["message"]
+    assert fresh.refusal("import", file, "--map", str(fresh.home))[:2] == (2, "unreadable_file")
+    assert fresh.refusal("import", file, "--map", "taiwan")[:2] == (2, "map")
+    own = fresh.home / "own.toml"
+    own.write_text((ROOT / "ledger/maps/german.toml").read_text())
+    assert fresh.ask("import", file, "--map", str(own))["imported"] == 1
+
+
+def test_empty_lists_say_that_they_are_empty(fresh: Installation) -> None:
+    fresh.ask("init")
+    assert fresh.run("consents", "list").out == "No consents.\n"
+    assert fresh.run("institutions", "list").out == "No institutions.\n"
+    assert fresh.run("log").out == "No entries.\n"
+    assert fresh.ask("consents", "list") == fresh.ask("institutions", "list") == fresh.ask("log") == []
+
+
+# -------------------------------------------------------------------------------------------------------------- secrets
+
+
+@pytest.mark.devnet
+def test_no_output_holds_a_secret(home: Installation, story: Story) -> None:
+    consent = home.grant()
+    cut_short = home.home / "cut-short.key"
+    for args in (
+        ["revoke", consent, "--key", str(home.jwks)],
+        ["revoke", consent, "--key", str(home.data / "keys" / "kek.json")],
+        home.release_args(consent, keys=str(home.data / "keys" / "accounts.json")),
+        home.release_args(consent, keys=str(home.data / "keys" / "kek.json")),
+        ["institutions", "add", "did:web:x", "--name", "x", "--jwks", str(home.person)],
+        ["institutions", "add", "did:web:y", "--name", "y", "--jwks", str(home.data / "keys" / "accounts.json")],
+        ["subjects", "new-key", str(home.jwks)],
+    ):
+        assert home.run(*args).code != 0
+        home.refusal(*args)
+    # Not a key any more, by one digit: it must not be quoted.
+    cut_short.touch(0o600)
+    cut_short.write_text(home.person.read_text().strip()[:-1])
+    assert home.run("revoke", consent, "--key", str(cut_short)).code == 3
+    secrets = home.secrets() | {cut_short.read_text()}
+    assert len(secrets) >= 12
+    said = "".join(home.said)
+    assert [secret for secret in secrets if secret.lower() in said.lower()] == []
+    assert re.search(rf"\b{HIDDEN_VALUE}\b", story.told[("release",)].out)
+    others = [done.out + done.err for verb, done in story.told.items() if verb != ("release",)]
+    assert not re.search(rf"\b{HIDDEN_VALUE}\b", "".join(others))
+
+
+# ------------------------------------------------------------------------------------------------------- the foreground
+
+
+@pytest.mark.devnet
+def test_a_chain_in_the_foreground_answers_and_leaves_nothing(fresh: Installation) -> None:
+    port = free_port()
+    fresh.rpc_url = f"http://127.0.0.1:{port}"
+    fresh.ask("init")
+    with running(fresh, "devnet", "--port", str(port)) as (process, ready):
+        assert ready["rpcUrl"] == fresh.rpc_url
+        assert JsonRpc(fresh.rpc_url)("eth_chainId") == hex(31337)
+        assert fresh.refusal("sync")[:2] == (4, "contract_missing")
+        assert fresh.refusal("contracts", "verify")[:2] == (4, "contract_missing")
+        assert fresh.refusal("devnet", "--port", str(port))[:2] == (4, "devnet")
+        done = fresh.run("deploy")
+        assert done.code == 3
+        assert "--fund" in done.err
+        assert fresh.ask("deploy", "--fund")["deployed"] is True
+        assert fresh.ask("deploy")["deployed"] is False
+        assert len(fresh.processes()) == 2
+        code, said = end(fresh, process, signal.SIGINT)
+    assert (code, said) == (0, "Stopping.\n")
+    assert fresh.processes() == []
+    with pytest.raises(ChainUnavailableError):
+        JsonRpc(fresh.rpc_url)("eth_chainId")
+
+
+@pytest.mark.devnet
+def test_up_keeps_a_consent_from_one_run_to_the_next(fresh: Installation) -> None:
+    port = free_port()
+    with running(fresh, "up", "--port", str(port)) as (process, ready):
+        fresh.rpc_url = f"http://127.0.0.1:{port}"
+        assert ready["rpcUrl"] == fresh.rpc_url
+        assert fresh.ask("contracts", "verify")["contract"] == ready["contract"]
+        fresh.ask("import", str(csv_of(fresh.home / "people.csv", 2)), "--map", "german")
+        fresh.ask("institutions", "add", BANK, "--name", "Example Bank", "--new-keys", str(fresh.jwks))
+        fresh.ask("subjects", "new-key", str(fresh.person))
+        consent = fresh.grant(max_accesses="2", per_day="2")
+        fresh.ask(*fresh.release_args(consent))
+        other = fresh.run("up", "--port", str(free_port()))
+        assert (other.code, other.out) == (3, "")
+        assert "another `consent-ledger up`" in other.err
+        code, said = end(fresh, process, signal.SIGINT)
+    assert (code, said) == (0, "Stopping.\n")
+    assert fresh.processes() == []
+
+    with running(fresh, "up", "--port", str(port)) as (process, ready):
+        assert (ready["replayedActs"], ready["replayedAccesses"]) >= (1, 1)
+        (again,) = fresh.ask("consents", "list")
+        assert (again["consent"], again["status"], again["used"]) == (consent, "in_force", 1)
+        fresh.ask(*fresh.release_args(consent))
+        # As when the terminal is closed, or a supervisor ends it: the node must not be left behind.
+        code, _ = end(fresh, process, signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM
+    assert fresh.processes() == []
+    log = (fresh.data / "devnet.log").read_text()
+    assert [secret for secret in fresh.secrets() if secret in log] == []
+
+
+def test_a_round_of_sync_that_fails_does_not_end_the_service(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounds = [True, True, False]
+    node = SimpleNamespace(is_running=lambda: rounds.pop(0))
+
+    def sync() -> None:
+        raise StoreUnavailableError("an import keeps the database busy")
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(DevnetError, match="ended by itself"):
+        cli._keep_going(cast("Devnet", node), 1, cast("Custodian", SimpleNamespace(sync=sync)))
+    assert capsys.readouterr().err == "sync: an import keeps the database busy\n" * 2
+
+
+@pytest.mark.devnet
+def test_up_tells_a_person_what_to_do_next(fresh: Installation) -> None:
+    port = free_port()
+    with subprocess.Popen(
+        [EXECUTABLE, "up", "--port", str(port)], stdout=subprocess.PIPE, text=True, env=fresh.environment()
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(5)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 0
+    said = "".join(lines)
+    assert str(fresh.data) in said
+    assert f"export CONSENT_LEDGER_RPC_URL=http://127.0.0.1:{port}\n" in said
+    assert fresh.processes() == []
+
+
+# ------------------------------------------------------------------------------------------------------------- the demo
+
+
+@pytest.mark.devnet
+@pytest.mark.slow
+def test_the_demo_exercises_every_property_and_leaves_nothing(fresh: Installation) -> None:
+    temporary = fresh.home / "tmp"
+    temporary.mkdir()
+    done = fresh.execute("demo", "--json", TMPDIR=str(temporary))
+    assert (done.code, done.err) == (0, "")
+    report = json.loads(done.out)
+    assert (report["holds"], report["broken"]) == (True, [])
+    assert {prop for prop, checks in report["checks"].items() if checks > 0} == {f"P{n}" for n in range(1, 10)}
+    assert (report["records"], report["consents"], report["answers"]) == (20_000, 100, 100)
+    assert list(temporary.iterdir()) == []
+    assert fresh.processes() == []
+    assert not fresh.data.exists()
+
+
+@pytest.mark.devnet
+@pytest.mark.slow
+def test_the_demo_sees_that_a_backup_can_still_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_destroyed: Callable[[Eraser], list[str]] = lambda _: []  # noqa: E731
+    monkeypatch.setattr(Eraser, "destroy_retired", nothing_destroyed)
+    findings = run_demo(rpc_url=None, console=Console(quiet=True))
+    assert findings.broken == ["P6: a backup still opens"]
+    assert not findings.holds

@@ -1,0 +1,136 @@
+"""The README keeps its word: what it tells to type works, and what it names exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from ledger import cli, config
+from ledger.actors import PROPERTIES
+from ledger.config import Config
+from ledger.devnet import free_port
+
+ROOT: Final = Path(__file__).parent.parent
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+EXECUTABLE: Final = Path(sys.executable).parent / "consent-ledger"
+SECONDS: Final = 300
+
+
+def block(kind: str) -> str:
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def commands(script: str) -> Iterator[list[str]]:
+    """Every call of `consent-ledger` in a script, as words."""
+    joined = script.replace("\\\n", " ")
+    for call in re.findall(r"consent-ledger ([^\n]*?)(?:\)|\|\||$)", joined, flags=re.MULTILINE):
+        yield shlex.split(call)
+
+
+class Recording(dict[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    asked: Final[set[str]] = set()
+
+    def get(self, key: str, default: object = None) -> str | None:  # type: ignore[override]
+        self.asked.add(key)
+        return None if default is None else str(default)
+
+
+@pytest.mark.devnet
+@pytest.mark.slow
+def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
+    # As in a checkout, but for what the commands write.
+    for name in ("ledger", ".venv"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    port = free_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "CONSENT_LEDGER_DATA": str(tmp_path / "data"),
+        "CONSENT_LEDGER_RPC_URL": f"http://127.0.0.1:{port}",
+    }
+    service = subprocess.Popen(
+        [EXECUTABLE, "up", "--port", str(port)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    with service:
+        try:
+            assert service.stdout is not None
+            assert service.stdout.readline().startswith("Up;")
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block("sh by-hand")],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=SECONDS,
+            )
+        finally:
+            service.send_signal(signal.SIGINT)
+    assert done.returncode == 0, done.stderr
+    assert service.returncode == 0
+    # The two refusals that it shows, and nothing else, went to standard error.
+    assert re.findall(r"^error \((\w+)\)", done.stderr, flags=re.MULTILINE) == ["paused", "revoked"]
+    assert len(done.stderr.splitlines()) == 2
+    assert "1000 rows imported, 0 bad rows" in done.stdout
+    assert re.findall(r"^\S+Z  (released|refused: \w+)", done.stdout, flags=re.MULTILINE) == [
+        "refused: revoked",
+        "refused: paused",
+        "released",
+    ]
+    assert re.search(r"Erased: 20 values, 1 consent\b", done.stdout)
+
+
+def test_every_command_of_the_readme_is_a_verb_with_these_options() -> None:
+    named = list(commands(block("sh by-hand")))
+    assert len(named) > 12
+    for words in named:
+        command: object = typer.main.get_command(cli.app)
+        rest = list(words)
+        while isinstance(command, TyperGroup):
+            assert rest[0] in command.commands, words
+            command = command.commands[rest.pop(0)]
+        known = {option for parameter in getattr(command, "params", []) for option in parameter.opts}
+        assert {word for word in rest if word.startswith("--")} <= known, words
+
+
+def test_every_target_of_make_that_the_readme_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)$", README, flags=re.MULTILINE))
+    assert len(named) >= 7
+    assert {first or second for first, second in named} <= targets
+
+
+def test_every_file_that_the_readme_links_exists() -> None:
+    linked = {target for target in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in target}
+    assert len(linked) >= 7
+    assert {target for target in linked if not (ROOT / target).exists()} == set()
+
+
+def test_the_readme_promises_what_the_demo_checks() -> None:
+    promised = re.findall(r"^- \*\*(P\d+)\*\* ", README, flags=re.MULTILINE)
+    assert promised == list(PROPERTIES)
+
+
+def test_the_documented_variables_are_those_that_are_read() -> None:
+    documented = re.findall(r"^\| `(CONSENT_LEDGER_\w+)` \|", config.__doc__ or "", flags=re.MULTILINE)
+    read: Mapping[str, str] = Recording()
+    Config.from_env(read)
+    assert len(documented) == len(set(documented))
+    assert set(documented) == Recording.asked
+    named = set(re.findall(r"CONSENT_LEDGER_[A-Z_]+", README))
+    assert named
+    assert named <= set(documented)

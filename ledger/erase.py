@@ -123,10 +123,11 @@ class Eraser:
     def rotate(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> str:
         """Make a new KEK active and re-wrap everything under it. Returns its id; run `destroy_retired` afterwards.
 
-        Goes on with an unfinished rotation instead of starting another. Raises `VaultError`.
+        Goes on with an unfinished rotation instead of starting another: one is finished when the old KEK is destroyed.
+        Raises `VaultError`.
         """
         active = self._keys.active_kek_id
-        if self.remaining(active) == 0:
+        if self.remaining(active) == 0 and self._keys.kek_ids == [active]:
             active = self._keys.rotate()
         self._step("rotate: new KEK active")
         total = self.remaining(active)

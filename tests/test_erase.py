@@ -349,3 +349,12 @@ def test_a_busy_database_fails_an_erasure_as_a_whole(world: World, monkeypatch: 
     with pytest.raises(ConsentRevokedError):
         world.ask(consent)
     assert erase(world).envelopes == len(VALUES)
+
+
+def test_a_rotation_that_had_to_keep_the_old_key_is_finished_by_the_next(world: World) -> None:
+    with world.open():
+        first = world.custodian.rotate_keys()
+    assert first.kept
+    second = world.custodian.rotate_keys()
+    assert (second.active, second.destroyed, second.kept) == (first.active, first.kept, ())
+    assert world.custodian.rotate_keys().destroyed == (first.active,)

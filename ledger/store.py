@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -291,6 +291,18 @@ def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
 def _begin_sqlite(connection: Connection) -> None:
     read_only = connection.get_execution_options().get("read_only", False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def insert_many(tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert many plain rows by the driver's own `executemany`: SQLAlchemy's work for each costs more than sealing it.
+
+    Every row has the same columns, and values as the driver takes them (a `Flag` as 0 or 1).
+    """
+    compiled = table.insert().values(dict.fromkeys(rows[0])).compile(dialect=tx.dialect)
+    names = compiled.positiontup
+    tx.exec_driver_sql(
+        compiled.string, [tuple(row[name] for name in names) for row in rows] if names else [dict(row) for row in rows]
+    )
 
 
 def new_id(at_ms: int | None = None) -> str:

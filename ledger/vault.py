@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 from ledger.envelope import EncryptionContext, Envelope, KeyWrapper, WrappedKey, open_envelope, seal
 from ledger.errors import AttributeAbsentError, ErasedError, NotFoundError
 from ledger.keys import KeyFile
-from ledger.store import Store, new_id, records, subjects
+from ledger.store import Store, insert_many, new_id, records, subjects
 
 Value = int | str | bool | float
 RECORD_SCHEMA: Final = "1"
@@ -138,7 +138,7 @@ class Vault:
             if row:
                 rows.append(row)
         if rows:
-            tx.execute(records.insert(), rows)
+            insert_many(tx, records, rows)
         return len(rows)
 
     def erased_refs(self, tx: Connection, ref_indexes: Sequence[str]) -> set[str]:
@@ -217,7 +217,7 @@ class Vault:
             "attribute": record.attribute,
             "version": version + 1,
             "value_index": value_index,
-            "disputed": False,
+            "disputed": 0,
             **sealed_columns(envelope),
         }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +20,6 @@ from ledger.importmap import BadCell, ImportedRow, ImportMap, RejectedRow, RowRe
 PACKAGE: Final = Path(ledger.__file__).parent
 SHARED: Final = PACKAGE.parent.parent / "shared" / "data"
 GERMAN: Final = PACKAGE / "data" / "german_statlog_1000.csv"
-ROWS_PER_SECOND: Final = 20_000
 
 HEAD: Final = """
 [map]
@@ -148,20 +146,6 @@ def test_every_imported_value_survives_storage(name: str) -> None:
 def test_every_attribute_of_the_catalogue_has_a_source() -> None:
     mapped = {column.attribute.name for name in ("german", "taiwan") for column in shipped_map(name).columns}
     assert ATTRIBUTES.keys() - mapped == {"personal_status_and_sex"}
-
-
-def test_a_million_rows_are_a_matter_of_seconds() -> None:
-    header, *rows = rows_of(GERMAN)
-    reader = shipped_map("german").reader(header)
-    fastest = min(_seconds_for(reader, rows) for _ in range(5))
-    assert len(rows) / fastest > ROWS_PER_SECOND
-
-
-def _seconds_for(reader: RowReader, rows: list[list[str]]) -> float:
-    start = time.perf_counter()
-    for number, cells in enumerate(rows, start=1):
-        reader.row(number, number, cells)
-    return time.perf_counter() - start
 
 
 # ----------------------------------------------------------------------------------------------------------- rows

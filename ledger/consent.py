@@ -24,7 +24,16 @@ from typing import Any, Final, NewType, TypeGuard
 
 from eth_account import Account
 from eth_account.messages import SignableMessage, encode_typed_data
-from eth_utils import is_checksum_address, is_checksum_formatted_address, is_hex_address, keccak, to_checksum_address
+from eth_keys.datatypes import Signature
+from eth_keys.exceptions import BadSignature
+from eth_utils import (
+    ValidationError,
+    is_checksum_address,
+    is_checksum_formatted_address,
+    is_hex_address,
+    keccak,
+    to_checksum_address,
+)
 
 from ledger.errors import (
     AttributeNotConsentedError,
@@ -409,11 +418,12 @@ def require_signer(digest: Hex32, signature: bytes, subject: Address) -> None:
     if not 1 <= int.from_bytes(signature[32:64]) <= HALF_ORDER:
         raise refused
     try:
-        signer = Account._recover_hash(bytes.fromhex(digest[2:]), signature=signature)  # noqa: SLF001 - eth-account has no public one for a bare digest
-    except Exception as exc:
-        # The libraries below raise types of their own for r or s out of range; every one of them means "not valid".
+        # Ethereum writes the recovery id as 27 or 28, the library as 0 or 1.
+        recoverable = Signature(signature[:64] + bytes([signature[64] - 27]))
+        signer = recoverable.recover_public_key_from_msg_hash(bytes.fromhex(digest[2:]))
+    except (BadSignature, ValidationError) as exc:
         raise refused from exc
-    if signer != subject:
+    if Address(signer.to_checksum_address()) != subject:
         raise refused
 
 

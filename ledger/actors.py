@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +25,11 @@ from ledger.consent import Address, grant_typed_data, hex32_of, pause_typed_data
 from ledger.custodian import Custodian
 from ledger.errors import LedgerError
 from ledger.evidence import verify_receipt
-from ledger.exchange import key_for, new_institution_keys, open_answer, sign_request
+from ledger.exchange import key_for, new_institution_keys, open_answer, sign_release
 from ledger.purposes import purpose
 from ledger.registry import StoredConsent
 from ledger.release import Release
+from ledger.signatures import HttpRequest
 
 DAY: Final = 86_400
 PROPERTIES: Final = {
@@ -129,19 +131,26 @@ class Demo:
         signature = sign_typed_data(grant_typed_data(grant, ledger.chain.domain), person.key)
         return ledger.grants.grant(grant, signature, ledger.vault.subject_of(person.ref))
 
-    def request(self, lender: Lender, consent: StoredConsent, key: str | None = None, **changes: Any) -> bytes:  # noqa: ANN401
+    def request(
+        self,
+        lender: Lender,
+        consent: StoredConsent,
+        key: str | None = None,
+        **changes: Any,  # noqa: ANN401
+    ) -> HttpRequest:
         """A request as the lender signs it."""
         self.serial += 1
         terms = consent.grant.terms
-        return sign_request(
+        return sign_release(
+            service_url=self.custodian.config.service_url,
             institution=lender.institution_id,
-            custodian=self.custodian.address,
             consent_id=consent.consent_id,
             purpose=changes.get("purpose", terms.purpose),
             attributes=tuple(changes.get("attributes", terms.attributes)),
             idempotency_key=key or f"demo-{self.serial}",
             signing_key=key_for(lender.keys, "sig"),
             at=changes.get("at", int(time.time())),
+            nonce=secrets.token_urlsafe(18),
         )
 
     def ask(self, lender: Lender, consent: StoredConsent, key: str | None = None, **changes: Any) -> Release:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -38,7 +39,7 @@ from ledger.consent import (
 from ledger.custodian import Custodian
 from ledger.errors import ChainError, UnreadableFileError
 from ledger.evidence import verify_receipt
-from ledger.exchange import key_for, open_answer, sign_request
+from ledger.exchange import key_for, open_answer, sign_release
 from ledger.grants import ActResult
 from ledger.keys import read_private_key
 from ledger.purposes import PURPOSES
@@ -215,15 +216,16 @@ def release(
     """Ask as an institution: sign the request, open the sealed answer, check the receipt against the chain."""
     private = read_private_json(keys)
     with open_custodian() as custodian:
-        signed = sign_request(
+        signed = sign_release(
+            service_url=custodian.config.service_url,
             institution=institution,
-            custodian=custodian.address,
             consent_id=Hex32(consent),
             purpose=purpose,
             attributes=tuple(attribute),
             idempotency_key=key,
             signing_key=key_for(private, "sig"),
             at=custodian.clock(),
+            nonce=secrets.token_urlsafe(18),
         )
         answer = custodian.releases.release(signed)
         claims = open_answer(answer.sealed, key_for(private, "enc"), custodian.accounts.signing_key)

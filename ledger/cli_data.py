@@ -207,7 +207,7 @@ def institutions_list(*, as_json: Json = False) -> None:
     with open_custodian() as custodian:
         rows = [
             {
-                "institution": one.institution_id,
+                "institution": one.party_id,
                 "name": one.name,
                 "keys": len(one.jwks["keys"]),
                 "suspended": one.suspended,

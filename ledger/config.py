@@ -7,6 +7,9 @@
 | `CONSENT_LEDGER_CHAIN_ID` | chain id that the endpoint must serve | `31337` |
 | `CONSENT_LEDGER_FINALITY` | when a block counts: `latest`, `safe` or `finalized` | `latest` |
 | `CONSENT_LEDGER_TIMEOUT` | seconds to wait for a block to count | `30` |
+| `CONSENT_LEDGER_URL` | where this service is reached; signed requests begin with it | `http://127.0.0.1:8000` |
+| `CONSENT_LEDGER_RATE_LIMIT` | requests a minute of one institution or furnisher | `600` |
+| `CONSENT_LEDGER_WEBHOOKS` | where webhooks go: `public`, or `insecure-any` (private networks, http) | `public` |
 
 `latest` is right where blocks are final at once (the devnet, QBFT, IBFT). On a chain that can reorganise, releases must
 wait for `finalized`: what was released cannot be taken back.
@@ -15,6 +18,7 @@ wait for `finalized`: what was released cannot be taken back.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +34,10 @@ DEVNET_PORT: Final = 8545
 DEVNET_URL: Final = f"http://127.0.0.1:{DEVNET_PORT}"
 MAX_DIGITS: Final = 18
 TAGS: Final = ("latest", "safe", "finalized")
+SERVICE_URL: Final = "http://127.0.0.1:8000"
+RATE_LIMIT: Final = 600
+WEBHOOKS: Final = ("public", "insecure-any")
+_URL: Final = re.compile(r"https?://[a-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +48,15 @@ class Config:
     rpc_url: str = DEVNET_URL
     chain_id: int = DEVNET_CHAIN_ID
     finality: Finality = field(default_factory=Finality)
+    service_url: str = SERVICE_URL
+    rate_limit: int = RATE_LIMIT
+    insecure_webhooks: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
         """Raises `ConfigError` naming the variable and what was expected."""
         env = os.environ if environ is None else environ
-        tag = env.get("CONSENT_LEDGER_FINALITY", "latest")
-        if tag not in TAGS:
-            raise ConfigError(f"CONSENT_LEDGER_FINALITY: expected one of {', '.join(TAGS)}")
+        tag = _one_of(env, "CONSENT_LEDGER_FINALITY", TAGS)
         rpc_url = env.get("CONSENT_LEDGER_RPC_URL", DEVNET_URL)
         if not rpc_url.startswith(("http://", "https://")):
             raise ConfigError("CONSENT_LEDGER_RPC_URL: expected an http or https address")
@@ -56,6 +65,9 @@ class Config:
             rpc_url=rpc_url,
             chain_id=_number(env, "CONSENT_LEDGER_CHAIN_ID", DEVNET_CHAIN_ID),
             finality=Finality(tag=tag, timeout=float(_number(env, "CONSENT_LEDGER_TIMEOUT", 30))),
+            service_url=_service_url(env),
+            rate_limit=_number(env, "CONSENT_LEDGER_RATE_LIMIT", RATE_LIMIT),
+            insecure_webhooks=_one_of(env, "CONSENT_LEDGER_WEBHOOKS", WEBHOOKS) == "insecure-any",
         )
 
     @property
@@ -77,6 +89,21 @@ class Config:
     def locks(self) -> Path:
         """Lock files of the lanes."""
         return self.data / "locks"
+
+
+def _one_of(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """The first is the default."""
+    chosen = env.get(name, choices[0])
+    if chosen not in choices:
+        raise ConfigError(f"{name}: expected one of {', '.join(choices)}")
+    return chosen
+
+
+def _service_url(env: Mapping[str, str]) -> str:
+    url = env.get("CONSENT_LEDGER_URL", SERVICE_URL)
+    if not _URL.match(url):
+        raise ConfigError("CONSENT_LEDGER_URL: expected an http or https address in lower case, without a query")
+    return url.rstrip("/")
 
 
 def _number(env: Mapping[str, str], name: str, default: int) -> int:

@@ -15,6 +15,7 @@ from typing import Final
 from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
+from ledger.authentication import Authentication
 from ledger.chain import Chain, JsonRpc, JsonRpcChain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.config import Config
@@ -108,6 +109,7 @@ class Custodian:
             clock=clock,
             step=step,
         )
+        self.authentication = Authentication(self.store, self.registry, clock=clock, rate_limit=config.rate_limit)
         self._writer_lock, self.log = self._take_writer()
         self.releases = Releases(
             self.store,
@@ -117,6 +119,7 @@ class Custodian:
             self.keys,
             self.chain,
             self.log,
+            self.authentication,
             custodian=self.address,
             signing_key=signing_key,
             clock=clock,

@@ -347,7 +347,10 @@ def _refusals(demo: Demo, people: Sequence[Person], lenders: tuple[Lender, Lende
     demo.findings.check("P3", demo.witness.consent(loan.consent_id).accesses == 1, "a retry was counted")
     demo.verify(south, once, demo.ask(south, once))
     captured = demo.request(north, loan, "captured", at=now - 3600)
-    tampered = demo.request(north, loan, "tampered")[:-8] + b"AAAAAAAA"
+    tampered = demo.request(north, loan, "tampered")
+    tampered = replace(tampered, body=tampered.body.replace(b"age", b"job"))
+    replayed = demo.request(north, loan, "retried", attributes=["savings"])
+    demo.custodian.releases.release(replayed)
     rows = [
         demo.refused(
             "P8",
@@ -372,6 +375,9 @@ def _refusals(demo: Demo, people: Sequence[Person], lenders: tuple[Lender, Lende
             "stale_request",
             "a captured request, an hour later",
             lambda: demo.custodian.releases.release(captured),
+        ),
+        demo.refused(
+            "P3", "replayed", "a captured request, sent again", lambda: demo.custodian.releases.release(replayed)
         ),
         demo.refused(
             "P8",

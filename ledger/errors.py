@@ -128,6 +128,12 @@ class InstitutionSuspendedError(ConsentError):
     code = "institution_suspended"
 
 
+class FurnisherSuspendedError(ConsentError):
+    """The furnisher may not hand anything in at present."""
+
+    code = "furnisher_suspended"
+
+
 class NotCustodianError(ConsentError):
     """Only the custodian that a consent names may do this."""
 
@@ -294,6 +300,31 @@ class StaleRequestError(AuthenticationError):
     """The request was signed too long ago, or in the future: a replay, or a wrong clock."""
 
     code = "stale_request"
+
+
+class ReplayedRequestError(AuthenticationError):
+    """The nonce was used before. A retry is signed anew, with a nonce of its own."""
+
+    code = "replayed"
+
+
+class RateLimitedError(RequestError):
+    """Too many requests in the current window. `retry_after` is in seconds."""
+
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(self, message: str, *, limit: int, retry_after: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class AnswerGoneError(RequestError):
+    """The release was answered, and its sealed bytes are no longer kept. Ask again under a new key."""
+
+    code = "answer_gone"
+    http_status = 410
 
 
 class NotFoundError(RequestError):

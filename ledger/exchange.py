@@ -1,18 +1,19 @@
 """What goes between an institution and the custodian: a signed request in; a sealed answer and a receipt out. Pure.
 
-- Request: JWS (ES256 or EdDSA) over the consent, the purpose, the attributes and the idempotency key.
+- Request: an HTTP request, signed (`signatures.py`): consent, purpose, attributes and idempotency key.
 - Answer: JWE (ECDH-ES+A256KW, A256GCM) around a JWT that the custodian signed (`cty: JWT`), so that only the
   institution reads it and it can show later what it was told.
 - Receipt: a JWT of its own, without the values, that opens the entry on the log.
 
-RFC 7515, 7516, 7518, 7519. Any stack opens these with stock libraries; the tests do it with Node's `jose`.
+RFC 7515, 7516, 7518, 7519, 9421. Any stack opens these with stock libraries; the tests do it with Node's `jose`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
@@ -20,29 +21,45 @@ from joserfc import jwe, jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet, OKPKey
 
-from ledger.access import AccessEntry, ChainProof, entry_hash_of
-from ledger.consent import AccessRequest, Hex32, hex32_of, is_text, parse_hex32
-from ledger.errors import AuditError, AuthenticationError, MalformedError, StaleRequestError
+from ledger.access import AccessEntry, ChainProof
+from ledger.consent import AccessRequest, Hex32, is_text, parse_hex32
+from ledger.errors import AuditError, MalformedError
+from ledger.signatures import IDEMPOTENCY_KEY, JWK, SIGNING_CURVES, HttpRequest, SignedRequest, sign_request
 
-JWK = ECKey | OKPKey
-SIGNING_ALGORITHMS: Final = ["ES256", "Ed25519"]
-SIGNING_CURVES: Final = ("P-256", "Ed25519")
 SEALING: Final = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM"}
-REQUEST_TYPE: Final = "release-request+jwt"
-FRESH_SECONDS: Final = 300
 MAX_KEY_LENGTH: Final = 200
+MAX_NAME_LENGTH: Final = 100
+MAX_ATTRIBUTES: Final = 100
+RETIRED_AT: Final = "exp"
+"""In a party's JWK set: Unix seconds after which a key counts no more. Until then it and its successor both do."""
+_RELEASE_PATH: Final = re.compile(r"/v1/consents/(0x[0-9a-f]{64})/releases\Z")
 # What joserfc and json raise at input that was made up: a header's odd types get through to the libraries below them.
 _UNREADABLE: Final = (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Institution:
-    """A registered lender. `jwks` holds its public keys: `use: sig` to ask, `use: enc` to be answered."""
+class Party:
+    """A registered institution or furnisher. `jwks`: public keys, `use: sig` to ask, `use: enc` to be answered.
 
-    institution_id: str
+    `version` counts the changes of what is registered, so that what was read earlier can be told from what holds now.
+    """
+
+    party_id: str
     name: str
     jwks: Mapping[str, Any]
     suspended: bool = False
+    version: int = 1
+    keys: tuple[JWK, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", tuple(_keys_of(self.jwks)))
+
+    def key(self, use: str, *, now: int, kid: str | None = None) -> JWK:
+        """A key of that use (and id) that is not retired, the newest first. Raises `MalformedError`."""
+        for key in self.keys:
+            if key.get("use") == use and kid in (None, key.kid) and _retires_at(key, now + 1) > now:
+                return key
+        raise MalformedError(f"jwks: expected a current key with use {use!r}", field="jwks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +68,7 @@ class ReleaseRequest:
 
     access: AccessRequest
     idempotency_key: str
-    signed: bytes
+    evidence: SignedRequest
 
     def content_digest(self) -> str:
         """Tells whether a retry asks for the same thing; the time of signing does not count."""
@@ -76,29 +93,56 @@ def new_institution_keys() -> KeySet:
 def key_for(jwks: Mapping[str, Any], use: str, kid: str | None = None) -> JWK:
     """The first key of that use (and id). Raises `MalformedError`."""
     for key in _keys_of(jwks):
-        if key.get("use") == use and kid in (None, key.kid) and isinstance(key, ECKey | OKPKey):
+        if key.get("use") == use and kid in (None, key.kid):
             return key
     raise MalformedError(f"jwks: expected a key with use {use!r} of a kind that is supported here", field="jwks")
 
 
-def _keys_of(jwks: Mapping[str, Any]) -> list[Any]:
+def _keys_of(jwks: Mapping[str, Any]) -> list[JWK]:
     try:
-        return list(KeySet.import_key_set(dict(jwks)).keys)  # type: ignore[arg-type]
+        keys = KeySet.import_key_set(dict(jwks)).keys  # type: ignore[arg-type]
+        return [key for key in keys if isinstance(key, ECKey | OKPKey)]
     except (JoseError, ValueError, TypeError, KeyError) as exc:
         raise MalformedError("jwks: expected a JWK set", field="jwks") from exc
 
 
-def check_jwks(jwks: object) -> dict[str, Any]:
-    """The public part of an institution's key set; it must be able to ask and to be answered.
+def check_jwks(jwks: object, uses: Sequence[str] = ("sig", "enc")) -> dict[str, Any]:
+    """The public part of a party's key set; it must have a key for each of `uses`, and no two of one `kid`.
 
-    Keys that can do neither are left out. Raises `MalformedError`.
+    Keys that can be used for nothing here are left out; one without a `kid` gets its thumbprint (RFC 7638).
+    Raises `MalformedError`.
     """
     if not isinstance(jwks, Mapping):
         raise MalformedError("jwks: expected a JWK set", field="jwks")
-    public = {"keys": [key.as_dict(private=False) for key in _keys_of(jwks) if _is_usable(key)]}
-    key_for(public, "sig")
-    key_for(public, "enc")
+    usable = [key for key in _keys_of(jwks) if _is_usable(key)]
+    for key in usable:
+        key.ensure_kid()
+        _retires_at(key, 0)
+    if len({key.kid for key in usable}) != len(usable):
+        raise MalformedError("jwks: expected each kid once", field="jwks")
+    public = {"keys": [key.as_dict(private=False) for key in usable]}
+    for use in uses:
+        key_for(public, use)
     return public
+
+
+def _retires_at(key: JWK, otherwise: int) -> int:
+    at: Any = key.as_dict(private=False).get(RETIRED_AT, otherwise)
+    if type(at) is not int:
+        raise MalformedError("jwks: expected exp in whole seconds", field="jwks")
+    return at
+
+
+def rotated_jwks(old: Mapping[str, Any], new: Mapping[str, Any], *, now: int, overlap_seconds: int) -> dict[str, Any]:
+    """The new keys first; the old ones count for the overlap, those that retired already no more."""
+    kids = {key["kid"] for key in new["keys"]}
+    until = now + overlap_seconds
+    kept = [
+        key | {RETIRED_AT: min(until, key.get(RETIRED_AT, until))}
+        for key in old["keys"]
+        if key["kid"] not in kids and min(until, key.get(RETIRED_AT, until)) > now
+    ]
+    return {"keys": [*new["keys"], *kept]}
 
 
 def _is_usable(key: object) -> bool:
@@ -114,79 +158,79 @@ def _is_usable(key: object) -> bool:
     return key.get("use") == "enc"
 
 
-def sign_request(
+def sign_release(
     *,
+    service_url: str,
     institution: str,
-    custodian: str,
     consent_id: Hex32,
     purpose: str,
-    attributes: tuple[str, ...],
+    attributes: Sequence[str],
     idempotency_key: str,
     signing_key: JWK,
     at: int,
-) -> bytes:
-    """An institution's request, signed. `at` is Unix seconds."""
-    payload = {
-        "iss": institution,
-        "aud": custodian,
-        "iat": at,
-        "consent": consent_id,
-        "purpose": purpose,
-        "attributes": list(attributes),
-        "key": idempotency_key,
-    }
-    header = {"alg": _algorithm(signing_key), "kid": signing_key.kid, "typ": REQUEST_TYPE}
-    return jws.serialize_compact(header, json.dumps(payload), signing_key, algorithms=SIGNING_ALGORITHMS).encode()
+    nonce: str,
+) -> HttpRequest:
+    """`POST /v1/consents/{id}/releases`, signed by the institution. `at` is Unix seconds."""
+    request = HttpRequest(
+        method="POST",
+        url=f"{service_url}/v1/consents/{consent_id}/releases",
+        headers={"Content-Type": "application/json", "Idempotency-Key": idempotency_key},
+        body=json.dumps({"purpose": purpose, "attributes": list(attributes)}).encode(),
+    )
+    return sign_request(request, party_id=institution, key=signing_key, at=at, nonce=nonce)
 
 
-def claimed_institution(signed: bytes) -> str:
-    """Who a request says it is from, unverified: only to find the keys to verify it with. Raises `MalformedError`."""
+def read_release(message: HttpRequest, evidence: SignedRequest, institution: str) -> ReleaseRequest:
+    """What an authenticated `POST /v1/consents/{id}/releases` asks for. Raises `MalformedError` naming the field."""
+    found = _RELEASE_PATH.search(message.url)
+    if message.method != "POST" or found is None:
+        raise MalformedError("request: expected POST /v1/consents/{id}/releases", field="request")
     try:
-        claims = json.loads(jws.extract_compact(signed).payload)
-        issuer = claims["iss"]
-    except _UNREADABLE as exc:
-        raise MalformedError("request: expected a signed request (compact JWS)", field="request") from exc
-    if not isinstance(issuer, str):
-        raise MalformedError("request.iss: expected text", field="request.iss")
-    return issuer
+        body = json.loads(message.body)
+    except (ValueError, RecursionError) as exc:
+        raise MalformedError("body: expected a JSON object", field="body") from exc
+    if not isinstance(body, dict):
+        raise MalformedError("body: expected a JSON object", field="body")
+    return release_request(
+        evidence,
+        institution,
+        consent_id=parse_hex32(found[1], "consent"),
+        purpose=body.get("purpose"),
+        attributes=body.get("attributes"),
+        idempotency_key=message.header(IDEMPOTENCY_KEY),
+    )
 
 
-def read_request(signed: bytes, institution: Institution, *, custodian: str, now: int) -> ReleaseRequest:
-    """Authenticate a request and read it.
-
-    Raises `AuthenticationError` (unknown key, wrong algorithm, altered), `StaleRequestError`, `MalformedError`.
-    """
-    try:
-        header = jws.extract_compact(signed).headers()
-        key = key_for(institution.jwks, "sig", header.get("kid"))
-        claims = json.loads(jws.deserialize_compact(signed, key, algorithms=[_algorithm(key)]).payload)
-    except (*_UNREADABLE, MalformedError) as exc:
-        raise AuthenticationError("request: not signed by a current key of the institution", field="request") from exc
-    if header.get("typ") != REQUEST_TYPE:
-        # The same key signs other things for the institution, some of them for this custodian.
-        raise AuthenticationError(f"request: expected the type {REQUEST_TYPE}", field="request")
-    parties = (institution.institution_id, custodian)
-    if not isinstance(claims, dict) or (claims.get("iss"), claims.get("aud")) != parties:
-        raise AuthenticationError("request.aud: expected this custodian's id", field="request.aud")
-    if type(claims.get("iat")) is not int or abs(now - claims["iat"]) > FRESH_SECONDS:
-        raise StaleRequestError(f"request.iat: expected within {FRESH_SECONDS} s of now", field="request.iat")
-    attributes, key_text = claims.get("attributes"), claims.get("key")
-    if not isinstance(attributes, list) or not all(is_text(name) for name in attributes):
-        raise MalformedError("request.attributes: expected a list of names", field="request.attributes")
-    if not is_text(key_text) or not 1 <= len(key_text) <= MAX_KEY_LENGTH:
-        raise MalformedError(f"request.key: expected 1 to {MAX_KEY_LENGTH} characters", field="request.key")
-    if not is_text(claims.get("purpose")):
-        raise MalformedError("request.purpose: expected text", field="request.purpose")
+def release_request(
+    evidence: SignedRequest,
+    institution: str,
+    *,
+    consent_id: Hex32,
+    purpose: object,
+    attributes: object,
+    idempotency_key: object,
+) -> ReleaseRequest:
+    """One release of an authenticated request, its fields checked. Raises `MalformedError` naming the field."""
+    if not is_text(purpose) or len(purpose) > MAX_NAME_LENGTH:
+        raise MalformedError("purpose: expected a purpose's code", field="purpose")
+    if not isinstance(attributes, list | tuple) or not 1 <= len(attributes) <= MAX_ATTRIBUTES:
+        raise MalformedError(f"attributes: expected a list of 1 to {MAX_ATTRIBUTES} names", field="attributes")
+    if not all(is_text(name) and len(name) <= MAX_NAME_LENGTH for name in attributes):
+        raise MalformedError("attributes: expected a list of names", field="attributes")
+    if not is_text(idempotency_key) or not 1 <= len(idempotency_key) <= MAX_KEY_LENGTH:
+        raise MalformedError(
+            f"idempotency-key: expected a header of 1 to {MAX_KEY_LENGTH} characters", field="idempotency-key"
+        )
     return ReleaseRequest(
         access=AccessRequest(
-            consent_id=parse_hex32(claims.get("consent"), "request.consent"),
-            institution=institution.institution_id,
-            purpose=claims["purpose"],
+            consent_id=consent_id,
+            institution=institution,
+            purpose=purpose,
             attributes=tuple(attributes),
-            request_hash=hex32_of(sha256(signed).digest()),
+            request_hash=evidence.digest(),
         ),
-        idempotency_key=key_text,
-        signed=signed,
+        idempotency_key=idempotency_key,
+        evidence=evidence,
     )
 
 
@@ -201,6 +245,22 @@ def sign_claims(claims: Mapping[str, Any], signing_key: ECKey, typ: str) -> str:
     """A JWT by the custodian."""
     header = {"alg": "ES256", "kid": signing_key.kid, "typ": typ}
     return jws.serialize_compact(header, json.dumps(claims, ensure_ascii=False), signing_key, algorithms=["ES256"])
+
+
+def signature_of(token: str) -> bytes:
+    """The signature of a compact JWS."""
+    return token.rpartition(".")[2].encode()
+
+
+def resigned_claims(claims: Mapping[str, Any], signing_key: ECKey, typ: str, signature: bytes) -> str:
+    """The token of which this is the signature, to the byte; a new one if these are not the claims it was made of."""
+    fresh = sign_claims(claims, signing_key, typ)
+    same = f"{fresh.rpartition('.')[0]}.{signature.decode()}"
+    try:
+        verify_claims(same, signing_key, typ)
+    except AuditError:
+        return fresh
+    return same
 
 
 def seal_answer(claims: Mapping[str, Any], signing_key: ECKey, institution_key: JWK) -> bytes:
@@ -231,7 +291,9 @@ def verify_claims(signed: bytes | str, custodian_key: ECKey, typ: str) -> dict[s
     return claims
 
 
-def receipt_claims(entry: AccessEntry, proof: ChainProof, *, at: int, late: bool = False) -> dict[str, Any]:
+def receipt_claims(
+    entry: AccessEntry, entry_hash: Hex32, proof: ChainProof, *, at: int, late: bool = False
+) -> dict[str, Any]:
     """What an AccessReceipt says: the opening of the entry, and where the entry stands."""
     return {
         "version": 1,
@@ -239,7 +301,7 @@ def receipt_claims(entry: AccessEntry, proof: ChainProof, *, at: int, late: bool
         "aud": entry.institution,
         "iat": at,
         "entry": entry.as_json(),
-        "entryHash": entry_hash_of(entry),
+        "entryHash": entry_hash,
         "proof": proof.as_json(),
         "late": late,
     }

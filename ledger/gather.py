@@ -17,12 +17,13 @@ R = TypeVar("R")
 
 
 class _Ticket(Generic[T, R]):
-    __slots__ = ("error", "item", "leads", "result", "turn")
+    __slots__ = ("done", "error", "item", "leads", "result", "turn")
 
     def __init__(self, item: T) -> None:
         self.item = item
         self.turn = threading.Event()
         self.leads = False
+        self.done = False
         self.result: R | None = None
         self.error: BaseException | None = None
 
@@ -43,29 +44,40 @@ class Gather(Generic[T, R]):
 
     def __call__(self, item: T) -> R:
         """Hand in one item and wait for its result."""
-        ticket: _Ticket[T, R] = _Ticket(item)
-        with self._lock:
-            self._waiting.append(ticket)
-            leads, self._busy = not self._busy, True
-        if not leads:
-            try:
-                ticket.turn.wait()
-            except BaseException:
-                # Interrupted while waiting: whoever comes after must not wait for this one.
-                self._leave(ticket)
-                raise
-            leads = ticket.leads
-        if leads:
-            self._lead()
-        if ticket.error is not None:
-            raise ticket.error
-        return ticket.result  # type: ignore[return-value] # set by the round that had it
+        (result,) = self.all([item])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    def _leave(self, ticket: _Ticket[T, R]) -> None:
+    def all(self, items: Sequence[T]) -> list[R | Exception]:
+        """Hand in several and wait for all; what one of them raised stands in its place."""
+        tickets: list[_Ticket[T, R]] = [_Ticket(item) for item in items]
+        if not tickets:
+            return []
         with self._lock:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
-        if ticket.leads:
+            self._waiting.extend(tickets)
+            tickets[0].leads, self._busy = not self._busy, True
+        for number, ticket in enumerate(tickets):
+            if not ticket.leads:
+                try:
+                    ticket.turn.wait()
+                except BaseException:
+                    # Interrupted while waiting: whoever comes after must not wait for these.
+                    self._leave(tickets[number:])
+                    raise
+            if ticket.leads:
+                self._lead()
+            if ticket.error is not None and not isinstance(ticket.error, Exception):
+                self._leave(tickets[number + 1 :])
+                raise ticket.error
+        return [ticket.error or ticket.result for ticket in tickets]  # type: ignore[misc] # set by its round
+
+    def _leave(self, tickets: Sequence[_Ticket[T, R]]) -> None:
+        with self._lock:
+            for ticket in tickets:
+                if ticket in self._waiting:
+                    self._waiting.remove(ticket)
+        if any(ticket.leads and not ticket.done for ticket in tickets):
             self._hand_over()
 
     def _lead(self) -> None:
@@ -85,6 +97,7 @@ class Gather(Generic[T, R]):
         finally:
             self._hand_over()
             for ticket in tickets:
+                ticket.done = True
                 ticket.turn.set()
 
     def _hand_over(self) -> None:

@@ -10,6 +10,7 @@ again: an act or a batch is `pending` until its block is known; a release is `in
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,20 +37,32 @@ FAILED: Final = "failed"
 
 
 # Statements on the way of a release are built once: building one takes longer than running it.
-_BY_IDEMPOTENCY: Final = select(releases).where(releases.c.idempotency_index == bindparam("index"))
-_IS_KNOWN: Final = select(releases.c.release_id).where(releases.c.idempotency_index == bindparam("index"))
-_USED_ON: Final = select(func.count()).where(
-    releases.c.consent_id == bindparam("consent"),
-    releases.c.day == bindparam("day"),
-    or_(
-        releases.c.state.in_((INTENT, RECORDED, RELEASED)),
-        and_(releases.c.state == ABORTED, releases.c.log_index.is_not(None)),
-    ),
+_BY_IDEMPOTENCY: Final = select(releases.c.idempotency_index, releases.c.release_id, releases.c.state).where(
+    releases.c.idempotency_index.in_(bindparam("indexes", expanding=True))
+)
+_COUNTS: Final = or_(
+    releases.c.state.in_((INTENT, RECORDED, RELEASED)),
+    and_(releases.c.state == ABORTED, releases.c.log_index.is_not(None)),
+)
+_USED_ON: Final = (
+    select(releases.c.consent_id, func.count())
+    .where(
+        releases.c.consent_id.in_(bindparam("consents", expanding=True)), releases.c.day == bindparam("day"), _COUNTS
+    )
+    .group_by(releases.c.consent_id)
+)
+_OPEN: Final = select(releases.c.release_id, releases.c.consent_id).where(
+    releases.c.release_id.in_(bindparam("ids", expanding=True)), releases.c.state == RECORDED
 )
 _ANSWER: Final = (
     update(releases)
-    .where(releases.c.release_id == bindparam("id"), releases.c.state == RECORDED)
-    .values(state=RELEASED, sealed=bindparam("answer"), finished_at=bindparam("at"))
+    .where(releases.c.release_id == bindparam("id"))
+    .values(
+        state=RELEASED,
+        sealed=bindparam("answer"),
+        receipt_signature=bindparam("receipt"),
+        finished_at=bindparam("at"),
+    )
 )
 _PENDING_BATCH: Final = select(batches).where(batches.c.writer == bindparam("address"), batches.c.state == PENDING)
 _PUT_IN_BATCH: Final = (
@@ -111,6 +124,15 @@ class QueuedAccess:
 
     release_id: Hex32
     access: LoggedAccess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What makes a release answered: the sealed bytes, and the signature of the receipt that goes with them."""
+
+    release_id: Hex32
+    sealed: bytes
+    receipt_signature: bytes
 
 
 class Journal:
@@ -276,36 +298,42 @@ class Journal:
 
     # -------------------------------------------------------------------------------------------------------- releases
 
-    def find_release(self, idempotency_index: str) -> Row[Any] | None:
-        """The release of an earlier try under the same key."""
-        with self._store.read() as tx:
-            return tx.execute(_BY_IDEMPOTENCY, {"index": idempotency_index}).first()
+    def find_releases(self, tx: Connection, idempotency_indexes: Sequence[str]) -> dict[str, tuple[Hex32, str]]:
+        """Releases of earlier tries under the same keys, by index: their id and state."""
+        rows = tx.execute(_BY_IDEMPOTENCY, {"indexes": list(idempotency_indexes)})
+        return {row.idempotency_index: (row.release_id, row.state) for row in rows}
 
     def release_row(self, release_id: Hex32) -> Row[Any] | None:
         """One release."""
         with self._store.read() as tx:
             return tx.execute(select(releases).where(releases.c.release_id == release_id)).first()
 
-    def used_on(self, tx: Connection, consent_id: Hex32, day: int) -> int:
-        """Accesses under a consent in a UTC day: those that are on the log as recorded, or may still get there."""
-        return tx.scalar(_USED_ON, {"consent": consent_id, "day": day}) or 0
+    def used_on(self, tx: Connection, consent_ids: Sequence[Hex32], day: int) -> Counter[Hex32]:
+        """Accesses under consents in a UTC day: those that are on the log as recorded, or may still get there."""
+        rows = tx.execute(_USED_ON, {"consents": list(consent_ids), "day": day})
+        return Counter({row[0]: row[1] for row in rows})
 
     def refused_on(self, tx: Connection, consent_id: Hex32, day: int) -> int:
         """Refusals on file under a consent in a UTC day."""
         row = (releases.c.consent_id == consent_id, releases.c.day == day, releases.c.state == REFUSED)
         return tx.scalar(select(func.count()).where(*row)) or 0
 
-    def is_known(self, tx: Connection, idempotency_index: str) -> bool:
-        """Whether the key was used already."""
-        return tx.execute(_IS_KNOWN, {"index": idempotency_index}).first() is not None
+    def still_open(self, tx: Connection, release_ids: Sequence[Hex32]) -> dict[Hex32, Hex32]:
+        """Those of the releases that are recorded and wait for their answer, with their consents."""
+        return {row.release_id: row.consent_id for row in tx.execute(_OPEN, {"ids": list(release_ids)})}
 
-    def store_answer(self, tx: Connection, release_id: Hex32, sealed: bytes, *, at: int) -> bool:
-        """The sealed bytes, once and for all. Returns whether the release was still waiting for them."""
-        return tx.execute(_ANSWER, {"id": release_id, "answer": sealed, "at": at}).rowcount == 1
+    def store_answers(self, tx: Connection, answers: Sequence[Answer], *, at: int) -> None:
+        """The sealed bytes, once and for all; the caller has seen in this transaction that they are waited for."""
+        rows = [
+            {"id": one.release_id, "answer": one.sealed, "receipt": one.receipt_signature, "at": at} for one in answers
+        ]
+        if rows:
+            tx.execute(_ANSWER, rows)
 
-    def add_release(self, tx: Connection, row: dict[str, Any]) -> None:
-        """Put an intent or a refusal on file within the caller's transaction."""
-        tx.execute(releases.insert(), [row])
+    def add_releases(self, tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        """Put intents or refusals on file within the caller's transaction."""
+        if rows:
+            tx.execute(releases.insert(), list(rows))
 
     def move(self, release_id: Hex32, from_state: str, to_state: str, **values: object) -> bool:
         """Change a release's state if it is still the expected one. Returns whether it was."""

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from joserfc.jwk import ECKey
 from sqlalchemy import Connection, Row
@@ -36,41 +36,58 @@ from ledger.access import (
     refusal_hash,
 )
 from ledger.attributes import attribute
+from ledger.authentication import Authentication
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, Landed, LogWriter
-from ledger.consent import Address, Hex32, Reason, authorize, hex32_of, require_in_force, require_institution
+from ledger.consent import (
+    AccessRequest,
+    Address,
+    ConsentGrant,
+    Hex32,
+    Reason,
+    authorize,
+    hex32_of,
+    require_in_force,
+    require_institution,
+)
 from ledger.errors import (
+    AnswerGoneError,
+    ChainError,
     ChainLostError,
     ConsentError,
     ConsentPausedError,
     ConsentRevokedError,
     ErasedError,
     IdempotencyConflictError,
-    InstitutionSuspendedError,
+    LedgerError,
     NotFoundError,
     ReleaseAbortedError,
     ReleaseInProgressError,
 )
 from ledger.exchange import (
-    Institution,
+    Party,
     ReleaseRequest,
-    claimed_institution,
-    key_for,
-    read_request,
+    read_release,
     receipt_claims,
+    resigned_claims,
     seal_answer,
     sign_claims,
+    signature_of,
 )
 from ledger.gather import Gather
-from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Journal, QueuedAccess
+from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Answer, Journal, QueuedAccess
 from ledger.keys import KeyFile
-from ledger.registry import Registry, StoredConsent
+from ledger.registry import Registry, StoredConsent, withdrawal_of
+from ledger.signatures import HttpRequest
 from ledger.store import Store, new_id
-from ledger.vault import StoredRecord, Vault, open_json, seal_json
+from ledger.vault import StoredRecord, Vault, open_json, present, seal_json
 
 DAY_SECONDS: Final = 86_400
 LOGGED_REFUSALS_PER_DAY: Final = 50
 """For one consent: whoever asks more often than this is refused all the same, but no longer put on the log."""
+KEPT_SECONDS: Final = DAY_SECONDS
+"""How long the sealed bytes are kept, to be given again to a retry."""
+RECEIPT_TYPE: Final = "access-receipt+jwt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +101,35 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """An authenticated request on its way through (1) to (4)."""
+
+    request: ReleaseRequest
+    institution: Party
+    index: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Earlier:
+    """The same idempotency key was used before: the release that it stands for."""
+
+    release_id: Hex32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Intent:
     """What (4) makes durable, and all that (5) to (7) need."""
 
-    request: ReleaseRequest
-    consent: StoredConsent
+    institution: Party
+    grant: ConsentGrant
     entry: AccessEntry
+    entry_hash: Hex32
     records: tuple[StoredRecord, ...]
 
     @property
     def queued(self) -> QueuedAccess:
-        access = LoggedAccess(consent_id=self.entry.consent_id, entry_hash=entry_hash_of(self.entry))
+        access = LoggedAccess(consent_id=self.entry.consent_id, entry_hash=self.entry_hash)
         return QueuedAccess(release_id=self.entry.release_id, access=access)
 
 
@@ -110,6 +145,7 @@ class Releases:
         keys: KeyFile,
         chain: Chain,
         log: LogWriter,
+        authentication: Authentication,
         *,
         custodian: Address,
         signing_key: ECKey,
@@ -119,293 +155,298 @@ class Releases:
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._journal, self._registry, self._vault = store, journal, registry, vault
-        self._keys, self._chain, self._log = keys, chain, log
+        self._keys, self._chain, self._log, self._authentication = keys, chain, log, authentication
         self._custodian, self._signing_key, self._clock = custodian, signing_key, clock
         self._recover, self._step = recover, step
         self._working: set[Hex32] = set()
         self._done = threading.Condition()
-        self._status: Gather[Hex32, Reason] = Gather(lambda ids: chain.statuses(ids, custodian))
-        self._write_intent: Gather[_Intent, None] = Gather(self._write_intents)
+        self._prepare: Gather[_Asked, _Intent | _Earlier] = Gather(self._prepare_all, limit=max_batch)
         self._append: Gather[QueuedAccess, Landed] = Gather(
             lambda queued: log.append(BatchKind.ACCESSES, queued), limit=max_batch
         )
-        self._write_answer: Gather[tuple[QueuedAccess, bytes], bool] = Gather(self._write_answers)
+        self._finish: Gather[tuple[_Intent, Landed], Release] = Gather(self._finish_all, limit=max_batch)
 
     # ------------------------------------------------------------------------------------------------------- the way
 
-    def release(self, signed: bytes) -> Release:
-        """Answer a signed request.
+    def release(self, message: HttpRequest) -> Release:
+        """Answer a signed `POST /v1/consents/{id}/releases`.
 
         Raises `AuthenticationError`, `MalformedError`, `NotFoundError`, `ConsentError` (the exact reason),
         `ConflictError`, `AttributeAbsentError`, `VaultError`, `ChainError`.
         """
         # (0)
-        institution, request = self._authenticated(signed)
-        index = self._idempotency_index(request)
-        earlier = self._journal.find_release(index)
-        if earlier is None:
-            try:
-                return self._first(institution, request)
-            except (ConsentError, ReleaseInProgressError):
-                # Its twin may have come first, and have used up what this one was refused for.
-                earlier = self._journal.find_release(index)
-                if earlier is None or earlier.state in (REFUSED, ABORTED):
-                    raise
-        return self._again(earlier, institution, request)
+        caller = self._authentication.authenticate(message)
+        request = read_release(message, caller.evidence, caller.party.party_id)
+        (result,) = self.answer([request], caller.party)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    def _first(self, institution: Institution, request: ReleaseRequest) -> Release:
-        # (1)
-        consent = self._consent(request)
+    def answer(self, requests: Sequence[ReleaseRequest], institution: Party) -> list[Release | Exception]:
+        """Answer authenticated requests of one institution, together with everyone else who asks at this moment.
+
+        What one of them is refused for stands in its place.
+        """
+        results: list[Release | Exception | None] = [None] * len(requests)
+        # (0) to (4)
+        asked = [self._asked(request, institution) for request in requests]
+        prepared = self._prepare.all(asked)
+        intents = {place: one for place, one in enumerate(prepared) if isinstance(one, _Intent)}
         try:
-            require_institution(request.access, consent.grant)
-            self._require_in_force(consent)
-            # (2)
-            self._authorized(request, consent)
-        except ConsentError as refusal:
-            self._put_refusal_on_file(request, consent, refusal)
-            raise
-        # (3)
-        records = tuple(self._vault.find(consent.subject_id, request.access.attributes))
-        if contested := {record.attribute for record in records if record.disputed}:
-            self._refuse_disputed(request, consent, contested)
-
-        # (4)
-        intent = self._new_intent(request, consent, records)
-        with self._at_work(intent.entry.release_id):
-            self._step("4 before intent")
-            try:
-                self._write_intent(intent)
-            except ConsentError as refusal:
-                self._put_refusal_on_file(request, consent, refusal)
-                raise
-            self._step("4 intent durable")
             # (5)
-            landed = self._append(intent.queued)
-            self._step("5 logged")
+            landed = self._append.all([intent.queued for intent in intents.values()])
+            if intents:
+                self._step("5 logged")
             # (6) and (7)
-            return self._answer(intent, institution, landed)
+            on_log = [(place, entry) for place, entry in zip(intents, landed, strict=True)]
+            finished = iter(
+                self._finish.all([(intents[place], entry) for place, entry in on_log if isinstance(entry, Landed)])
+            )
+            for place, entry in on_log:
+                results[place] = next(finished) if isinstance(entry, Landed) else entry
+        finally:
+            self._no_longer_at_work([intent.entry.release_id for intent in intents.values()])
+        # The same again, and whoever lost to a twin.
+        for place, one in enumerate(prepared):
+            if isinstance(one, _Intent):
+                continue
+            try:
+                results[place] = self._other_than_first(one, asked[place])
+            except Exception as exc:  # noqa: BLE001 - each stands in its place
+                results[place] = exc
+        return results  # type: ignore[return-value] # every place has its own by now
 
-    def _answer(self, intent: _Intent, institution: Institution, landed: Landed) -> Release:
-        release_id = intent.entry.release_id
-        if landed.reason is not Reason.NONE:
-            require_in_force(landed.reason)
+    def _other_than_first(self, prepared: _Earlier | Exception, asked: _Asked) -> Release:
+        if isinstance(prepared, _Earlier):
+            return self._again(prepared.release_id, asked)
+        if isinstance(prepared, ConsentError):
+            # Its twin may have come first, and have used up what this one was refused for.
+            with self._store.read() as tx:
+                twin = self._journal.find_releases(tx, [asked.index]).get(asked.index)
+            if twin is not None and twin[1] not in (REFUSED, ABORTED):
+                return self._again(twin[0], asked)
+        raise prepared
+
+    # -------------------------------------------------------------------------------------------------- (0) to (4)
+
+    def _asked(self, request: ReleaseRequest, institution: Party) -> _Asked:
+        key = f"{request.access.institution}\n{request.idempotency_key}"
+        return _Asked(
+            request=request,
+            institution=institution,
+            index=self._keys.index("idempotency", key),
+            # Keyed: so few things can be asked for that a bare hash would tell which.
+            content=self._keys.index("content", request.content_digest()),
+        )
+
+    def _prepare_all(self, asked: Sequence[_Asked]) -> list[_Intent | _Earlier | Exception]:
+        """(1) to (4) for everyone who waits: one question to the chain, one transaction."""
+        consent_ids = list({one.request.access.consent_id for one in asked})
+        # (1) Unreachable: no one gets anything new.
+        reasons: dict[Hex32, Reason] | ChainError
+        try:
+            reasons = dict(zip(consent_ids, self._chain.statuses(consent_ids, self._custodian), strict=True))
+        except ChainError as exc:
+            reasons = exc
+        self._step("4 before intent")
+        with self._store.begin() as tx:
+            results = _Preparation(
+                tx,
+                asked,
+                reasons,
+                self._journal,
+                self._registry,
+                self._vault,
+                self._keys,
+                writer=self._log.address,
+                now=self._clock(),
+            ).run(asked)
+            # Before anyone else can see them.
+            with self._done:
+                self._working.update(one.entry.release_id for one in results if isinstance(one, _Intent))
+        self._step("4 intent durable")
+        return results
+
+    # ---------------------------------------------------------------------------------------------------- (6) and (7)
+
+    def _finish_all(self, items: Sequence[tuple[_Intent, Landed]]) -> list[Release | Exception]:
+        """(6) and (7) for everyone whose access has landed."""
+        results: list[Release | Exception | None] = [_refusal(landed.reason) for _, landed in items]
         # (6) A revocation that is visible by now stops it, whoever sent it to the chain.
-        self._abort_if_withdrawn(intent, late=landed.late)
+        logged = [place for place, result in enumerate(results) if result is None]
+        for place, stopped in zip(logged, self._stopped([items[place] for place in logged]), strict=True):
+            results[place] = stopped
         self._step("6 before decrypting")
+        sealed: dict[int, Answer] = {}
+        for place in [place for place in logged if results[place] is None]:
+            intent, landed = items[place]
+            try:
+                sealed[place], results[place] = self._sealed(intent, landed)
+            except LedgerError as exc:
+                results[place] = exc
+        self._step("6 before answer durable")
+        stored = self._store_answers(sealed)
+        self._step("6 answer durable")
+        for place in sorted(sealed.keys() - stored):
+            # Revoked, paused, erased or taken up by another process, between the check and here.
+            (again,) = self._stopped([items[place]])
+            results[place] = again or self._final_error(items[place][0].entry.release_id)
+        # (7)
+        return results  # type: ignore[return-value] # every place has its own by now
+
+    def _stopped(self, items: Sequence[tuple[_Intent, Landed]]) -> list[Exception | None]:
+        """Why each may not be answered after all: revoked or paused or erased meanwhile. It is aborted then."""
+        if not items:
+            return []
+        consent_ids = list({intent.entry.consent_id for intent, _ in items})
+        reasons = dict(zip(consent_ids, self._chain.statuses(consent_ids, self._custodian), strict=True))
+        with self._store.read() as tx:
+            withdrawals = self._registry.withdrawals(tx, consent_ids)
+        stopped: list[Exception | None] = []
+        for intent, landed in items:
+            entry = intent.entry
+            if reasons[entry.consent_id] is Reason.NOT_GRANTED:
+                stopped.append(
+                    ChainLostError("the chain lost the consent, and the access with it: run `consent-ledger sync`")
+                )
+                continue
+            withdrawal = withdrawals[entry.consent_id] or _withdrawn_on_chain(reasons[entry.consent_id])
+            if withdrawal is None and landed.late:
+                withdrawal = ReleaseAbortedError("back on the log only after the consent had ended: nothing released")
+            if withdrawal is not None:
+                ended = {"reason": withdrawal.code, "finished_at": self._clock()}
+                self._journal.move(entry.release_id, RECORDED, ABORTED, **ended)
+            stopped.append(withdrawal)
+        return stopped
+
+    def _sealed(self, intent: _Intent, landed: Landed) -> tuple[Answer, Release]:
+        """Decrypt and seal. Everything that must come before this has been done."""
+        now, entry = self._clock(), intent.entry
         values = {record.attribute: self._vault.open(record) for record in intent.records}
-        now = self._clock()
-        grant = intent.consent.grant
         claims = {
             "version": 1,
             "iss": self._custodian,
-            "aud": intent.entry.institution,
+            "aud": entry.institution,
             "iat": now,
-            "jti": release_id,
-            "consent": intent.entry.consent_id,
-            "purpose": intent.entry.purpose,
+            "jti": entry.release_id,
+            "consent": entry.consent_id,
+            "purpose": entry.purpose,
             "values": {
                 name: {"value": held.value, "unit": attribute(name).unit, "source": held.source, "asOf": held.as_of}
                 for name, held in values.items()
             },
-            "eraseBy": now + grant.terms.retention_days * DAY_SECONDS,
-            "entryHash": intent.queued.access.entry_hash,
+            "eraseBy": now + intent.grant.terms.retention_days * DAY_SECONDS,
+            "entryHash": intent.entry_hash,
             "proof": landed.proof.as_json(),
         }
-        sealed = seal_answer(claims, self._signing_key, key_for(institution.jwks, "enc"))
-        self._step("6 before answer durable")
-        if not self._write_answer((intent.queued, sealed)):
-            # Revoked, paused, erased or taken up by another process, between the check and here.
-            self._abort_if_withdrawn(intent, late=landed.late)
-            raise self._final_error(release_id)
-        self._step("6 answer durable")
-        # (7)
-        return self._released(intent.entry, landed.proof, sealed, late=landed.late)
-
-    # ---------------------------------------------------------------------------------------------- (0) to (4), closer
-
-    def _authenticated(self, signed: bytes) -> tuple[Institution, ReleaseRequest]:
-        institution = self._registry.institution(claimed_institution(signed))
-        request = read_request(signed, institution, custodian=self._custodian, now=self._clock())
-        if institution.suspended:
-            raise InstitutionSuspendedError("the institution is suspended", field="institution")
-        return institution, request
-
-    def _idempotency_index(self, request: ReleaseRequest) -> str:
-        return self._keys.index("idempotency", f"{request.access.institution}\n{request.idempotency_key}")
-
-    def _content_index(self, request: ReleaseRequest) -> str:
-        # Keyed: so few things can be asked for that a bare hash would tell which.
-        return self._keys.index("content", request.content_digest())
-
-    def _consent(self, request: ReleaseRequest) -> StoredConsent:
-        try:
-            return self._registry.consent(request.access.consent_id)
-        except ErasedError:
-            # Whoever was never given it learns no more than that there is none.
-            if self._registry.was_given(request.access.consent_id, request.access.institution):
-                raise
-            raise NotFoundError("consent: no such consent", field="consent") from None
-
-    def _require_in_force(self, consent: StoredConsent) -> None:
-        # What the person has signed counts from the moment it is on file here, before the chain has it.
-        with self._store.read() as tx:
-            withdrawal = self._registry.withdrawal(tx, consent.consent_id)
-        if withdrawal is not None:
-            raise withdrawal
-        reason = self._status(consent.consent_id)
-        if reason is Reason.NOT_GRANTED and consent.standing:
-            raise ChainLostError("the chain does not know a consent that stood on it: run `consent-ledger sync`")
-        if reason is Reason.NOT_YET_VALID and consent.grant.valid_from <= self._clock():
-            # A view sees the time of the last block, which stands still while nothing happens: the append will tell.
-            return
-        require_in_force(reason)
-
-    def _authorized(self, request: ReleaseRequest, consent: StoredConsent) -> None:
-        with self._store.read() as tx:
-            used = self._journal.used_on(tx, consent.consent_id, self._clock() // DAY_SECONDS)
-        authorize(request.access, consent.grant, used_today=used)
-
-    def _refuse_disputed(self, request: ReleaseRequest, consent: StoredConsent, contested: set[str]) -> NoReturn:
-        try:
-            authorize(request.access, consent.grant, used_today=0, disputed=contested)
-        except ConsentError as refusal:
-            self._put_refusal_on_file(request, consent, refusal)
-            raise
-        raise AssertionError("a disputed attribute was authorized")
-
-    def _new_intent(
-        self, request: ReleaseRequest, consent: StoredConsent, records: tuple[StoredRecord, ...]
-    ) -> _Intent:
-        digests = (record.envelope.digest() for record in records)
-        return _Intent(
-            request=request, consent=consent, entry=_entry(request, records_hash_of(digests)), records=records
+        sealed = seal_answer(claims, self._signing_key, intent.institution.key("enc", now=now))
+        receipt = sign_claims(
+            receipt_claims(entry, intent.entry_hash, landed.proof, at=now, late=landed.late),
+            self._signing_key,
+            RECEIPT_TYPE,
+        )
+        return (
+            Answer(release_id=entry.release_id, sealed=sealed, receipt_signature=signature_of(receipt)),
+            Release(release_id=entry.release_id, sealed=sealed, receipt=receipt, late=landed.late),
         )
 
-    def _write_intents(self, intents: Sequence[_Intent]) -> list[Exception | None]:
+    def _store_answers(self, answers: Mapping[int, Answer]) -> set[int]:
+        """Make the sealed bytes durable. Returns whose were.
+
+        The same transaction asks for a revocation once more: one that is on file before the answer stops it.
+        """
+        if not answers:
+            return set()
+        release_ids = [answer.release_id for answer in answers.values()]
         with self._store.begin() as tx:
-            return [self._write_one(tx, intent) for intent in intents]
-
-    def _write_one(self, tx: Connection, intent: _Intent) -> Exception | None:
-        # Inside the writing transaction: two requests at once cannot both have the last access of the day.
-        row = self._row(intent.request, intent.consent, intent.entry, [r.record_id for r in intent.records])
-        if self._journal.is_known(tx, row["idempotency_index"]):
-            return ReleaseInProgressError("this request is being answered at this moment: ask again")
-        if withdrawal := self._registry.withdrawal(tx, intent.consent.consent_id):
-            return withdrawal
-        try:
-            used = self._journal.used_on(tx, intent.consent.consent_id, row["day"])
-            authorize(intent.request.access, intent.consent.grant, used_today=used)
-        except ConsentError as exc:
-            return exc
-        self._journal.add_release(tx, row | {"state": INTENT})
-        return None
-
-    def _row(
-        self, request: ReleaseRequest, consent: StoredConsent, entry: AccessEntry, record_ids: Sequence[str]
-    ) -> dict[str, Any]:
-        now = self._clock()
-        opening = {"entry": entry.as_json(), "records": list(record_ids), "request": request.signed.decode()}
-        return {
-            "release_id": entry.release_id,
-            "idempotency_index": self._idempotency_index(request),
-            "content_digest": self._content_index(request),
-            "institution_index": self._registry.institution_index(request.access.institution),
-            "consent_id": entry.consent_id,
-            "subject_id": consent.subject_id,
-            "day": now // DAY_SECONDS,
-            "writer": self._log.address,
-            "entry_hash": entry_hash_of(entry),
-            "created_at": now,
-            **seal_json(opening, _context(entry.release_id), self._keys),
-        }
-
-    def _put_refusal_on_file(self, request: ReleaseRequest, consent: StoredConsent, refusal: ConsentError) -> None:
-        entry = _entry(request, refusal_hash(refusal.code))
-        row = self._row(request, consent, entry, []) | {"state": REFUSED, "reason": refusal.code}
-        with self._store.begin() as tx:
-            if self._journal.is_known(tx, row["idempotency_index"]):
-                return
-            if isinstance(self._registry.withdrawal(tx, consent.consent_id), ErasedError):
-                # Nothing about an erased person comes back on file.
-                return
-            if self._journal.refused_on(tx, consent.consent_id, row["day"]) < LOGGED_REFUSALS_PER_DAY:
-                self._journal.add_release(tx, row | {"finished_at": row["created_at"]})
-
-    # ---------------------------------------------------------------------------------------------------- (6), closer
-
-    def _abort_if_withdrawn(self, intent: _Intent, *, late: bool) -> None:
-        """Raise, and end the release, if the consent was revoked or paused or the data erased meanwhile."""
-        reason = self._status(intent.entry.consent_id)
-        if reason is Reason.NOT_GRANTED:
-            raise ChainLostError("the chain lost the consent, and the access with it: run `consent-ledger sync`")
-        with self._store.read() as tx:
-            withdrawal = self._registry.withdrawal(tx, intent.entry.consent_id)
-        if withdrawal is None and reason is Reason.REVOKED:
-            withdrawal = ConsentRevokedError("revoked after it was logged: nothing was released")
-        if withdrawal is None and reason is Reason.PAUSED:
-            withdrawal = ConsentPausedError("paused after it was logged: nothing was released")
-        if withdrawal is None and late:
-            withdrawal = ReleaseAbortedError("back on the log only after the consent had ended: nothing was released")
-        if withdrawal is not None:
-            ended = {"reason": withdrawal.code, "finished_at": self._clock()}
-            self._journal.move(intent.entry.release_id, RECORDED, ABORTED, **ended)
-            raise withdrawal
-
-    def _write_answers(self, answers: Sequence[tuple[QueuedAccess, bytes]]) -> list[bool]:
-        # The same transaction asks for a revocation once more: one that is on file before the answer stops it.
-        with self._store.begin() as tx:
-            return [
-                self._registry.withdrawal(tx, queued.access.consent_id) is None
-                and self._journal.store_answer(tx, queued.release_id, sealed, at=self._clock())
-                for queued, sealed in answers
-            ]
-
-    def _released(self, entry: AccessEntry, proof: ChainProof, sealed: bytes, *, late: bool) -> Release:
-        claims = receipt_claims(entry, proof, at=self._clock(), late=late)
-        receipt = sign_claims(claims, self._signing_key, "access-receipt+jwt")
-        return Release(release_id=entry.release_id, sealed=sealed, receipt=receipt, late=late)
+            open_ones = self._journal.still_open(tx, release_ids)
+            withdrawals = self._registry.withdrawals(tx, list(set(open_ones.values())))
+            stored = {
+                place
+                for place, answer in answers.items()
+                if (consent_id := open_ones.get(answer.release_id)) is not None and withdrawals[consent_id] is None
+            }
+            self._journal.store_answers(tx, [answers[place] for place in stored], at=self._clock())
+        return stored
 
     # ------------------------------------------------------------------------------------------------- the same again
 
-    def _again(self, row: Row[Any], institution: Institution, request: ReleaseRequest) -> Release:
+    def _again(self, release_id: Hex32, asked: _Asked) -> Release:
         """The same idempotency key: the same release, whatever state it is in."""
-        if row.content_digest != self._content_index(request):
-            raise IdempotencyConflictError("key: used before for another request", field="request.key")
-        release_id: Hex32 = row.release_id
         with self._done:
             self._done.wait_for(lambda: release_id not in self._working, timeout=60)
-        row = self._journal.release_row(release_id) or row
+        row = self._row(release_id)
+        if row.content_digest != asked.content:
+            raise IdempotencyConflictError("idempotency-key: used before for another request", field="idempotency-key")
         if row.state in (INTENT, RECORDED) and row.writer != self._log.address and not self._recover(row.writer):
             raise ReleaseInProgressError("this request is being answered at this moment: ask again")
-        with self._at_work(release_id):
-            row = self._journal.release_row(release_id) or row
+        with _AtWork(self._working, self._done, release_id):
+            row = self._row(release_id)
             if row.state == RELEASED:
-                return self._released(self._entry_of(row), self._proof_of(row), row.sealed, late=row.late)
+                return self._released_before(row)
             if row.state in (INTENT, RECORDED):
-                return self._resume(row, institution, request)
+                return self._resume(row, asked.institution)
         raise self._final_error(release_id)
 
-    def _resume(self, row: Row[Any], institution: Institution, request: ReleaseRequest) -> Release:
+    def _resume(self, row: Row[Any], institution: Party) -> Release:
         """Go on where a crash or an unreachable chain stopped it: from (1), or from (6) if it is on the log."""
         self._log.resolve()
-        row = self._journal.release_row(row.release_id) or row
+        row = self._row(row.release_id)
         if row.state == REFUSED:
             raise self._final_error(row.release_id)
-        consent = self._consent(request)
+        consent = self._registry.consent(row.consent_id)
         opening = open_json(row, _context(row.release_id), self._keys)
         entry = AccessEntry.from_json(opening["entry"])
         records = tuple(self._vault.load(opening["records"]))
-        intent = _Intent(request=request, consent=consent, entry=entry, records=records)
+        intent = _Intent(
+            institution=institution, grant=consent.grant, entry=entry, entry_hash=row.entry_hash, records=records
+        )
         if row.state == RECORDED:
             landed = Landed(release_id=entry.release_id, reason=Reason.NONE, late=row.late, proof=self._proof_of(row))
         else:
+            (reason,) = self._chain.statuses([consent.consent_id], self._custodian)
+            with self._store.read() as tx:
+                withdrawal = self._registry.withdrawals(tx, [consent.consent_id])[consent.consent_id]
             try:
-                self._require_in_force(consent)
+                _require_in_force(consent, withdrawal, reason, now=self._clock())
             except ConsentError as exc:
                 self._journal.move(row.release_id, INTENT, ABORTED, reason=exc.code, finished_at=self._clock())
                 raise
             landed = self._append(intent.queued)
-        return self._answer(intent, institution, landed)
+        return self._finish((intent, landed))
+
+    def found(self, release_id: Hex32, institution: Party) -> Release:
+        """An earlier release of this institution: the identical bytes, while they are kept.
+
+        Raises `NotFoundError`, `AnswerGoneError`, `ReleaseInProgressError`, `ConsentError` (why there was none).
+        """
+        row = self.row_of(release_id, institution)
+        if row.state == RELEASED:
+            return self._released_before(row)
+        if row.state in (INTENT, RECORDED):
+            raise ReleaseInProgressError("not answered yet: ask again under its idempotency key")
+        raise self._final_error(release_id)
+
+    def row_of(self, release_id: Hex32, institution: Party) -> Row[Any]:
+        """The journal's row of a release of this institution. Raises `NotFoundError`."""
+        row = self._journal.release_row(release_id)
+        if row is None or row.institution_index != self._registry.institution_index(institution.party_id):
+            raise NotFoundError("release: no such release", field="release")
+        return row
+
+    def _released_before(self, row: Row[Any]) -> Release:
+        if row.body is None:
+            raise ErasedError("the data were erased")
+        if row.sealed is None or self._clock() >= row.finished_at + KEPT_SECONDS:
+            raise AnswerGoneError(
+                f"the answer was kept for {KEPT_SECONDS // 3600} hours: ask again under a new idempotency key",
+                field="idempotency-key",
+            )
+        claims = receipt_claims(
+            self._entry_of(row), row.entry_hash, self._proof_of(row), at=row.finished_at, late=row.late
+        )
+        receipt = resigned_claims(claims, self._signing_key, RECEIPT_TYPE, row.receipt_signature)
+        return Release(release_id=row.release_id, sealed=row.sealed, receipt=receipt, late=row.late)
 
     def _final_error(self, release_id: Hex32) -> ConsentError:
         """Why a release ended without an answer."""
@@ -436,8 +477,17 @@ class Releases:
             head=batch.head,
         )
 
-    def _at_work(self, release_id: Hex32) -> _AtWork:
-        return _AtWork(self._working, self._done, release_id)
+    def _row(self, release_id: Hex32) -> Row[Any]:
+        row = self._journal.release_row(release_id)
+        if row is None:
+            raise NotFoundError("release: no such release", field="release")
+        return row
+
+    def _no_longer_at_work(self, release_ids: Sequence[Hex32]) -> None:
+        if release_ids:
+            with self._done:
+                self._working.difference_update(release_ids)
+                self._done.notify_all()
 
     # ------------------------------------------------------------------------------------------------------- afterwards
 
@@ -446,8 +496,10 @@ class Releases:
         row = self._journal.release_row(release_id)
         if row is None or row.log_index is None:
             raise NotFoundError("release: no such release on the log", field="release")
-        claims = receipt_claims(self._entry_of(row), self._proof_of(row), at=self._clock(), late=row.late)
-        return sign_claims(claims, self._signing_key, "access-receipt+jwt")
+        claims = receipt_claims(
+            self._entry_of(row), row.entry_hash, self._proof_of(row), at=self._clock(), late=row.late
+        )
+        return sign_claims(claims, self._signing_key, RECEIPT_TYPE)
 
     def opening(self, row: Row[Any]) -> AccessEntry | None:
         """What an entry stands for, for the person's own view of the log; None after erasure."""
@@ -475,6 +527,177 @@ class Releases:
         return sum(
             self._journal.move(row.release_id, row.state, ABORTED, reason="aborted", finished_at=now) for row in stale
         )
+
+
+class _Preparation:
+    """(1) to (4) of one round, within its writing transaction.
+
+    Within one transaction two requests at once cannot both have the last access of the day, nor both use one key.
+    """
+
+    def __init__(
+        self,
+        tx: Connection,
+        asked: Sequence[_Asked],
+        reasons: Mapping[Hex32, Reason] | ChainError,
+        journal: Journal,
+        registry: Registry,
+        vault: Vault,
+        keys: KeyFile,
+        *,
+        writer: Address,
+        now: int,
+    ) -> None:
+        self._tx, self._reasons, self._journal, self._registry, self._keys = tx, reasons, journal, registry, keys
+        self._writer, self._now = writer, now
+        consent_ids = list({one.request.access.consent_id for one in asked})
+        earlier = journal.find_releases(tx, [one.index for one in asked])
+        self._earlier = {index: _Earlier(release_id=release_id) for index, (release_id, _) in earlier.items()}
+        self._consents = registry.rows(tx, consent_ids)
+        self._used = journal.used_on(tx, consent_ids, now // DAY_SECONDS)
+        people = {row.subject_id for row in self._consents.values() if row.subject_id is not None}
+        names = {name for one in asked for name in one.request.access.attributes}
+        self._records = vault.newest(tx, people, names)
+        self._rows: list[dict[str, Any]] = []
+
+    def run(self, asked: Sequence[_Asked]) -> list[_Intent | _Earlier | Exception]:
+        """All of them, in the order in which they came."""
+        results = [self._one(one) for one in asked]
+        self._journal.add_releases(self._tx, self._rows)
+        return results
+
+    def _one(self, asked: _Asked) -> _Intent | _Earlier | Exception:
+        if earlier := self._earlier.get(asked.index):
+            return earlier
+        try:
+            return self._first(asked)
+        except LedgerError as exc:
+            return exc
+
+    def _first(self, asked: _Asked) -> _Intent:
+        access = asked.request.access
+        # (1)
+        consent = self._consent(access)
+        try:
+            require_institution(access, consent.grant)
+            self._require_in_force(consent)
+            # (2)
+            authorize(access, consent.grant, used_today=self._used[consent.consent_id])
+        except ConsentError as refusal:
+            self._put_refusal_on_file(asked, consent, refusal)
+            raise
+        # (3)
+        records = tuple(present(self._records, consent.subject_id, access.attributes))
+        if contested := {record.attribute for record in records if record.disputed}:
+            try:
+                authorize(access, consent.grant, used_today=0, disputed=contested)
+            except ConsentError as refusal:
+                self._put_refusal_on_file(asked, consent, refusal)
+                raise
+        # (4)
+        entry = _entry(asked.request, records_hash_of(record.envelope.digest() for record in records))
+        entry_hash = entry_hash_of(entry)
+        self._put_on_file(asked, consent, entry, entry_hash, records, state=INTENT)
+        self._used[consent.consent_id] += 1
+        return _Intent(
+            institution=asked.institution, grant=consent.grant, entry=entry, entry_hash=entry_hash, records=records
+        )
+
+    def _consent(self, access: AccessRequest) -> StoredConsent:
+        row = self._consents.get(access.consent_id)
+        if row is None or (
+            # Whoever was never given it learns no more than that there is none.
+            row.erased_at is not None and row.institution_index != self._registry.institution_index(access.institution)
+        ):
+            raise NotFoundError("consent: no such consent", field="consent")
+        return self._registry.opened(row)
+
+    def _require_in_force(self, consent: StoredConsent) -> None:
+        withdrawal = withdrawal_of(self._consents[consent.consent_id])
+        if withdrawal is None and isinstance(self._reasons, ChainError):
+            raise self._reasons
+        reason = Reason.NONE if isinstance(self._reasons, ChainError) else self._reasons[consent.consent_id]
+        _require_in_force(consent, withdrawal, reason, now=self._now)
+
+    def _put_refusal_on_file(self, asked: _Asked, consent: StoredConsent, refusal: ConsentError) -> None:
+        if isinstance(withdrawal_of(self._consents[consent.consent_id]), ErasedError):
+            # Nothing about an erased person comes back on file.
+            return
+        today = self._now // DAY_SECONDS
+        refused = self._journal.refused_on(self._tx, consent.consent_id, today) + sum(
+            row["consent_id"] == consent.consent_id and row["state"] == REFUSED for row in self._rows
+        )
+        if refused < LOGGED_REFUSALS_PER_DAY:
+            entry = _entry(asked.request, refusal_hash(refusal.code))
+            self._put_on_file(
+                asked, consent, entry, entry_hash_of(entry), (), state=REFUSED, reason=refusal.code, at=self._now
+            )
+
+    def _put_on_file(
+        self,
+        asked: _Asked,
+        consent: StoredConsent,
+        entry: AccessEntry,
+        entry_hash: Hex32,
+        records: Sequence[StoredRecord],
+        *,
+        state: str,
+        reason: str | None = None,
+        at: int | None = None,
+    ) -> None:
+        opening = {
+            "entry": entry.as_json(),
+            "records": [record.record_id for record in records],
+            "request": asked.request.evidence.as_json(),
+        }
+        self._rows.append(
+            {
+                "release_id": entry.release_id,
+                "idempotency_index": asked.index,
+                "content_digest": asked.content,
+                "institution_index": self._registry.institution_index(entry.institution),
+                "consent_id": entry.consent_id,
+                "subject_id": consent.subject_id,
+                "day": self._now // DAY_SECONDS,
+                "state": state,
+                "reason": reason,
+                "writer": self._writer,
+                "entry_hash": entry_hash,
+                "created_at": self._now,
+                "finished_at": at,
+                **seal_json(opening, _context(entry.release_id), self._keys),
+            }
+        )
+        # A twin of the same round.
+        self._earlier[asked.index] = _Earlier(release_id=entry.release_id)
+
+
+def _require_in_force(consent: StoredConsent, withdrawal: ConsentError | None, reason: Reason, *, now: int) -> None:
+    # What the person has signed counts from the moment it is on file here, before the chain has it.
+    if withdrawal is not None:
+        raise withdrawal
+    if reason is Reason.NOT_GRANTED and consent.standing:
+        raise ChainLostError("the chain does not know a consent that stood on it: run `consent-ledger sync`")
+    if reason is Reason.NOT_YET_VALID and consent.grant.valid_from <= now:
+        # A view sees the time of the last block, which stands still while nothing happens: the append will tell.
+        return
+    require_in_force(reason)
+
+
+def _refusal(reason: Reason) -> Exception | None:
+    try:
+        require_in_force(reason)
+    except ConsentError as refusal:
+        return refusal
+    return None
+
+
+def _withdrawn_on_chain(reason: Reason) -> ConsentError | None:
+    if reason is Reason.REVOKED:
+        return ConsentRevokedError("revoked after it was logged: nothing was released")
+    if reason is Reason.PAUSED:
+        return ConsentPausedError("paused after it was logged: nothing was released")
+    return None
 
 
 class _AtWork:

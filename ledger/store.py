@@ -36,7 +36,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from ledger.errors import AlreadyExistsError, StoreMismatchError, StoreUnavailableError
 
-SCHEMA_VERSION: Final = "1"
+SCHEMA_VERSION: Final = "2"
 BUSY_SECONDS: Final = 10
 
 metadata = MetaData()
@@ -106,13 +106,34 @@ import_refs = _table(
     Column("line", Integer, nullable=False),
 )
 
-institutions = _table(
-    "institutions",
-    Column("institution_id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("jwks", Text, nullable=False),
-    Column("suspended", Flag, nullable=False, default=False),
-    Column("created_at", Integer, nullable=False),
+
+def _parties(name: str, *more: Any) -> Table:  # noqa: ANN401 - columns
+    return _table(
+        name,
+        Column("party_id", Text, primary_key=True),
+        Column("name", Text, nullable=False),
+        Column("jwks", Text, nullable=False),
+        Column("suspended", Flag, nullable=False, default=False),
+        Column("version", Integer, nullable=False, default=1),
+        Column("created_at", Integer, nullable=False),
+        *more,
+    )
+
+
+institutions = _parties("institutions", Column("webhook_url", Text))
+furnishers = _parties("furnishers")
+
+nonces = _table(
+    "nonces",
+    Column("nonce_index", Text, primary_key=True),
+    Column("expires_at", Integer, nullable=False, index=True),
+)
+
+rates = _table(
+    "rates",
+    Column("party_index", Text, primary_key=True),
+    Column("window", Integer, nullable=False),
+    Column("used", Integer, nullable=False),
 )
 
 consents = _table(
@@ -121,8 +142,12 @@ consents = _table(
     Column("subject_id", Text, index=True),
     Column("institution_index", Text, nullable=False, index=True),
     Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False),
     Column("standing", Flag, nullable=False),
     Column("revoked_at", Integer),
+    Column("revoked_by", Text),
+    Column("replaced_by", Text),
+    Column("expiry_told", Flag, nullable=False, default=False),
     Column("paused", Flag, nullable=False, default=False),
     Column("pause_sequence", Integer, nullable=False, default=0),
     Column("erased_at", Integer),
@@ -181,6 +206,7 @@ releases = _table(
     Column("entry_hash", Text, nullable=False, unique=True),
     Column("log_index", Integer),
     Column("sealed", LargeBinary),
+    Column("receipt_signature", LargeBinary),
     Column("created_at", Integer, nullable=False),
     Column("finished_at", Integer),
     *_sealed(optional=True),
@@ -188,7 +214,62 @@ releases = _table(
     Index("releases_by_writer_state", "writer", "state"),
 )
 
-SEALED_TABLES: Final = {records: "record_id", consents: "consent_id", releases: "release_id"}
+consent_requests = _table(
+    "consent_requests",
+    Column("request_id", Text, primary_key=True),
+    Column("institution_index", Text, nullable=False, index=True),
+    Column("token_index", Text, nullable=False, unique=True),
+    Column("subject_id", Text, index=True),
+    Column("consent_id", Text, index=True),
+    Column("created_at", Integer, nullable=False),
+    Column("answer_by", Integer, nullable=False),
+    Column("declined_at", Integer),
+    *_sealed(optional=True),
+)
+
+deletion_attestations = _table(
+    "deletion_attestations",
+    Column("attestation_id", Text, primary_key=True),
+    Column("consent_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, index=True),
+    Column("institution_index", Text, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    *_sealed(optional=True),
+)
+
+adverse_actions = _table(
+    "adverse_actions",
+    Column("release_id", Text, primary_key=True),
+    Column("subject_id", Text, index=True),
+    Column("institution_index", Text, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    *_sealed(optional=True),
+)
+
+events = _table(
+    "events",
+    Column("event_id", Text, primary_key=True),
+    Column("institution_index", Text, nullable=False, index=True),
+    Column("kind", Text, nullable=False),
+    Column("consent_id", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_attempt_at", Integer),
+    Column("acknowledged_at", Integer),
+    Column("last_answer", Text),
+    Index("events_by_state_time", "state", "next_attempt_at"),
+)
+
+SEALED_TABLES: Final = {
+    records: "record_id",
+    consents: "consent_id",
+    releases: "release_id",
+    consent_requests: "request_id",
+    deletion_attestations: "attestation_id",
+    adverse_actions: "release_id",
+}
 
 
 class Store:

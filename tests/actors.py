@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from eth_account import Account
 from simulator import SimulatedChain
 
-from ledger import deploy, exchange
+from ledger import deploy, exchange, signatures
 from ledger.chain import Chain
 from ledger.commit import Finality
 from ledger.config import Config
@@ -33,6 +35,7 @@ from ledger.contract import pause_call, revoke_call
 from ledger.custodian import Custodian
 from ledger.grants import ActResult
 from ledger.release import Release
+from ledger.signatures import HttpRequest
 from ledger.vault import AttributeValue, NewRecord, Value
 
 DAY: Final = 86_400
@@ -97,19 +100,35 @@ class Institution:
         purpose: str = "loan-origination",
         attributes: Sequence[str] = ("credit_amount",),
         **changes: Any,
-    ) -> bytes:
-        """A signed request. `changes` replaces any other argument of `sign_request`."""
+    ) -> HttpRequest:
+        """A signed request. `changes` replaces any other argument of `sign_release`."""
         fields: dict[str, Any] = {
+            "service_url": custodian.config.service_url,
             "institution": self.institution_id,
-            "custodian": custodian.address,
             "consent_id": consent_id,
             "purpose": purpose,
             "attributes": tuple(attributes),
             "idempotency_key": key or f"key-{next(_numbers)}",
             "signing_key": self.signing_key,
             "at": custodian.clock(),
+            "nonce": new_nonce(),
         }
-        return exchange.sign_request(**(fields | changes))
+        return exchange.sign_release(**(fields | changes))
+
+    def sign(self, message: HttpRequest, *, at: int, nonce: str | None = None) -> HttpRequest:
+        """A message signed by this institution; one that was signed before gets a new nonce, as a retry does."""
+        unsigned = {
+            name: value
+            for name, value in message.headers.items()
+            if name.lower() not in ("signature", "signature-input", "content-digest")
+        }
+        return signatures.sign_request(
+            replace(message, headers=unsigned),
+            party_id=self.institution_id,
+            key=self.signing_key,
+            at=at,
+            nonce=nonce or new_nonce(),
+        )
 
     def open(self, custodian: Custodian, sealed: bytes) -> dict[str, Any]:
         """The claims of an answer; fails unless it is sealed to this institution and signed by the custodian."""
@@ -239,11 +258,16 @@ class World:
     def grant(self, **changes: Any) -> Hex32:
         return self.subject.grant(self.custodian, self.institution, **changes)
 
-    def request(self, consent_id: Hex32, **changes: Any) -> bytes:
+    def request(self, consent_id: Hex32, **changes: Any) -> HttpRequest:
         return self.institution.request(self.custodian, consent_id, **changes)
 
     def ask(self, consent_id: Hex32, **changes: Any) -> Release:
         return self.custodian.releases.release(self.request(consent_id, **changes))
+
+    def retry(self, message: HttpRequest, custodian: Custodian | None = None) -> Release:
+        """The same request under the same idempotency key, signed anew as a client's retry is."""
+        asked = self.institution.sign(message, at=self.clock())
+        return (custodian or self.custodian).releases.release(asked)
 
     def read(self, release: Release) -> dict[str, Any]:
         return self.institution.open(self.custodian, release.sealed)
@@ -258,6 +282,10 @@ class World:
     def logged(self, name: str = "AccessRecorded") -> list[Hex32]:
         """The entry hashes of the events of that name on the canonical chain."""
         return [event.args[1] for event in self.chain.all_events() if event.name == name]
+
+
+def new_nonce() -> str:
+    return secrets.token_urlsafe(18)
 
 
 def _domain_of(config: Config) -> Domain:

@@ -7,7 +7,7 @@ export HARDHAT_DISABLE_TELEMETRY_PROMPT := true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-contracts test-python coverage-contracts lint format abi bench bench-gas \
-	bench-import bench-release clean
+	bench-import bench-release bench-api clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -30,7 +30,7 @@ node_modules/.installed: package.json package-lock.json .npmrc .venv/.installed
 demo: setup ## The main job on real data: from an empty chain to a checked log; leaves nothing behind
 	@$(BIN)/consent-ledger demo $(DEMO_ARGS)
 
-up: setup ## A local chain and the service in the foreground until Ctrl-C; state is kept between runs
+up: setup ## A local chain and the service on port 8000 (PORT changes that) until Ctrl-C; state is kept
 	@$(BIN)/consent-ledger up
 
 test: setup lint test-contracts coverage-contracts test-python ## Everything
@@ -59,7 +59,7 @@ abi: setup ## Compile the contract and write what ships of it
 	@npx hardhat build
 	@$(BIN)/python bin/artifact.py
 
-bench: bench-gas bench-import bench-release ## Every benchmark
+bench: bench-gas bench-import bench-release bench-api ## Every benchmark
 
 bench-gas: setup ## Gas of the four operations, medians -> bench/gas.json
 	@BENCH_GAS_WRITE=1 npx hardhat run bench/gas.js
@@ -69,6 +69,9 @@ bench-import: setup ## Import beside its floor, memory by size -> bench/import.j
 
 bench-release: setup ## Releases alone and in company, with and without group commit -> bench/release.json
 	@$(BIN)/python bench/release_bench.py
+
+bench-api: setup ## Releases through gunicorn, beside the same endpoint ungoverned and one by one -> bench/api.json
+	@$(BIN)/python bench/api_bench.py
 
 clean: ## Remove everything that setup and the tools made
 	@rm -rf .venv node_modules artifacts cache coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

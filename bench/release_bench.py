@@ -22,6 +22,7 @@ from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
 from ledger.registry import StoredConsent
+from ledger.signatures import HttpRequest
 from ledger.vault import AttributeValue, NewRecord
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +56,7 @@ def measure(demo: Demo, lender: Lender, people: list[Person], waiting: int) -> l
         consents.append(demo.new_consent(person, lender, "loan-origination", ["credit_amount"], **limits))
     requests = [demo.request(lender, consents[number % len(consents)]) for number in range(total)]
 
-    def ask(signed: bytes) -> tuple[float, float]:
+    def ask(signed: HttpRequest) -> tuple[float, float]:
         started = time.perf_counter()
         demo.custodian.releases.release(signed)
         return started, time.perf_counter()

@@ -8,7 +8,7 @@ decrypted. A request that the custodian itself refused is logged too; its `recor
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
@@ -99,14 +99,18 @@ class ChainProof:
 
     def as_json(self) -> dict[str, Any]:
         """Claims of an answer and of a receipt."""
-        names = {
-            "chain_id": "chainId",
-            "transaction_hash": "transactionHash",
-            "block_number": "blockNumber",
-            "block_hash": "blockHash",
-            "log_index": "logIndex",
+        return {
+            "chainId": self.chain_id,
+            "contract": self.contract,
+            "custodian": self.custodian,
+            "writer": self.writer,
+            "transactionHash": self.transaction_hash,
+            "blockNumber": self.block_number,
+            "blockHash": self.block_hash,
+            "logIndex": self.log_index,
+            "size": self.size,
+            "head": self.head,
         }
-        return {names.get(name, name): value for name, value in asdict(self).items()}
 
 
 def entry_hash_of(entry: AccessEntry) -> Hex32:

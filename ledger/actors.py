@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eth_account import Account
-from eth_utils import keccak
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import Progress
@@ -21,12 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.chain import JsonRpcChain
-from ledger.consent import Address, grant_typed_data, hex32_of, pause_typed_data, sign_typed_data
+from ledger.consent import Address, grant_typed_data, pause_typed_data, sign_typed_data
 from ledger.custodian import Custodian
 from ledger.errors import LedgerError
 from ledger.evidence import verify_receipt
 from ledger.exchange import key_for, new_institution_keys, open_answer, sign_release
-from ledger.purposes import purpose
+from ledger.purposes import notice_hash_of, purpose
 from ledger.registry import StoredConsent
 from ledger.release import Release
 from ledger.signatures import HttpRequest
@@ -126,7 +125,7 @@ class Demo:
             max_accesses=limits.get("max_accesses", 1),
             accesses_per_day=limits.get("per_day", 1),
             retention_days=limits.get("retention_days", 7),
-            notice_hash=hex32_of(keccak(text=purpose(code).description)),
+            notice_hash=notice_hash_of(purpose(code)),
         )
         signature = sign_typed_data(grant_typed_data(grant, ledger.chain.domain), person.key)
         return ledger.grants.grant(grant, signature, ledger.vault.subject_of(person.ref))

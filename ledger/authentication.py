@@ -11,11 +11,11 @@ A request that was refused in (2) for anything but a replay has not used its non
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from ledger.errors import (
     AuthenticationError,
@@ -28,7 +28,8 @@ from ledger.errors import (
 )
 from ledger.exchange import Party
 from ledger.gather import Gather
-from ledger.registry import INSTITUTION, Registry
+from ledger.parties import INSTITUTION
+from ledger.registry import Registry
 from ledger.signatures import FRESH_SECONDS, HttpRequest, SignedRequest, claimed_keyid, split_keyid, verify_request
 from ledger.store import Store, nonces, rates
 
@@ -38,7 +39,12 @@ DEFAULT_RATE_LIMIT: Final = 600
 
 _KNOWN_NONCES: Final = select(nonces.c.nonce_index).where(nonces.c.nonce_index.in_(bindparam("ids", expanding=True)))
 _RATES: Final = select(rates).where(rates.c.party_index.in_(bindparam("ids", expanding=True)))
-_FORGET_RATES: Final = delete(rates).where(rates.c.party_index.in_(bindparam("ids", expanding=True)))
+_COUNT: Final = (
+    update(rates)
+    .where(rates.c.party_index == bindparam("key"))
+    .values(window=bindparam("now"), used=bindparam("count"))
+)
+_COUNT_NEW: Final = insert(rates).values(party_index=bindparam("key"), window=bindparam("now"), used=bindparam("count"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,48 +57,71 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """An authenticated party and its request."""
+class Signed:
+    """A request whose signature is valid, and that was not let in yet."""
 
     role: str
     party: Party
     evidence: SignedRequest
-    rate: Rate | None = None
+    message: HttpRequest
 
 
-class _ChangedError(LedgerError):
-    """The party was changed since its signature was verified. Never leaves this module."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """An authenticated party and its request, which was let in."""
+
+    role: str
+    party: Party
+    evidence: SignedRequest
+    rate: Rate
+
+
+class PartyChangedError(LedgerError):
+    """The party was changed since the signature was verified: `verify_again` before it is let in."""
 
 
 class Authentication:
-    """Verifies signed requests, each once."""
+    """Verifies signed requests, and lets each in once."""
 
-    def __init__(self, store: Store, registry: Registry, *, clock: Callable[[], int], rate_limit: int) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, *, clock: Callable[[], int], rate_limit: int, max_batch: int
+    ) -> None:
         self._store, self._registry, self._clock, self._limit = store, registry, clock, rate_limit
-        self._admit: Gather[Caller, Caller] = Gather(self._admit_all)
+        self._admit: Gather[Signed, Caller] = Gather(self._admit_all, limit=max_batch)
 
     def authenticate(self, message: HttpRequest, role: str = INSTITUTION) -> Caller:
-        """Let a signed request in, once.
+        """Verify a request and let it in.
 
         Raises `AuthenticationError`, `StaleRequestError`, `ReplayedRequestError`, `RateLimitedError`, and
         `InstitutionSuspendedError` or `FurnisherSuspendedError`.
         """
-        caller = self._verified(message, role, self._registry.remembered)
+        signed = self.verify(message, role)
         try:
-            if caller is not None:
-                return self._admit(caller)
-        except _ChangedError:
+            return self._admit(signed)
+        except PartyChangedError:
             pass
-        # A key that is new, or one that was retired, since this process last looked.
-        caller = self._verified(message, role, self._registry.looked_up)
-        if caller is None:
-            raise AuthenticationError("signature: not by a current key of a registered party", field="signature")
         try:
-            return self._admit(caller)
-        except _ChangedError as exc:
+            return self._admit(self.verify_again(signed))
+        except PartyChangedError as exc:
             raise AuthenticationError("signature: the party's keys are being changed", field="signature") from exc
 
-    def _verified(self, message: HttpRequest, role: str, find: Callable[[str, str], Party | None]) -> Caller | None:
+    def verify(self, message: HttpRequest, role: str = INSTITUTION) -> Signed:
+        """(1) alone, for a flow that lets its callers in by itself (`admit`). Raises `AuthenticationError`."""
+        found = self._verified(message, role, self._registry.remembered)
+        # A party or a key that is new since this process last looked.
+        found = found or self._verified(message, role, self._registry.looked_up)
+        if found is None:
+            raise AuthenticationError("signature: not by a current key of a registered party", field="signature")
+        return found
+
+    def verify_again(self, signed: Signed) -> Signed:
+        """With the keys as they are registered now. Raises `AuthenticationError`."""
+        found = self._verified(signed.message, signed.role, self._registry.looked_up)
+        if found is None:
+            raise AuthenticationError("signature: not by a current key of a registered party", field="signature")
+        return found
+
+    def _verified(self, message: HttpRequest, role: str, find: Callable[[str, str], Party | None]) -> Signed | None:
         """None if the party or the key is not found; an invalid signature is an error."""
         party_id, kid = split_keyid(claimed_keyid(message))
         now = self._clock()
@@ -103,53 +132,56 @@ class Authentication:
             key = None
         if party is None or key is None:
             return None
-        return Caller(role=role, party=party, evidence=verify_request(message, key, now=now))
+        return Signed(role=role, party=party, evidence=verify_request(message, key, now=now), message=message)
 
     # ------------------------------------------------------------------------------------------------------- admission
 
-    def _admit_all(self, callers: Sequence[Caller]) -> list[Caller | Exception]:
+    def _admit_all(self, signed: Sequence[Signed]) -> list[Caller | Exception]:
         with self._store.begin() as tx:
-            return self.admit(tx, callers)
+            return self.admit(tx, signed)
 
-    def admit(self, tx: Connection, callers: Sequence[Caller]) -> list[Caller | Exception]:
+    def admit(self, tx: Connection, signed: Sequence[Signed]) -> list[Caller | Exception]:
         """Each with its rate, or why it is refused. Nonces and rates are written in the caller's transaction."""
         now = self._clock()
         window = now // WINDOW_SECONDS
-        indexes = [_nonce_index(caller) for caller in callers]
+        indexes = [_nonce_index(one) for one in signed]
         used = {row.nonce_index for row in tx.execute(_KNOWN_NONCES, {"ids": indexes})}
         current = {
-            role: self._registry.parties(tx, role, [one.party.party_id for one in callers if one.role == role])
-            for role in {caller.role for caller in callers}
+            role: self._registry.parties(tx, role, [one.party.party_id for one in signed if one.role == role])
+            for role in {one.role for one in signed}
         }
-        rate_keys = list({_rate_key(caller) for caller in callers})
-        counts = {row.party_index: row.used for row in tx.execute(_RATES, {"ids": rate_keys}) if row.window == window}
+        rate_keys = list({_rate_key(one) for one in signed})
+        on_file = {row.party_index: row for row in tx.execute(_RATES, {"ids": rate_keys})}
+        counts = {key: row.used for key, row in on_file.items() if row.window == window}
         results: list[Caller | Exception] = []
         fresh = []
-        for caller, index in zip(callers, indexes, strict=True):
+        for one, index in zip(signed, indexes, strict=True):
             try:
-                self._require_unchanged(caller, current[caller.role].get(caller.party.party_id))
+                self._require_unchanged(one, current[one.role].get(one.party.party_id))
                 if index in used:
                     raise ReplayedRequestError("nonce: was used before: sign again", field="signature-input")
-                rate = self._rate(counts, _rate_key(caller), now)
+                rate = self._rate(counts, _rate_key(one), now)
             except LedgerError as refusal:
                 results.append(refusal)
                 continue
             used.add(index)
-            fresh.append({"nonce_index": index, "expires_at": caller.evidence.created + 2 * FRESH_SECONDS})
-            results.append(replace(caller, rate=rate))
+            fresh.append({"nonce_index": index, "expires_at": one.evidence.created + 2 * FRESH_SECONDS})
+            results.append(Caller(role=one.role, party=one.party, evidence=one.evidence, rate=rate))
         if fresh:
             tx.execute(nonces.insert(), fresh)
-            tx.execute(_FORGET_RATES, {"ids": rate_keys})
-            rows = [{"party_index": key, "window": window, "used": counts[key]} for key in rate_keys if key in counts]
-            tx.execute(rates.insert(), rows)
+            counted = [{"key": key, "now": window, "count": counts[key]} for key in rate_keys if key in counts]
+            if known := [row for row in counted if row["key"] in on_file]:
+                tx.execute(_COUNT, known)
+            if new := [row for row in counted if row["key"] not in on_file]:
+                tx.execute(_COUNT_NEW, new)
         return results
 
-    def _require_unchanged(self, caller: Caller, party: Party | None) -> None:
-        if party is None or party.version != caller.party.version:
-            raise _ChangedError("changed")
+    def _require_unchanged(self, signed: Signed, party: Party | None) -> None:
+        if party is None or party.version != signed.party.version:
+            raise PartyChangedError("the party was changed")
         if party.suspended:
-            suspended = InstitutionSuspendedError if caller.role == INSTITUTION else FurnisherSuspendedError
-            raise suspended(f"the {caller.role} is suspended", field=caller.role)
+            suspended = InstitutionSuspendedError if signed.role == INSTITUTION else FurnisherSuspendedError
+            raise suspended(f"the {signed.role} is suspended", field=signed.role)
 
     def _rate(self, counts: dict[str, int], key: str, now: int) -> Rate:
         reset = WINDOW_SECONDS - now % WINDOW_SECONDS
@@ -167,9 +199,9 @@ class Authentication:
             return tx.execute(delete(nonces).where(nonces.c.expires_at < self._clock())).rowcount
 
 
-def _nonce_index(caller: Caller) -> str:
-    return sha256(f"{caller.role}\n{caller.evidence.keyid}\n{caller.evidence.nonce}".encode()).hexdigest()
+def _nonce_index(one: Signed) -> str:
+    return sha256(f"{one.role}\n{one.evidence.keyid}\n{one.evidence.nonce}".encode()).hexdigest()
 
 
-def _rate_key(caller: Caller) -> str:
-    return f"{caller.role}:{caller.party.party_id}"
+def _rate_key(one: Signed) -> str:
+    return f"{one.role}:{one.party.party_id}"

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
+import rlp
 from eth_account.signers.local import LocalAccount
+from eth_keys.datatypes import PrivateKey
+from eth_utils import keccak
 from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
 
 from ledger import contract
-from ledger.consent import Address, ConsentState, Domain, Hex32, Reason, parse_hex32
+from ledger.consent import Address, ConsentState, Domain, Hex32, Reason, hex32_of, parse_hex32
 from ledger.contract import Event, LogState
 from ledger.errors import (
     ChainUnavailableError,
@@ -31,6 +34,7 @@ from ledger.errors import (
     TransactionRevertedError,
     WrongChainError,
 )
+from ledger.stateproof import StateProof, block_hash_of, header_rlp
 
 TIMEOUT_SECONDS: Final = 10.0
 POOL_SIZE: Final = 32
@@ -95,6 +99,9 @@ class Chain(Protocol):
     def consent(self, consent_id: Hex32) -> ConsentState:
         """What is on chain about a consent."""
 
+    def consents(self, consent_ids: Sequence[Hex32]) -> list[ConsentState]:
+        """The same of many."""
+
     def log(self, custodian: Address, writer: Address) -> LogState:
         """Where a writer's log stands."""
 
@@ -121,6 +128,9 @@ class Chain(Protocol):
 
     def events(self, first: int, last: int) -> list[Event]:
         """The contract's events in these blocks, both included."""
+
+    def state_proof(self, number: int, slots: Sequence[Hex32]) -> StateProof:
+        """What is in these slots of the contract at a block, so that the block's hash alone proves it."""
 
 
 class RpcError(Exception):
@@ -156,12 +166,26 @@ class JsonRpc:
 
     def together(self, *calls: tuple[str, Sequence[object]]) -> list[Any]:
         """The results of several calls in one round trip, in order."""
+        results = self.each(*calls)
+        for result in results:
+            if isinstance(result, RpcError):
+                raise result
+        return results
+
+    def each(self, *calls: tuple[str, Sequence[object]]) -> list[Any]:
+        """As `together`; a call that was answered with an error object has its `RpcError` in its place."""
         answers = self._post([_envelope(number, method, params) for number, (method, params) in enumerate(calls)])
         try:
             by_id = {answer["id"]: answer for answer in answers}
-            return [self._result(method, by_id[number]) for number, (method, _) in enumerate(calls)]
-        except (TypeError, KeyError) as exc:
+            return [self._result_or_error(method, by_id[number]) for number, (method, _) in enumerate(calls)]
+        except (TypeError, KeyError, AttributeError) as exc:
             raise self._unusable() from exc
+
+    def _result_or_error(self, method: str, answer: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        try:
+            return self._result(method, answer)
+        except RpcError as error:
+            return error
 
     def _post(self, body: object) -> Any:  # noqa: ANN401 - JSON
         try:
@@ -193,6 +217,7 @@ class JsonRpcChain:
     def __init__(self, rpc: JsonRpc, domain: Domain) -> None:
         self._rpc = rpc
         self._domain = domain
+        self._came_with_send: dict[Hex32, Receipt] = {}
 
     @property
     def domain(self) -> Domain:
@@ -233,15 +258,24 @@ class JsonRpcChain:
 
     def statuses(self, consent_ids: Sequence[Hex32], custodian: Address) -> list[Reason]:
         """The contract's verdict on each, at the latest block."""
-        words = [bytes.fromhex(consent_id[2:]) for consent_id in consent_ids]
-        reasons = contract.decode_reasons(self._view(contract.call("statuses", words, custodian)))
-        if len(reasons) != len(words):
+        reasons = contract.decode_reasons(self._view(contract.statuses_call(consent_ids, custodian)))
+        if len(reasons) != len(consent_ids):
             raise ChainUnavailableError("the endpoint's answer is not one of the contract")
         return reasons
 
     def consent(self, consent_id: Hex32) -> ConsentState:
         """What is on chain about a consent."""
         return contract.decode_consent(self._view(contract.call("consentOf", bytes.fromhex(consent_id[2:]))))
+
+    def consents(self, consent_ids: Sequence[Hex32]) -> list[ConsentState]:
+        """The same of many, in one round trip."""
+        calls = [contract.call("consentOf", bytes.fromhex(consent_id[2:])) for consent_id in consent_ids]
+        to = self._domain.contract
+        answers = self._ask_together(
+            *(("eth_call", [{"to": to, "data": "0x" + calldata.hex()}, "latest"]) for calldata in calls)
+        )
+        with _understood():
+            return [contract.decode_consent(bytes.fromhex(answer[2:])) for answer in answers]
 
     def log(self, custodian: Address, writer: Address) -> LogState:
         """Where a writer's log stands."""
@@ -259,39 +293,31 @@ class JsonRpcChain:
         with _understood():
             base_fee = int(block.get("baseFeePerGas") or "0x0", 16)
             nonce = int(nonce, 16)
-        tip = base_fee // 10
-        fields: dict[str, Any] = {
-            "type": 2,
-            "chainId": self._domain.chain_id,
-            "nonce": nonce,
-            "to": str(self._domain.contract),
-            "data": calldata,
-            "value": 0,
-            "gas": gas,
-            "maxFeePerGas": 2 * base_fee + tip,
-            "maxPriorityFeePerGas": tip,
-        }
-        signed = account.sign_transaction(fields)
-        return RawTransaction(
-            raw=bytes(signed.raw_transaction), transaction_hash=Hex32("0x" + signed.hash.hex()), nonce=nonce
-        )
+        return _signed(account, self._domain, nonce, base_fee, gas, calldata)
 
     def send(self, raw: bytes) -> None:
         """Broadcast. Raises `TransactionRevertedError` or the contract's error if the node will not take it.
 
-        An answer that says no more than "I have it" or "that nonce is past" is not a refusal: the receipt decides.
+        An answer that says no more than "I have it" or "that nonce is past" is not a refusal: the receipt decides. It
+        is asked for in the same round trip: where blocks come at once, `wait` then need not ask.
         """
-        try:
-            self._rpc("eth_sendRawTransaction", "0x" + raw.hex())
-        except RpcError as exc:
-            if exc.revert or any(text in exc.message for text in ("already known", "nonce too low", "revert")):
+        transaction_hash = hex32_of(keccak(raw))
+        sent, found = self._rpc.each(
+            ("eth_sendRawTransaction", ["0x" + raw.hex()]), ("eth_getTransactionReceipt", [transaction_hash])
+        )
+        if not isinstance(found, RpcError) and (receipt := self._read_receipt(transaction_hash, found)):
+            self._came_with_send[transaction_hash] = receipt
+        if isinstance(sent, RpcError):
+            if sent.revert or any(text in sent.message for text in ("already known", "nonce too low", "revert")):
                 # A node that mines at once reports a revert here although the transaction is in a block.
                 return
-            raise TransactionRevertedError(f"the chain did not take the transaction: {exc.message[:200]}") from exc
+            raise TransactionRevertedError(f"the chain did not take the transaction: {sent.message[:200]}") from sent
 
     def receipt(self, transaction_hash: Hex32) -> Receipt | None:
         """None while it is in no block."""
-        found = self._ask("eth_getTransactionReceipt", transaction_hash)
+        return self._read_receipt(transaction_hash, self._ask("eth_getTransactionReceipt", transaction_hash))
+
+    def _read_receipt(self, transaction_hash: Hex32, found: Any) -> Receipt | None:  # noqa: ANN401 - JSON
         with _understood():
             if not found or found.get("blockHash") is None:
                 return None
@@ -307,6 +333,8 @@ class JsonRpcChain:
 
     def wait(self, transaction_hash: Hex32, *, timeout: float) -> Receipt:
         """Wait for a block. Raises `ConfirmationTimeoutError`: the outcome is then unknown."""
+        if came := self._came_with_send.pop(transaction_hash, None):
+            return came
         deadline = time.monotonic() + timeout
         attempt = 0
         while True:
@@ -332,6 +360,27 @@ class JsonRpcChain:
         query = {"address": self._domain.contract, "fromBlock": hex(first), "toBlock": hex(last)}
         return contract.decode_events(self._ask("eth_getLogs", query), self._domain.contract)
 
+    def state_proof(self, number: int, slots: Sequence[Hex32]) -> StateProof:
+        """Header and nodes (EIP-1186). Raises `ChainUnavailableError`, also where the node has no state of that block.
+
+        Some chains hash their headers in a way of their own (IBFT, QBFT): there is no proof on those.
+        """
+        at = hex(number)
+        block, proof = self._ask_together(
+            ("eth_getBlockByNumber", [at, False]), ("eth_getProof", [self._domain.contract, list(slots), at])
+        )
+        with _understood():
+            header = header_rlp(block)
+            if block_hash_of(header) != block["hash"]:
+                raise ChainUnavailableError("the chain hashes its headers in a way that is not known here")
+            return StateProof(
+                header=header,
+                account=tuple(bytes.fromhex(node[2:]) for node in proof["accountProof"]),
+                storage=tuple(
+                    tuple(bytes.fromhex(node[2:]) for node in slot["proof"]) for slot in proof["storageProof"]
+                ),
+            )
+
     def _view(self, calldata: bytes, sender: Address | None = None) -> bytes:
         call = {"to": self._domain.contract, "data": "0x" + calldata.hex()} | ({"from": sender} if sender else {})
         try:
@@ -356,6 +405,18 @@ class JsonRpcChain:
             return self._rpc.together(*calls)
         except RpcError as exc:
             raise ChainUnavailableError(f"the chain refused a call: {exc.message[:200]}") from exc
+
+
+def _signed(
+    account: LocalAccount, domain: Domain, nonce: int, base_fee: int, gas: int, calldata: bytes
+) -> RawTransaction:
+    """An EIP-1559 transaction, encoded here: the general signer checks and converts for longer than it signs."""
+    tip = base_fee // 10
+    to = bytes.fromhex(domain.contract[2:])
+    fields = [domain.chain_id, nonce, tip, 2 * base_fee + tip, gas, to, 0, calldata, []]
+    v, r, s = PrivateKey(account.key).sign_msg_hash(keccak(b"\x02" + rlp.encode(fields))).vrs
+    raw = b"\x02" + rlp.encode([*fields, v, r, s])
+    return RawTransaction(raw=raw, transaction_hash=hex32_of(keccak(raw)), nonce=nonce)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The command line: thin verbs over `Custodian`. Every verb takes `--json`.
 
-Here are the entry point and the verbs about the installation; the others are in `cli_data.py` and `cli_consents.py`.
+Here are the entry point and the verbs about the installation; the others are in `cli_serve.py`, `cli_parties.py`,
+`cli_data.py`, `cli_consents.py`, `cli_requests.py` and `cli_duties.py`.
 
 Exit codes: 0 done · 1 the answer is no (consent) · 2 the request is wrong · 3 store, keys or set-up · 4 the chain ·
 5 something that must hold does not (verification, demo).
@@ -13,29 +14,23 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
-from ledger import cli_consents, cli_data, deploy
+from ledger import cli_consents, cli_data, cli_duties, cli_parties, cli_requests, cli_serve, deploy
 from ledger.chain import JsonRpc, RpcError
-from ledger.cli_output import Json, camel_case, fail, number_of, open_custodian, out, plain, progress_bar, show, warn
-from ledger.config import DEVNET_PORT, Config
+from ledger.cli_output import Json, camel_case, fail, open_custodian, out, plain, progress_bar, show
+from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.demo import run_demo
-from ledger.devnet import Devnet, fund
-from ledger.errors import AuditError, ChainError, ConfigError, DevnetError, LedgerError, StoreUnavailableError
-from ledger.locks import FileLock
+from ledger.devnet import fund
+from ledger.errors import AuditError, ChainError, ConfigError, LedgerError
 
 PANEL: Final = "Installation"
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the local chain, on loopback.")]
 
 app = typer.Typer(
     help="Consent Ledger: no access without a signed consent, no release before it is on the log.",
@@ -70,75 +65,12 @@ def demo(
 
 
 @app.command(rich_help_panel=PANEL)
-def up(
-    *,
-    port: Port = DEVNET_PORT,
-    every: Annotated[int, typer.Option(min=1, help="Seconds between two rounds of sync.")] = 10,
-    as_json: Json = False,
-) -> None:
-    """Run a local chain and the service in the foreground until Ctrl-C; state stays in the data directory."""
-    config = Config.from_env()
-    alone = FileLock(config.locks / "up")
-    if not alone.acquire():
-        # Two chains would take turns in being the one that lost the other's entries.
-        raise StoreUnavailableError(f"another `consent-ledger up` is at work in {config.data}")
-    if not config.database.exists():
-        Custodian.init(config)
-    log = config.data / "devnet.log"
-    with (
-        Devnet(port=port, log=log) as node,
-        Custodian(replace(config, rpc_url=node.url)) as custodian,
-        _until_interrupted(),
-    ):
-        fund(custodian.rpc, [account.address for account in custodian.accounts.every()])
-        custodian.deploy()
-        report = custodian.sync()
-        contract = custodian.chain.domain.contract
-        lines = [
-            "Up; Ctrl-C ends it, and what is on file is kept.",
-            f"  chain     {node.url}",
-            f"  contract  {contract}",
-            f"  data      {plain(str(config.data))}",
-        ]
-        if report.replayed_acts or report.replayed_accesses:
-            acts = number_of(report.replayed_acts, "signed act")
-            lines.append(f"  put back  {acts}, {report.replayed_accesses} accesses")
-        if config.rpc_url != node.url:
-            lines.append(f"For the other verbs: export CONSENT_LEDGER_RPC_URL={node.url}")
-        show(
-            as_json,
-            {
-                "rpcUrl": node.url,
-                "contract": contract,
-                "data": str(config.data),
-                "replayedActs": report.replayed_acts,
-                "replayedAccesses": report.replayed_accesses,
-            },
-            "\n".join(lines),
-        )
-        _keep_going(node, every, custodian)
-
-
-@app.command(rich_help_panel=PANEL)
 def init(*, as_json: Json = False) -> None:
     """Make keys, accounts and an empty database in the data directory. Overwrites nothing."""
     config = Config.from_env()
     Custodian.init(config)
     with Custodian(config) as custodian:
         show(as_json, {"data": str(config.data), "custodian": custodian.address}, f"Ready in {plain(str(config.data))}")
-
-
-@app.command(rich_help_panel=PANEL)
-def devnet(*, port: Port = DEVNET_PORT, as_json: Json = False) -> None:
-    """Run a local chain in the foreground until Ctrl-C. It keeps nothing; `sync` puts back what it lost."""
-    config = Config.from_env()
-    with Devnet(port=port, log=config.data / "devnet.log") as node, _until_interrupted():
-        show(
-            as_json,
-            {"rpcUrl": node.url, "log": str(config.data / "devnet.log")},
-            f"A local chain at {node.url}; Ctrl-C ends it. `consent-ledger deploy --fund` puts the contract on it.",
-        )
-        _keep_going(node)
 
 
 @app.command("deploy", rich_help_panel=PANEL)
@@ -219,31 +151,14 @@ def keys_rotate(*, as_json: Json = False) -> None:
     )
 
 
-@contextmanager
-def _until_interrupted() -> Iterator[None]:
-    """Ctrl-C is how it ends, not an error."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        warn("Stopping.")
-
-
-def _keep_going(node: Devnet, every: int = 1, custodian: Custodian | None = None) -> NoReturn:
-    while node.is_running():
-        time.sleep(every)
-        if custodian is not None:
-            try:
-                custodian.sync()
-            except LedgerError as exc:
-                # Also a store that a long import keeps busy: the next round will do.
-                warn(f"sync: {exc.message}")
-    raise DevnetError("the local chain ended by itself")
-
-
 app.add_typer(contracts_app, name="contracts", rich_help_panel=PANEL)
 app.add_typer(keys_app, name="keys", rich_help_panel=PANEL)
+app.add_typer(cli_serve.app)
 app.add_typer(cli_data.app)
+app.add_typer(cli_parties.app)
 app.add_typer(cli_consents.app)
+app.add_typer(cli_requests.app)
+app.add_typer(cli_duties.app)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -42,8 +43,9 @@ from ledger.evidence import verify_receipt
 from ledger.exchange import key_for, open_answer, sign_release
 from ledger.grants import ActResult
 from ledger.keys import read_private_key
-from ledger.purposes import PURPOSES
+from ledger.purposes import PURPOSES, notice_hash_of
 from ledger.purposes import purpose as purpose_of
+from ledger.registry import StoredConsent
 
 PANEL: Final = "Consents"
 DAY: Final = 86_400
@@ -85,7 +87,7 @@ def grant(
     """Sign a grant with a local key and bring it on chain: for scripts, people use the portal."""
     private_key = read_private_key(key)
     chosen = purpose_of(purpose)
-    shown = _file_bytes(notice) if notice else chosen.description.encode()
+    notice_hash = hex32_of(keccak(_file_bytes(notice))) if notice else notice_hash_of(chosen)
     with open_custodian() as custodian:
         subject_id = custodian.vault.subject_of(subject)
         now = custodian.clock()
@@ -99,17 +101,22 @@ def grant(
             max_accesses=max_accesses,
             accesses_per_day=per_day,
             retention_days=min(RETENTION_DAYS, chosen.max_retention_days) if retention_days is None else retention_days,
-            notice_hash=hex32_of(keccak(shown)),
+            notice_hash=notice_hash,
             replaces=parse_hex32(replaces, "replaces") if replaces else ZERO32,
         )
-        fields = _grant(custodian, prepared, private_key, subject_id)
+        fields = hand_in(
+            custodian, prepared, private_key, lambda signature: custodian.grants.grant(prepared, signature, subject_id)
+        )
     show(as_json, fields, fields["consent"] if print_id else "Granted:\n" + consent_text(fields))
 
 
-def _grant(custodian: Custodian, prepared: ConsentGrant, private_key: bytes, subject_id: str) -> dict[str, Any]:
+def hand_in(
+    custodian: Custodian, prepared: ConsentGrant, private_key: bytes, grant: Callable[[bytes], StoredConsent]
+) -> dict[str, Any]:
+    """Sign a grant and bring it on chain by `grant`, which takes the signature. What a person reads of it."""
     signature = sign_typed_data(grant_typed_data(prepared, custodian.chain.domain), private_key)
     try:
-        consent = custodian.grants.grant(prepared, signature, subject_id)
+        consent = grant(signature)
         return consent_fields(custodian, consent) | {"receipt": custodian.grants.receipt(consent.consent_id)}
     except ChainError as exc:
         consent_id = consent_id_of(prepared, custodian.chain.domain)

@@ -1,13 +1,12 @@
-"""The verbs about data: whom they are about, who may ask for them, where they come from, and their end."""
+"""The verbs about data: whom they are about, where they come from, and their end."""
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from eth_account import Account
@@ -24,22 +23,17 @@ from ledger.cli_output import (
     open_custodian,
     plain,
     progress_bar,
-    read_json,
     show,
-    table,
     warn,
     write_secret,
 )
-from ledger.errors import AlreadyExistsError, LedgerError, MalformedError, RowsRejectedError, UnreadableFileError
-from ledger.exchange import new_institution_keys
+from ledger.errors import MalformedError, RowsRejectedError, UnreadableFileError
 from ledger.importer import Importer
 from ledger.importmap import BadCell, parse_map
 
 PANEL: Final = "Data"
 app = typer.Typer()
-institutions_app = typer.Typer(help="Lenders that may ask.", no_args_is_help=True)
 subjects_app = typer.Typer(help="People and what is held about them.", no_args_is_help=True)
-app.add_typer(institutions_app, name="institutions", rich_help_panel=PANEL)
 app.add_typer(subjects_app, name="subjects", rich_help_panel=PANEL)
 
 
@@ -170,48 +164,3 @@ def subjects_new_key(
     account = Account.create()
     write_secret(file, account.key.hex() + "\n")
     show(as_json, {"account": account.address}, f"A new key for {account.address} in {plain(str(file))}")
-
-
-@institutions_app.command("add")
-def institutions_add(
-    *,
-    institution: Annotated[str, typer.Argument(help="Its id, for example did:web:bank.example")],
-    name: Annotated[str, typer.Option(help="The name that people see.")],
-    jwks: Annotated[Path | None, typer.Option(help="Its public keys, a JWK set.")] = None,
-    new_keys: Annotated[Path | None, typer.Option(help="Make keys for it and write them here.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Register a lender with its public keys (one to sign requests, one to be sealed to)."""
-    if (jwks is None) == (new_keys is None):
-        raise MalformedError("jwks: expected exactly one of --jwks and --new-keys", field="jwks")
-    keys: dict[str, Any] = dict(new_institution_keys().as_dict(private=True)) if jwks is None else read_json(jwks)
-    with open_custodian() as custodian:
-        if new_keys is not None:
-            write_secret(new_keys, json.dumps(keys, indent=1))
-        try:
-            custodian.registry.add_institution(institution, name, keys, at=custodian.clock())
-        except LedgerError as exc:
-            if new_keys is not None:
-                # Keys of nobody; and in the way of the next try.
-                new_keys.unlink()
-            if isinstance(exc, AlreadyExistsError):
-                raise AlreadyExistsError("institution: registered already", field="institution") from exc
-            raise
-    where = f"; its private keys are in {plain(str(new_keys))}" if new_keys is not None else ""
-    show(as_json, {"institution": institution, "name": name}, f"Registered {plain(institution)}{where}")
-
-
-@institutions_app.command("list")
-def institutions_list(*, as_json: Json = False) -> None:
-    """All registered lenders."""
-    with open_custodian() as custodian:
-        rows = [
-            {
-                "institution": one.party_id,
-                "name": one.name,
-                "keys": len(one.jwks["keys"]),
-                "suspended": one.suspended,
-            }
-            for one in custodian.registry.institutions()
-        ]
-    show(as_json, rows, table(rows) if rows else "No institutions.")

@@ -89,6 +89,8 @@ class LogWriter:
             calldata = append_call(kind, self._custodian, head, [entry.access for entry in queued])
             gas = GAS_BASE + GAS_PER_ENTRY * len(queued)
             transaction = self._chain.sign(self._account, calldata, gas=gas)
+            # From here on a batch may be pending, until it is settled: whoever comes next resolves it first.
+            self._head = None
             batch = self._journal.save_batch(kind, self.address, head, transaction, queued, at=self._clock())
             self._step("batch durable")
             self._chain.send(transaction.raw)
@@ -112,6 +114,9 @@ class LogWriter:
             self._head = None
 
     def _resolve(self) -> None:
+        if self._head is not None:
+            # The last batch was settled by this process, and no other one has this writer.
+            return
         batch = self._journal.pending_batch(self.address)
         if batch is None:
             return

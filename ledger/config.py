@@ -34,7 +34,8 @@ DEVNET_PORT: Final = 8545
 DEVNET_URL: Final = f"http://127.0.0.1:{DEVNET_PORT}"
 MAX_DIGITS: Final = 18
 TAGS: Final = ("latest", "safe", "finalized")
-SERVICE_URL: Final = "http://127.0.0.1:8000"
+SERVICE_PORT: Final = 8000
+SERVICE_URL: Final = f"http://127.0.0.1:{SERVICE_PORT}"
 RATE_LIMIT: Final = 600
 WEBHOOKS: Final = ("public", "insecure-any")
 _URL: Final = re.compile(r"https?://[a-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\Z")
@@ -53,8 +54,11 @@ class Config:
     insecure_webhooks: bool = False
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
-        """Raises `ConfigError` naming the variable and what was expected."""
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, port: int = SERVICE_PORT) -> Config:
+        """Raises `ConfigError` naming the variable and what was expected.
+
+        `port` is where the service listens; unless it is configured otherwise, that is where it is reached.
+        """
         env = os.environ if environ is None else environ
         tag = _one_of(env, "CONSENT_LEDGER_FINALITY", TAGS)
         rpc_url = env.get("CONSENT_LEDGER_RPC_URL", DEVNET_URL)
@@ -65,10 +69,23 @@ class Config:
             rpc_url=rpc_url,
             chain_id=_number(env, "CONSENT_LEDGER_CHAIN_ID", DEVNET_CHAIN_ID),
             finality=Finality(tag=tag, timeout=float(_number(env, "CONSENT_LEDGER_TIMEOUT", 30))),
-            service_url=_service_url(env),
+            service_url=_service_url(env, port),
             rate_limit=_number(env, "CONSENT_LEDGER_RATE_LIMIT", RATE_LIMIT),
             insecure_webhooks=_one_of(env, "CONSENT_LEDGER_WEBHOOKS", WEBHOOKS) == "insecure-any",
         )
+
+    def environment(self) -> dict[str, str]:
+        """The variables that `from_env` reads this from: for a process that is started with it."""
+        return {
+            "CONSENT_LEDGER_DATA": str(self.data),
+            "CONSENT_LEDGER_RPC_URL": self.rpc_url,
+            "CONSENT_LEDGER_CHAIN_ID": str(self.chain_id),
+            "CONSENT_LEDGER_FINALITY": self.finality.tag,
+            "CONSENT_LEDGER_TIMEOUT": str(max(1, int(self.finality.timeout))),
+            "CONSENT_LEDGER_URL": self.service_url,
+            "CONSENT_LEDGER_RATE_LIMIT": str(self.rate_limit),
+            "CONSENT_LEDGER_WEBHOOKS": WEBHOOKS[self.insecure_webhooks],
+        }
 
     @property
     def database(self) -> Path:
@@ -99,8 +116,8 @@ def _one_of(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
     return chosen
 
 
-def _service_url(env: Mapping[str, str]) -> str:
-    url = env.get("CONSENT_LEDGER_URL", SERVICE_URL)
+def _service_url(env: Mapping[str, str], port: int) -> str:
+    url = env.get("CONSENT_LEDGER_URL", f"http://127.0.0.1:{port}")
     if not _URL.match(url):
         raise ConfigError("CONSENT_LEDGER_URL: expected an http or https address in lower case, without a query")
     return url.rstrip("/")

@@ -462,7 +462,12 @@ def parse_grant(message: object) -> ConsentGrant:
     Raises `MalformedError` naming the field; nothing is ignored and nothing is guessed.
     """
     outer = _parse_struct(message, "ConsentGrant", "")
-    terms = _parse_struct(outer["terms"], "Terms", "terms.")
+    return stored_grant(outer | {"terms": _parse_struct(outer["terms"], "Terms", "terms.")})
+
+
+def stored_grant(opening: Mapping[str, Any]) -> ConsentGrant:
+    """The inverse of `ConsentGrant.as_json`, for openings that this service stored itself: nothing is checked again."""
+    terms = opening["terms"]
     return ConsentGrant(
         terms=Terms(
             institution=terms["institution"],
@@ -475,11 +480,11 @@ def parse_grant(message: object) -> ConsentGrant:
             replaces=terms["replaces"],
             salt=terms["salt"],
         ),
-        subject=outer["subject"],
-        custodian=outer["custodian"],
-        valid_from=outer["validFrom"],
-        expires_at=outer["expiresAt"],
-        max_accesses=outer["maxAccesses"],
+        subject=opening["subject"],
+        custodian=opening["custodian"],
+        valid_from=opening["validFrom"],
+        expires_at=opening["expiresAt"],
+        max_accesses=opening["maxAccesses"],
     )
 
 

@@ -20,22 +20,32 @@ from ledger.chain import Chain, JsonRpc, JsonRpcChain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.config import Config
 from ledger.consent import Address, Domain
+from ledger.consent_requests import ConsentRequests
+from ledger.duties import Duties
 from ledger.erase import Eraser
 from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError, StoreUnavailableError
+from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
 from ledger.journal import Journal
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
+from ledger.outbound import Outbound
+from ledger.outbox import Outbox
+from ledger.proof import Proofs
 from ledger.registry import Registry
 from ledger.relay import Relay
-from ledger.release import Releases
+from ledger.release import KEPT_SECONDS, Releases
+from ledger.standing import Standings
 from ledger.store import Store
 from ledger.sync import Sync, SyncReport
 from ledger.vault import Vault
+from ledger.webhooks import Webhooks
 
 SYNC_SECONDS: Final = 60.0
 PRESENCE_SECONDS: Final = 30.0
 WRITER_SECONDS: Final = 2.0
+FORGET_SECONDS: Final = 600
+EVENTS_KEPT_SECONDS: Final = 90 * 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +88,8 @@ class Custodian:
 
         self.journal = Journal(self.store)
         self.vault = Vault(self.store, self.keys)
-        self.registry = Registry(self.store, self.keys)
+        self.outbox = Outbox(self.store)
+        self.registry = Registry(self.store, self.keys, self.outbox)
         lanes = (self.accounts.custodian, self.accounts.grants, self.accounts.revocations)
         timeout = config.finality.timeout
         self.relay = Relay(self.journal, self.chain, lanes, locks=config.locks, timeout=timeout, step=step)
@@ -98,6 +109,11 @@ class Custodian:
             clock=clock,
             step=step,
         )
+        self.requests = ConsentRequests(
+            self.store, self.registry, self.grants, self.keys, service_url=config.service_url, clock=clock
+        )
+        self.furnish = Furnish(self.store, self.vault, self.registry, self.journal, self.outbox, self.keys, clock=clock)
+        self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
         self.eraser = Eraser(
             self.store,
             self.vault,
@@ -109,8 +125,23 @@ class Custodian:
             clock=clock,
             step=step,
         )
-        self.authentication = Authentication(self.store, self.registry, clock=clock, rate_limit=config.rate_limit)
+        self.authentication = Authentication(
+            self.store, self.registry, clock=clock, rate_limit=config.rate_limit, max_batch=max_batch
+        )
+        self.webhooks = Webhooks(
+            self.registry,
+            self.outbox,
+            Outbound(insecure=config.insecure_webhooks),
+            custodian=self.address,
+            signing_key=signing_key,
+            clock=clock,
+            step=step,
+        )
+        self._forgot_at = 0
         self._writer_lock, self.log = self._take_writer()
+        self.standings = Standings(
+            self.store, self.journal, self.registry, self.chain, custodian=self.address, clock=clock
+        )
         self.releases = Releases(
             self.store,
             self.journal,
@@ -126,6 +157,14 @@ class Custodian:
             recover=self._recover_writer,
             max_batch=max_batch,
             step=step,
+        )
+        self.proofs = Proofs(
+            self.journal,
+            self.releases,
+            self.chain,
+            custodian=self.address,
+            signing_key=signing_key,
+            finality=config.finality.tag,
         )
 
     @classmethod
@@ -146,7 +185,8 @@ class Custodian:
             raise
 
     def close(self) -> None:
-        """Let the writer and the database go."""
+        """Let the writer and the database go, once the webhooks that are under way have ended."""
+        self.webhooks.close()
         self._writer_lock.release()
         self._presence.release()
         self.store.close()
@@ -204,6 +244,20 @@ class Custodian:
             finally:
                 for lock in free.values():
                     lock.release()
+
+    def housekeeping(self) -> None:
+        """What no request waits for: events told; old events, nonces and answers forgotten. About once a second; any process may.
+
+        Raises `StoreUnavailableError`: what was not done is done the next time.
+        """
+        now = self.clock()
+        self.registry.tell_expired(now)
+        self.webhooks.deliver()
+        if now - self._forgot_at >= FORGET_SECONDS:
+            self.outbox.forget(now - EVENTS_KEPT_SECONDS)
+            self.authentication.forget_nonces()
+            self.journal.forget_answers(now - KEPT_SECONDS)
+            self._forgot_at = now
 
     # ------------------------------------------------------------------------------------------------------------ keys
 

@@ -1,9 +1,9 @@
 """Erasure and key rotation: what makes data unreadable, and what keeps it readable.
 
 Erasing a person: every consent of theirs is revoked by the custodian, then in one transaction every envelope, wrapped
-key, opening and salt is deleted and a tombstone stays. What is on chain (salted hashes) then opens to nothing and links
-to no one. Backups still hold wrapped keys: they become unreadable when the KEK that wrapped them is destroyed, which is
-what rotation ends with.
+key, opening and salt is deleted (of values, consents, answers, requests, attestations and adverse actions alike) and a
+tombstone stays. What is on chain (salted hashes) then opens to nothing and links to no one. Backups still hold wrapped
+keys: they become unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with.
 
 Rotation re-wraps every DEK under a new KEK, in small transactions; envelopes' bodies are never touched. It may be
 killed at any point and run again. The old KEK is destroyed only when nothing is wrapped under it any more.
@@ -26,7 +26,7 @@ from ledger.grants import ActResult, Grants
 from ledger.journal import ABORTED, INTENT, RECORDED
 from ledger.keys import KeyFile
 from ledger.registry import Registry
-from ledger.store import SEALED_TABLES, Store, releases
+from ledger.store import SEALED_TABLES, Store, adverse_actions, consent_requests, deletion_attestations, releases
 from ledger.vault import Vault
 
 CHUNK: Final = 1000
@@ -43,6 +43,9 @@ class Erasure:
     envelopes: int
     consents: int
     releases: int
+    requests: int
+    attestations: int
+    adverse_actions: int
     revocation: ActResult | None
     scrubbed: bool
     readable_in_backups_until_destroyed: tuple[str, ...]
@@ -88,8 +91,12 @@ class Eraser:
                 .where(mine, releases.c.state.in_((INTENT, RECORDED)))
                 .values(state=ABORTED, reason="erased", finished_at=now)
             )
-            gone = {"subject_id": None, "sealed": None, "kek_id": None, "wrapped_dek": None, "body": None}
-            answers = tx.execute(update(releases).where(mine).values(**gone)).rowcount
+            gone = dict.fromkeys(("subject_id", "kek_id", "wrapped_dek", "body"))
+            answers = tx.execute(update(releases).where(mine).values(**gone, sealed=None)).rowcount
+            requests, attestations, actions = (
+                tx.execute(update(table).where(table.c.subject_id == subject_id).values(**gone)).rowcount
+                for table in (consent_requests, deletion_attestations, adverse_actions)
+            )
         scrubbed = self._scrubbed()
         keks = tuple(self._keys.kek_ids)
         claims = {
@@ -99,6 +106,9 @@ class Eraser:
             "envelopesDestroyed": envelopes,
             "consentOpeningsDestroyed": consents,
             "accessOpeningsDestroyed": answers,
+            "consentRequestsDestroyed": requests,
+            "deletionAttestationsDestroyed": attestations,
+            "adverseActionsDestroyed": actions,
             "writeAheadLogEmptied": scrubbed,
             "readableInBackupsUntilDestroyed": list(keks),
         }
@@ -107,6 +117,9 @@ class Eraser:
             envelopes=envelopes,
             consents=consents,
             releases=answers,
+            requests=requests,
+            attestations=attestations,
+            adverse_actions=actions,
             revocation=revocation,
             scrubbed=scrubbed,
             readable_in_backups_until_destroyed=keks,

@@ -7,6 +7,7 @@ Families are by whose matter it is, and each family has one HTTP status unless a
 - `VaultError` (500): our store or keys. Opaque to callers: no detail leaves the service.
 - `ChainError` (503): the chain. Always fails closed; trying again later is right.
 - `ConfigError` (500): this installation is not set up as it must be.
+- `ServiceError` (502): the service that was asked. Only clients of it raise this.
 - `AuditError`: a proof does not verify.
 
 Rules: `code` is part of the interface and never changes its meaning. Every custom error of `IConsentLedger.sol` has its
@@ -196,6 +197,12 @@ class CeilingExceededError(RequestError):
     """A limit of the grant is above what its purpose allows."""
 
     code = "ceiling_exceeded"
+
+
+class OutsideRequestError(RequestError):
+    """The grant is not within what the institution asked for."""
+
+    code = "outside_request"
 
 
 class UnknownPurposeError(RequestError):
@@ -459,6 +466,19 @@ class ConfigError(LedgerError):
     """This installation is not set up as it must be."""
 
     code = "config"
+
+
+class ServiceError(LedgerError):
+    """The service gave an answer that this client does not know."""
+
+    code = "service"
+    http_status = 502
+
+
+class ServiceUnavailableError(ServiceError):
+    """The service gave no answer."""
+
+    code = "service_unavailable"
 
 
 class AuditError(LedgerError):

@@ -90,6 +90,11 @@ def new_institution_keys() -> KeySet:
     )
 
 
+def new_furnisher_keys() -> KeySet:
+    """A fresh key of a furnisher, private part included: it signs, and is sealed nothing."""
+    return KeySet([ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)])
+
+
 def key_for(jwks: Mapping[str, Any], use: str, kid: str | None = None) -> JWK:
     """The first key of that use (and id). Raises `MalformedError`."""
     for key in _keys_of(jwks):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from joserfc.jwk import ECKey
+from sqlalchemy import Connection
 
 from ledger.chain import Chain, Receipt
 from ledger.consent import (
@@ -52,6 +53,7 @@ from ledger.errors import (
 )
 from ledger.exchange import sign_claims
 from ledger.journal import FAILED, Journal
+from ledger.outbox import BY_CUSTODIAN, BY_SUBJECT
 from ledger.purposes import check_ceilings
 from ledger.registry import Registry, StoredConsent
 from ledger.relay import Relay
@@ -137,15 +139,28 @@ class Grants:
         self._check_content(grant)
         return grant
 
-    def grant(self, grant: ConsentGrant, signature: bytes, subject_id: str) -> StoredConsent:
+    def id_of(self, grant: ConsentGrant) -> Hex32:
+        """The id of the consent that this grant makes. Raises as `check_form`: what does not fit its type has none."""
+        check_form(grant)
+        return consent_id_of(grant, self._chain.domain)
+
+    def grant(
+        self,
+        grant: ConsentGrant,
+        signature: bytes,
+        subject_id: str,
+        *,
+        within: Callable[[Connection], None] = lambda _: None,
+    ) -> StoredConsent:
         """Bring a signed grant on chain. The same call again goes on where an earlier one was cut off.
+
+        `within` runs first in the transaction in which the grant goes on file: what it raises keeps the grant off file.
 
         Raises `RequestError`s naming the field, `InvalidSignatureError`, `ConsentAlreadyGrantedError`,
         `ConsentAlreadyRevokedError`, `ChainError` (on file, and relayed later).
         """
         # (1)
-        check_form(grant)  # first: what does not fit its type has no id
-        consent_id = consent_id_of(grant, self._chain.domain)
+        consent_id = self.id_of(grant)
         known = self._registry.find_consent(consent_id)
         if known is not None:
             return self._go_on(known)
@@ -157,6 +172,7 @@ class Grants:
         # (3)
         now = self._clock()
         with self._store.begin() as tx:
+            within(tx)
             self._registry.add_consent(tx, consent_id, grant, signature, subject_id, at=now)
             act_id = self._journal.add_act(
                 tx, kind="grant", consent_ids=[consent_id], lane=self._lanes.grants, calldata=calldata, at=now
@@ -178,14 +194,20 @@ class Grants:
         digest = digest_of(revocation_typed_data(consent_ids, self._chain.domain))
         self._require_subject(digest, signature, consents[0].grant.subject, calldata)
         # (2) and (3)
-        return self._narrow("revoke", consent_ids, self._lanes.revocations, calldata)
+        return self._narrow("revoke", consent_ids, self._lanes.revocations, calldata, by=BY_SUBJECT)
 
-    def revoke_as_custodian(self, consent_ids: Sequence[Hex32]) -> ActResult:
-        """Narrow without the subject: lost keys, erasure, replaced consents. Raises `NotFoundError`."""
+    def revoke_as_custodian(
+        self, consent_ids: Sequence[Hex32], *, by: str = BY_CUSTODIAN, replaced_by: Hex32 | None = None
+    ) -> ActResult:
+        """Narrow without the subject: lost keys, erasure, replaced consents; `by`: at whose wish.
+
+        Raises `NotFoundError`.
+        """
         for consent_id in consent_ids:
             self._registry.consent(consent_id)
         calldata = revoke_as_custodian_call(consent_ids)
-        return self._narrow("custodian-revoke", consent_ids, self._lanes.custodian, calldata)
+        lane = self._lanes.custodian
+        return self._narrow("custodian-revoke", consent_ids, lane, calldata, by=by, replaced_by=replaced_by)
 
     def set_paused(self, consent_id: Hex32, *, paused: bool, sequence: int, signature: bytes) -> ActResult:
         """Pause or resume by the subject's signature. A pause is effective here at once, a resume once on chain.
@@ -210,12 +232,14 @@ class Grants:
                 tx, kind="pause", consent_ids=[consent_id], lane=self._lanes.revocations, calldata=calldata, at=now
             )
             if paused:
-                self._registry.mark_paused(tx, consent_id, paused=True, sequence=sequence)
+                self._registry.mark_paused(tx, consent_id, paused=True, sequence=sequence, at=now, by=BY_SUBJECT)
         # (3)
         receipt = self._try_relay(act_id)
         if receipt is not None and not paused:
             with self._store.begin() as tx:
-                self._registry.mark_paused(tx, consent_id, paused=False, sequence=sequence)
+                self._registry.mark_paused(
+                    tx, consent_id, paused=False, sequence=sequence, at=self._clock(), by=BY_SUBJECT
+                )
         return ActResult(consent_ids=(consent_id,), stored_at=now, receipt=receipt)
 
     def receipt(self, consent_id: Hex32) -> str:
@@ -333,14 +357,23 @@ class Grants:
     def _stand(self, consent_id: Hex32, grant: ConsentGrant) -> None:
         # In this order: killed in between, the new one does not stand yet, and `sync` does both again.
         if grant.terms.replaces != ZERO32 and self._registry.consent(grant.terms.replaces).revoked_at is None:
-            self.revoke_as_custodian([grant.terms.replaces])
-        self._registry.set_standing(consent_id)
+            self.revoke_as_custodian([grant.terms.replaces], replaced_by=consent_id)
+        self._registry.set_standing(consent_id, at=self._clock())
 
-    def _narrow(self, kind: str, consent_ids: Sequence[Hex32], lane: Address, calldata: bytes) -> ActResult:
+    def _narrow(
+        self,
+        kind: str,
+        consent_ids: Sequence[Hex32],
+        lane: Address,
+        calldata: bytes,
+        *,
+        by: str,
+        replaced_by: Hex32 | None = None,
+    ) -> ActResult:
         now = self._clock()
         with self._store.begin() as tx:
             act_id = self._journal.add_act(tx, kind=kind, consent_ids=consent_ids, lane=lane, calldata=calldata, at=now)
-            self._registry.mark_revoked(tx, consent_ids, at=now)
+            self._registry.mark_revoked(tx, consent_ids, at=now, by=by, replaced_by=replaced_by)
         self._step("revocation durable")
         receipt = self._try_relay(act_id)
         return ActResult(consent_ids=tuple(consent_ids), stored_at=now, receipt=receipt)

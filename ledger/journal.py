@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, or_, select, update
 from sqlalchemy.sql.dml import Update
 
 from ledger.access import BatchKind, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
 from ledger.consent import Hex32
-from ledger.contract import Appended
+from ledger.contract import Appended, Outcome
 from ledger.store import Store, acts, batches, meta, new_id, releases
 
 INTENT: Final = "intent"
@@ -35,6 +35,7 @@ ANCHORED: Final = "anchored"
 LOST: Final = "lost"
 FAILED: Final = "failed"
 
+FORGOTTEN_AT_ONCE: Final = 500
 
 # Statements on the way of a release are built once: building one takes longer than running it.
 _BY_IDEMPOTENCY: Final = select(releases.c.idempotency_index, releases.c.release_id, releases.c.state).where(
@@ -64,6 +65,19 @@ _ANSWER: Final = (
         finished_at=bindparam("at"),
     )
 )
+_LAST_ANSWERED: Final = (
+    select(releases.c.consent_id, func.max(releases.c.finished_at))
+    .where(releases.c.state == RELEASED)
+    .group_by(releases.c.consent_id)
+)
+_WITH_ANSWER: Final = (
+    select(releases.c.release_id)
+    .where(releases.c.sealed.is_not(None), releases.c.finished_at < bindparam("before"))
+    .limit(bindparam("most"))
+)
+_FORGET_ANSWER: Final = (
+    update(releases).where(releases.c.release_id == bindparam("id")).values(sealed=None, receipt_signature=None)
+)
 _PENDING_BATCH: Final = select(batches).where(batches.c.writer == bindparam("address"), batches.c.state == PENDING)
 _PUT_IN_BATCH: Final = (
     update(releases)
@@ -72,7 +86,15 @@ _PUT_IN_BATCH: Final = (
 )
 _ENTRY: Final = releases.c.entry_hash == bindparam("entry")
 _LAND: Final = update(releases).where(_ENTRY).values(log_index=bindparam("place"), late=bindparam("is_late"))
-_RECORD: Final = update(releases).where(_ENTRY, releases.c.state == INTENT).values(state=RECORDED)
+_RECORD: Final = (
+    update(releases)
+    .where(_ENTRY)
+    .values(
+        log_index=bindparam("place"),
+        late=bindparam("is_late"),
+        state=case((releases.c.state == INTENT, RECORDED), else_=releases.c.state),
+    )
+)
 _REFUSE: Final = (
     update(releases)
     .where(_ENTRY, releases.c.state == INTENT)
@@ -240,23 +262,19 @@ class Journal:
         with self._store.begin() as tx:
             place = {"state": ANCHORED, "size": appended.size, "head": appended.head, **_place(receipt)}
             tx.execute(update(batches).where(batches.c.batch_id == batch.batch_id).values(**place))
-            tx.execute(
-                _LAND,
-                [
-                    {"entry": outcome.access.entry_hash, "place": outcome.log_index, "is_late": outcome.late}
-                    for outcome in appended.outcomes
-                ],
-            )
-            recorded = [{"entry": outcome.access.entry_hash} for outcome in appended.outcomes if not outcome.reason]
-            refused = [
-                {"entry": outcome.access.entry_hash, "why": outcome.reason.name.lower(), "at": at}
-                for outcome in appended.outcomes
-                if outcome.reason
-            ]
+            recorded = [_landed(outcome) for outcome in appended.outcomes if not outcome.reason]
+            refused = [outcome for outcome in appended.outcomes if outcome.reason]
             if recorded:
                 tx.execute(_RECORD, recorded)
             if refused:
-                tx.execute(_REFUSE, refused)
+                tx.execute(_LAND, [_landed(outcome) for outcome in refused])
+                tx.execute(
+                    _REFUSE,
+                    [
+                        {"entry": outcome.access.entry_hash, "why": outcome.reason.name.lower(), "at": at}
+                        for outcome in refused
+                    ],
+                )
 
     def lose_batch(self, batch: Batch) -> None:
         """The batch can never land: its entries wait for another one."""
@@ -306,12 +324,42 @@ class Journal:
     def release_row(self, release_id: Hex32) -> Row[Any] | None:
         """One release."""
         with self._store.read() as tx:
-            return tx.execute(select(releases).where(releases.c.release_id == release_id)).first()
+            return self.release_in(tx, release_id)
+
+    def release_in(self, tx: Connection, release_id: Hex32) -> Row[Any] | None:
+        """One release, as the caller's transaction sees it."""
+        return tx.execute(select(releases).where(releases.c.release_id == release_id)).first()
+
+    def answered(self, tx: Connection, subject_id: str) -> list[Row[Any]]:
+        """Answered releases about a person, newest first."""
+        mine = (releases.c.subject_id == subject_id, releases.c.state == RELEASED)
+        return list(tx.execute(select(releases).where(*mine).order_by(releases.c.finished_at.desc())))
+
+    def last_answered(self, tx: Connection, consent_ids: Sequence[Hex32]) -> dict[Hex32, int]:
+        """When each consent was last answered under. Those under which nothing was released are left out."""
+        query = _LAST_ANSWERED.where(releases.c.consent_id.in_(list(consent_ids)))
+        return {row[0]: row[1] for row in tx.execute(query)}
+
+    def answered_before(self, tx: Connection, before: int, subject_id: str | None = None) -> dict[Hex32, int]:
+        """Consents last answered under before that time, and when; of one person if given, of no erased one."""
+        whose = releases.c.subject_id.is_not(None) if subject_id is None else releases.c.subject_id == subject_id
+        query = _LAST_ANSWERED.where(whose).having(func.max(releases.c.finished_at) < before)
+        return {row[0]: row[1] for row in tx.execute(query)}
 
     def used_on(self, tx: Connection, consent_ids: Sequence[Hex32], day: int) -> Counter[Hex32]:
         """Accesses under consents in a UTC day: those that are on the log as recorded, or may still get there."""
         rows = tx.execute(_USED_ON, {"consents": list(consent_ids), "day": day})
         return Counter({row[0]: row[1] for row in rows})
+
+    def last_used(self, tx: Connection, consent_ids: Sequence[Hex32]) -> dict[Hex32, int]:
+        """When each consent was last used: its newest access that is on the log. Those never used are left out."""
+        query = (
+            select(releases.c.consent_id, func.max(releases.c.created_at))
+            .where(releases.c.consent_id.in_(list(consent_ids)), releases.c.log_index.is_not(None))
+            .where(releases.c.state != REFUSED)
+            .group_by(releases.c.consent_id)
+        )
+        return {row[0]: row[1] for row in tx.execute(query)}
 
     def refused_on(self, tx: Connection, consent_id: Hex32, day: int) -> int:
         """Refusals on file under a consent in a UTC day."""
@@ -329,6 +377,21 @@ class Journal:
         ]
         if rows:
             tx.execute(_ANSWER, rows)
+
+    def forget_answers(self, before: int) -> int:
+        """Destroy the sealed bytes of what was answered before that time. Returns how many.
+
+        The releases, their entries and their receipts stay. A chunk at a time: releases wait for each transaction.
+        """
+        forgotten = 0
+        while True:
+            with self._store.begin() as tx:
+                ids = list(tx.scalars(_WITH_ANSWER, {"before": before, "most": FORGOTTEN_AT_ONCE}))
+                if ids:
+                    tx.execute(_FORGET_ANSWER, [{"id": release_id} for release_id in ids])
+            forgotten += len(ids)
+            if len(ids) < FORGOTTEN_AT_ONCE:
+                return forgotten
 
     def add_releases(self, tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """Put intents or refusals on file within the caller's transaction."""
@@ -416,6 +479,10 @@ def _update_of(anchor: Anchor) -> Update:
     if anchor.act_id:
         return update(acts).where(acts.c.act_id == anchor.act_id)
     return update(batches).where(batches.c.batch_id == anchor.batch_id)
+
+
+def _landed(outcome: Outcome) -> dict[str, Any]:
+    return {"entry": outcome.access.entry_hash, "place": outcome.log_index, "is_late": outcome.late}
 
 
 def _place(receipt: Receipt) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ledger.errors import AlreadyExistsError, IntegrityError, KeyFileError, KeyU
 from ledger.locks import FileLock
 
 FILE_VERSION: Final = 1
-WRITERS: Final = 4
+WRITERS: Final = 8
 LOOK_AGAIN_SECONDS: Final = 1.0
 PRIVATE: Final = 0o600
 LOCK_SECONDS: Final = 10.0

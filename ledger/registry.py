@@ -1,39 +1,36 @@
-"""Who may ask and who allowed it: registered institutions, and the consents with their sealed openings."""
+"""Who may ask (`parties.py`) and who allowed it: the consents with their sealed openings."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Table, bindparam, select, update
+from sqlalchemy import Connection, Row, bindparam, select, tuple_, update
 
-from ledger.consent import ConsentGrant, Hex32, parse_grant
+from ledger.consent import ConsentGrant, Hex32, stored_grant
 from ledger.errors import (
     ConsentError,
     ConsentPausedError,
     ConsentRevokedError,
     ErasedError,
-    MalformedError,
     NotFoundError,
 )
-from ledger.exchange import Party, check_jwks, rotated_jwks
 from ledger.keys import KeyFile
-from ledger.store import Store, consents, furnishers, institutions, subjects
+from ledger.outbox import BY_SUBJECT, EXPIRED, GRANTED, PAUSED, RESUMED, REVOKED, Outbox
+from ledger.parties import Parties
+from ledger.store import Store, consents, subjects
 from ledger.vault import open_json, seal_json
 
-INSTITUTION: Final = "institution"
-FURNISHER: Final = "furnisher"
-_PARTY_ID: Final = re.compile(r"[A-Za-z0-9._:/%@-]{1,200}\Z")
+EXPIRIES_AT_ONCE: Final = 500
 
 # Statements on the way of a release are built once: building one takes longer than running it.
-_PARTIES: Final = {
-    table.name[:-1]: select(table).where(table.c.party_id.in_(bindparam("ids", expanding=True)))
-    for table in (institutions, furnishers)
-}
 _CONSENTS: Final = select(consents).where(consents.c.consent_id.in_(bindparam("ids", expanding=True)))
+_TOLD: Final = (
+    consents.c.consent_id,
+    consents.c.institution_index,
+    consents.c.revoked_at,
+)
 _WITHDRAWALS: Final = select(
     consents.c.consent_id, consents.c.erased_at, consents.c.revoked_at, consents.c.paused
 ).where(consents.c.consent_id.in_(bindparam("ids", expanding=True)))
@@ -41,7 +38,10 @@ _WITHDRAWALS: Final = select(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredConsent:
-    """A consent and its opening. `standing` is false until its grant is on chain."""
+    """A consent and its opening. `standing` is false until its grant is on chain.
+
+    `replaced_by` is the consent whose standing ended this one; None if anything else did.
+    """
 
     consent_id: Hex32
     subject_id: str
@@ -50,119 +50,17 @@ class StoredConsent:
     created_at: int
     standing: bool
     revoked_at: int | None
+    replaced_by: Hex32 | None
     paused: bool
     pause_sequence: int
 
 
-class Registry:
-    """Institutions and consents."""
+class Registry(Parties):
+    """Institutions, furnishers and consents."""
 
-    def __init__(self, store: Store, keys: KeyFile) -> None:
-        self._store = store
-        self._keys = keys
-        self._parties: dict[tuple[str, str], Party] = {}
-
-    # -------------------------------------------------------------------------------------------------------- parties
-
-    def add_institution(self, institution_id: str, name: str, jwks: object, *, at: int) -> Party:
-        """Register a lender with its public keys. Raises `AlreadyExistsError`, `MalformedError`."""
-        return self._add(institutions, institution_id, name, check_jwks(jwks), at)
-
-    def add_furnisher(self, furnisher_id: str, name: str, jwks: object, *, at: int) -> Party:
-        """Register who may hand data in. Raises `AlreadyExistsError`, `MalformedError`."""
-        return self._add(furnishers, furnisher_id, name, check_jwks(jwks, ["sig"]), at)
-
-    def _add(self, table: Table, party_id: str, name: str, jwks: dict[str, Any], at: int) -> Party:
-        if not _PARTY_ID.match(party_id):
-            # It stands in a signature's keyid, before the "#".
-            raise MalformedError("id: expected 1 to 200 letters, digits and any of -._:/%@", field="id")
-        with self._store.begin() as tx:
-            row = {"party_id": party_id, "name": name, "jwks": json.dumps(jwks), "created_at": at}
-            tx.execute(table.insert(), [row])
-        return Party(party_id=party_id, name=name, jwks=jwks)
-
-    def institution(self, institution_id: str) -> Party:
-        """Raises `NotFoundError`."""
-        return self._party(INSTITUTION, institution_id)
-
-    def furnisher(self, furnisher_id: str) -> Party:
-        """Raises `NotFoundError`."""
-        return self._party(FURNISHER, furnisher_id)
-
-    def _party(self, role: str, party_id: str) -> Party:
-        found = self.looked_up(role, party_id)
-        if found is None:
-            raise NotFoundError(f"{role}: not registered", field=role)
-        return found
-
-    def remembered(self, role: str, party_id: str) -> Party | None:
-        """As this process last saw it, which may be out of date; None if it never did."""
-        return self._parties.get((role, party_id))
-
-    def looked_up(self, role: str, party_id: str) -> Party | None:
-        """As it is registered now; None if it is not."""
-        with self._store.read() as tx:
-            return self.parties(tx, role, [party_id]).get(party_id)
-
-    def parties(self, tx: Connection, role: str, party_ids: Sequence[str]) -> dict[str, Party]:
-        """Those of them that are registered, by id, as the caller's transaction sees them."""
-        return {row.party_id: self._known(role, row) for row in tx.execute(_PARTIES[role], {"ids": list(party_ids)})}
-
-    def _known(self, role: str, row: Row[Any]) -> Party:
-        # To read a key set takes longer than to read its row.
-        known = self._parties.get((role, row.party_id))
-        if known is None or known.version != row.version:
-            known = self._parties[role, row.party_id] = Party(
-                party_id=row.party_id,
-                name=row.name,
-                jwks=json.loads(row.jwks),
-                suspended=row.suspended,
-                version=row.version,
-            )
-        return known
-
-    def institutions(self) -> list[Party]:
-        """All, by id."""
-        return self._all(INSTITUTION, institutions)
-
-    def furnishers(self) -> list[Party]:
-        """All, by id."""
-        return self._all(FURNISHER, furnishers)
-
-    def _all(self, role: str, table: Table) -> list[Party]:
-        with self._store.read() as tx:
-            return [self._known(role, row) for row in tx.execute(select(table).order_by(table.c.party_id))]
-
-    def suspend(self, role: str, party_id: str, *, suspended: bool) -> None:
-        """A suspended party gets nothing, from the next request on. Raises `NotFoundError`."""
-        self._change(role, party_id, suspended=suspended)
-
-    def rotate_keys(self, role: str, party_id: str, jwks: object, *, now: int, overlap_seconds: int) -> Party:
-        """New keys; the old ones count for `overlap_seconds` more. Raises `NotFoundError`, `MalformedError`."""
-        new = check_jwks(jwks, ["sig", "enc"] if role == INSTITUTION else ["sig"])
-        with self._store.begin() as tx:
-            found = self.parties(tx, role, [party_id])
-            if not found:
-                raise NotFoundError(f"{role}: not registered", field=role)
-            together = rotated_jwks(found[party_id].jwks, new, now=now, overlap_seconds=overlap_seconds)
-            self._update(tx, role, party_id, jwks=json.dumps(together))
-        return self._party(role, party_id)
-
-    def _change(self, role: str, party_id: str, **values: object) -> None:
-        with self._store.begin() as tx:
-            if not self._update(tx, role, party_id, **values):
-                raise NotFoundError(f"{role}: not registered", field=role)
-
-    def _update(self, tx: Connection, role: str, party_id: str, **values: object) -> int:
-        table = institutions if role == INSTITUTION else furnishers
-        changed = update(table).where(table.c.party_id == party_id).values(version=table.c.version + 1, **values)
-        return tx.execute(changed).rowcount
-
-    def institution_index(self, institution_id: str) -> str:
-        """How a relationship to an institution is stored."""
-        return self._keys.index("institution", institution_id)
-
-    # -------------------------------------------------------------------------------------------------------- consents
+    def __init__(self, store: Store, keys: KeyFile, outbox: Outbox) -> None:
+        super().__init__(store, keys)
+        self._outbox = outbox
 
     def add_consent(
         self,
@@ -215,10 +113,35 @@ class Registry:
         with self._store.read() as tx:
             return [self.opened(row) for row in tx.execute(query)]
 
-    def set_standing(self, consent_id: Hex32) -> None:
-        """Its grant is on chain."""
+    def consents_of(self, party_id: str, *, limit: int, after: Hex32 | None = None) -> list[StoredConsent]:
+        """A page of an institution's consents that can still be opened, newest first, from `after` on."""
+        mine = consents.c.institution_index == self.institution_index(party_id)
+        query = select(consents).where(mine, consents.c.erased_at.is_(None))
+        with self._store.read() as tx:
+            if after is not None:
+                last = tx.execute(select(consents.c.created_at).where(mine, consents.c.consent_id == after)).first()
+                if last is None:
+                    raise NotFoundError("after: expected the id of a consent", field="after")
+                query = query.where(tuple_(consents.c.created_at, consents.c.consent_id) < (last.created_at, after))
+            query = query.order_by(consents.c.created_at.desc(), consents.c.consent_id.desc()).limit(limit)
+            return [self.opened(row) for row in tx.execute(query)]
+
+    def consent_of(self, consent_id: Hex32, party_id: str) -> StoredConsent:
+        """A consent of this institution. Raises `NotFoundError` (also if it is another's), `ErasedError`."""
+        with self._store.read() as tx:
+            row = self.rows(tx, [consent_id]).get(consent_id)
+        if row is None or row.institution_index != self.institution_index(party_id):
+            raise NotFoundError("consent: no such consent", field="consent")
+        return self.opened(row)
+
+    def set_standing(self, consent_id: Hex32, *, at: int) -> None:
+        """Its grant is on chain: its institution is told."""
+        row = (consents.c.consent_id == consent_id, consents.c.standing.is_(False))
         with self._store.begin() as tx:
-            tx.execute(update(consents).where(consents.c.consent_id == consent_id).values(standing=True))
+            for told in tx.execute(update(consents).where(*row).values(standing=True).returning(*_TOLD)).all():
+                # Revoked on its way: that was said already.
+                if told.revoked_at is None:
+                    self._tell(tx, GRANTED, told, at, by=BY_SUBJECT)
 
     def not_standing(self) -> list[Hex32]:
         """Consents whose grant was not seen through yet."""
@@ -240,15 +163,48 @@ class Registry:
         """Its grant will never be on chain: leave nothing half-written."""
         tx.execute(consents.delete().where(consents.c.consent_id == consent_id, consents.c.standing.is_(False)))
 
-    def mark_revoked(self, tx: Connection, consent_ids: Sequence[Hex32], *, at: int) -> int:
-        """Effective in this service from here on. Returns how many were not revoked before."""
-        row = consents.c.consent_id.in_(consent_ids)
-        return tx.execute(update(consents).where(row, consents.c.revoked_at.is_(None)).values(revoked_at=at)).rowcount
+    def mark_revoked(
+        self, tx: Connection, consent_ids: Sequence[Hex32], *, at: int, by: str, replaced_by: Hex32 | None = None
+    ) -> int:
+        """Effective in this service from here on; institutions are told. Returns how many were not revoked before."""
+        live = (consents.c.consent_id.in_(consent_ids), consents.c.revoked_at.is_(None))
+        change = update(consents).where(*live).values(revoked_at=at, revoked_by=by, replaced_by=replaced_by)
+        changed = tx.execute(change.returning(*_TOLD)).all()
+        for told in changed:
+            self._tell(tx, REVOKED, told, at, by=by, **({"replacedBy": replaced_by} if replaced_by else {}))
+        return len(changed)
 
-    def mark_paused(self, tx: Connection, consent_id: Hex32, *, paused: bool, sequence: int) -> int:
-        """Only a newer sequence than the last counts. Returns 1 if it did."""
+    def mark_paused(self, tx: Connection, consent_id: Hex32, *, paused: bool, sequence: int, at: int, by: str) -> int:
+        """Only a newer sequence than the last counts. Returns 1 if it did; the institution is told of a change."""
         row = (consents.c.consent_id == consent_id) & (consents.c.pause_sequence < sequence)
-        return tx.execute(update(consents).where(row).values(paused=paused, pause_sequence=sequence)).rowcount
+        told = tx.execute(select(*_TOLD, consents.c.paused).where(row).with_for_update()).first()
+        if told is None:
+            return 0
+        tx.execute(update(consents).where(row).values(paused=paused, pause_sequence=sequence))
+        if told.paused != paused and told.revoked_at is None:
+            self._tell(tx, PAUSED if paused else RESUMED, told, at, by=by)
+        return 1
+
+    def tell_expired(self, now: int) -> int:
+        """Tell institutions, once, of consents whose window has passed; not of revoked ones. Returns how many."""
+        over = select(*_TOLD).where(
+            consents.c.expiry_told.is_(False), consents.c.expires_at <= now, consents.c.standing.is_(True)
+        )
+        with self._store.read() as tx:
+            if tx.execute(over.limit(1)).first() is None:
+                return 0
+        with self._store.begin() as tx:
+            rows = tx.execute(over.limit(EXPIRIES_AT_ONCE).with_for_update()).all()
+            mine = consents.c.consent_id.in_([row.consent_id for row in rows])
+            tx.execute(update(consents).where(mine).values(expiry_told=True))
+            expired = [row for row in rows if row.revoked_at is None]
+            for told in expired:
+                self._tell(tx, EXPIRED, told, now)
+        return len(expired)
+
+    def _tell(self, tx: Connection, kind: str, told: Row[*tuple[Any, ...]], at: int, **details: str) -> None:
+        index, consent_id = told.institution_index, told.consent_id
+        self._outbox.add(tx, kind=kind, institution_index=index, consent_id=consent_id, at=at, details=details)
 
     def is_erased(self, consent_id: Hex32) -> bool:
         """True also for a consent that is not there."""
@@ -258,7 +214,8 @@ class Registry:
 
     def erase(self, tx: Connection, subject_id: str, *, at: int) -> int:
         """Destroy the openings, salts included, and the link to the person. Returns how many consents."""
-        gone = {"subject_id": None, "kek_id": None, "wrapped_dek": None, "body": None, "erased_at": at}
+        gone = dict.fromkeys(("subject_id", "kek_id", "wrapped_dek", "body", "replaced_by"))
+        gone |= {"erased_at": at}
         return tx.execute(update(consents).where(consents.c.subject_id == subject_id).values(**gone)).rowcount
 
     def opened(self, row: Row[Any]) -> StoredConsent:
@@ -269,11 +226,12 @@ class Registry:
         return StoredConsent(
             consent_id=row.consent_id,
             subject_id=row.subject_id,
-            grant=parse_grant(opening["grant"]),
+            grant=stored_grant(opening["grant"]),
             signature=bytes.fromhex(opening["signature"]),
             created_at=row.created_at,
             standing=row.standing,
             revoked_at=row.revoked_at,
+            replaced_by=row.replaced_by,
             paused=row.paused,
             pause_sequence=row.pause_sequence,
         )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,7 +37,7 @@ from ledger.access import (
     refusal_hash,
 )
 from ledger.attributes import attribute
-from ledger.authentication import Authentication
+from ledger.authentication import Authentication, Caller, PartyChangedError, Signed
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, Landed, LogWriter
 from ledger.consent import (
@@ -87,6 +88,8 @@ LOGGED_REFUSALS_PER_DAY: Final = 50
 """For one consent: whoever asks more often than this is refused all the same, but no longer put on the log."""
 KEPT_SECONDS: Final = DAY_SECONDS
 """How long the sealed bytes are kept, to be given again to a retry."""
+OTHER_PROCESS_SECONDS: Final = 20.0
+POLL_SECONDS: Final = 0.05
 RECEIPT_TYPE: Final = "access-receipt+jwt"
 
 
@@ -102,10 +105,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """An authenticated request on its way through (1) to (4)."""
+    """One release that a signed request asks for."""
 
     request: ReleaseRequest
-    institution: Party
+    signed: Signed
     index: str
     content: str
 
@@ -133,8 +136,16 @@ class _Intent:
         return QueuedAccess(release_id=self.entry.release_id, access=access)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """What became of one asked release in its round."""
+
+    caller: Caller
+    outcome: Release | _Earlier | Exception
+
+
 class Releases:
-    """The only place where an attribute is decrypted."""
+    """The only place where an attribute is decrypted to leave."""
 
     def __init__(
         self,
@@ -160,11 +171,7 @@ class Releases:
         self._recover, self._step = recover, step
         self._working: set[Hex32] = set()
         self._done = threading.Condition()
-        self._prepare: Gather[_Asked, _Intent | _Earlier] = Gather(self._prepare_all, limit=max_batch)
-        self._append: Gather[QueuedAccess, Landed] = Gather(
-            lambda queued: log.append(BatchKind.ACCESSES, queued), limit=max_batch
-        )
-        self._finish: Gather[tuple[_Intent, Landed], Release] = Gather(self._finish_all, limit=max_batch)
+        self._rounds: Gather[_Asked, _Done] = Gather(self._round, limit=max_batch)
 
     # ------------------------------------------------------------------------------------------------------- the way
 
@@ -174,73 +181,90 @@ class Releases:
         Raises `AuthenticationError`, `MalformedError`, `NotFoundError`, `ConsentError` (the exact reason),
         `ConflictError`, `AttributeAbsentError`, `VaultError`, `ChainError`.
         """
-        # (0)
-        caller = self._authentication.authenticate(message)
-        request = read_release(message, caller.evidence, caller.party.party_id)
-        (result,) = self.answer([request], caller.party)
+        signed = self._authentication.verify(message)
+        _, (result,) = self.answer([read_release(message, signed.evidence, signed.party.party_id)], signed)
         if isinstance(result, Exception):
             raise result
         return result
 
-    def answer(self, requests: Sequence[ReleaseRequest], institution: Party) -> list[Release | Exception]:
-        """Answer authenticated requests of one institution, together with everyone else who asks at this moment.
+    def answer(self, requests: Sequence[ReleaseRequest], signed: Signed) -> tuple[Caller, list[Release | Exception]]:
+        """Answer all that one signed request asks for, together with everyone else who asks at this moment.
 
-        What one of them is refused for stands in its place.
+        What one of them is refused for stands in its place. Raises what refuses the signed request as a whole:
+        `AuthenticationError`, `RateLimitedError`, `InstitutionSuspendedError`.
         """
-        results: list[Release | Exception | None] = [None] * len(requests)
+        done = self._rounds.all([self._asked(request, signed) for request in requests])
+        if any(isinstance(one, PartyChangedError) for one in done):
+            signed = self._authentication.verify_again(signed)
+            done = self._rounds.all([self._asked(request, signed) for request in requests])
+        results: list[Release | Exception] = []
+        caller: Caller | None = None
+        for one, request in zip(done, requests, strict=True):
+            if isinstance(one, Exception):
+                raise one
+            caller = one.caller
+            results.append(self._unless_there_was_one(one.outcome, request, caller))
+        assert caller is not None, "a signed request asks for something"
+        return caller, results
+
+    def _round(self, asked: Sequence[_Asked]) -> list[_Done | Exception]:
+        """(0) to (7) for everyone who waits. It does not raise for one of them only."""
         # (0) to (4)
-        asked = [self._asked(request, institution) for request in requests]
-        prepared = self._prepare.all(asked)
-        intents = {place: one for place, one in enumerate(prepared) if isinstance(one, _Intent)}
+        callers, prepared = self._prepare_all(asked)
+        intents = [one for one in prepared if isinstance(one, _Intent)]
         try:
             # (5)
-            landed = self._append.all([intent.queued for intent in intents.values()])
-            if intents:
-                self._step("5 logged")
+            landed = self._append_all(intents)
             # (6) and (7)
-            on_log = [(place, entry) for place, entry in zip(intents, landed, strict=True)]
-            finished = iter(
-                self._finish.all([(intents[place], entry) for place, entry in on_log if isinstance(entry, Landed)])
-            )
-            for place, entry in on_log:
-                results[place] = next(finished) if isinstance(entry, Landed) else entry
+            finished = iter(self._finish_all(intents, landed))
         finally:
-            self._no_longer_at_work([intent.entry.release_id for intent in intents.values()])
-        # The same again, and whoever lost to a twin.
-        for place, one in enumerate(prepared):
-            if isinstance(one, _Intent):
-                continue
-            try:
-                results[place] = self._other_than_first(one, asked[place])
-            except Exception as exc:  # noqa: BLE001 - each stands in its place
-                results[place] = exc
-        return results  # type: ignore[return-value] # every place has its own by now
+            self._no_longer_at_work([intent.entry.release_id for intent in intents])
+        outcomes = [next(finished) if isinstance(one, _Intent) else one for one in prepared]
+        return [
+            _Done(caller=caller, outcome=outcome) if isinstance(caller, Caller) else caller
+            for caller, outcome in zip(callers, outcomes, strict=True)
+        ]
 
-    def _other_than_first(self, prepared: _Earlier | Exception, asked: _Asked) -> Release:
-        if isinstance(prepared, _Earlier):
-            return self._again(prepared.release_id, asked)
-        if isinstance(prepared, ConsentError):
-            # Its twin may have come first, and have used up what this one was refused for.
+    def _unless_there_was_one(
+        self, outcome: Release | _Earlier | Exception, request: ReleaseRequest, caller: Caller
+    ) -> Release | Exception:
+        """The outcome of a first try; or the same again, if this was none."""
+        earlier = outcome if isinstance(outcome, _Earlier) else None
+        if isinstance(outcome, ConsentError):
+            # Its twin in another process may have come first, and have used up what this one was refused for.
+            index = self._idempotency_index(request)
             with self._store.read() as tx:
-                twin = self._journal.find_releases(tx, [asked.index]).get(asked.index)
+                twin = self._journal.find_releases(tx, [index]).get(index)
             if twin is not None and twin[1] not in (REFUSED, ABORTED):
-                return self._again(twin[0], asked)
-        raise prepared
+                earlier = _Earlier(release_id=twin[0])
+        if earlier is None:
+            return outcome  # type: ignore[return-value] # no _Earlier
+        try:
+            return self._again(earlier.release_id, request, caller.party)
+        except Exception as exc:  # noqa: BLE001 - it stands in its place
+            return exc
 
     # -------------------------------------------------------------------------------------------------- (0) to (4)
 
-    def _asked(self, request: ReleaseRequest, institution: Party) -> _Asked:
-        key = f"{request.access.institution}\n{request.idempotency_key}"
+    def _asked(self, request: ReleaseRequest, signed: Signed) -> _Asked:
         return _Asked(
             request=request,
-            institution=institution,
-            index=self._keys.index("idempotency", key),
-            # Keyed: so few things can be asked for that a bare hash would tell which.
-            content=self._keys.index("content", request.content_digest()),
+            signed=signed,
+            index=self._idempotency_index(request),
+            content=self._content_index(request),
         )
 
-    def _prepare_all(self, asked: Sequence[_Asked]) -> list[_Intent | _Earlier | Exception]:
-        """(1) to (4) for everyone who waits: one question to the chain, one transaction."""
+    def _idempotency_index(self, request: ReleaseRequest) -> str:
+        return self._keys.index("idempotency", f"{request.access.institution}\n{request.idempotency_key}")
+
+    def _content_index(self, request: ReleaseRequest) -> str:
+        # Keyed: so few things can be asked for that a bare hash would tell which.
+        return self._keys.index("content", request.content_digest())
+
+    def _prepare_all(
+        self, asked: Sequence[_Asked]
+    ) -> tuple[list[Caller | Exception], list[_Intent | _Earlier | Exception]]:
+        """(0) to (4) for everyone who waits: one question to the chain, one transaction."""
         consent_ids = list({one.request.access.consent_id for one in asked})
         # (1) Unreachable: no one gets anything new.
         reasons: dict[Hex32, Reason] | ChainError
@@ -250,6 +274,7 @@ class Releases:
             reasons = exc
         self._step("4 before intent")
         with self._store.begin() as tx:
+            callers = self._admitted(tx, asked)
             results = _Preparation(
                 tx,
                 asked,
@@ -260,28 +285,58 @@ class Releases:
                 self._keys,
                 writer=self._log.address,
                 now=self._clock(),
-            ).run(asked)
+            ).run(asked, callers)
             # Before anyone else can see them.
             with self._done:
                 self._working.update(one.entry.release_id for one in results if isinstance(one, _Intent))
         self._step("4 intent durable")
-        return results
+        return callers, results
+
+    def _admitted(self, tx: Connection, asked: Sequence[_Asked]) -> list[Caller | Exception]:
+        """Everyone's caller, or why the request is not let in: each signed request once, however much it asks for."""
+        signed = list({id(one.signed): one.signed for one in asked}.values())
+        admitted = dict(zip(map(id, signed), self._authentication.admit(tx, signed), strict=True))
+        return [admitted[id(one.signed)] for one in asked]
+
+    def _append_all(self, intents: Sequence[_Intent]) -> list[Landed | Exception]:
+        """(5) for every intent of the round, in one batch."""
+        if not intents:
+            return []
+        try:
+            landed = self._log.append(BatchKind.ACCESSES, [intent.queued for intent in intents])
+        except LedgerError as exc:
+            return [exc] * len(intents)
+        self._step("5 logged")
+        return list(landed)
 
     # ---------------------------------------------------------------------------------------------------- (6) and (7)
 
-    def _finish_all(self, items: Sequence[tuple[_Intent, Landed]]) -> list[Release | Exception]:
+    def _finish_all(
+        self, intents: Sequence[_Intent], landed: Sequence[Landed | Exception]
+    ) -> list[Release | Exception]:
         """(6) and (7) for everyone whose access has landed."""
-        results: list[Release | Exception | None] = [_refusal(landed.reason) for _, landed in items]
+        try:
+            return self._finished(intents, landed)
+        except LedgerError as exc:
+            # The chain or the store, so it is everyone's: a retry goes on from (6).
+            return [one if isinstance(one, Exception) else exc for one in landed]
+
+    def _finished(self, intents: Sequence[_Intent], landed: Sequence[Landed | Exception]) -> list[Release | Exception]:
+        results: list[Release | Exception | None] = [
+            one if isinstance(one, Exception) else _refusal(one.reason) for one in landed
+        ]
+        items = {place: (intents[place], one) for place, one in enumerate(landed) if isinstance(one, Landed)}
         # (6) A revocation that is visible by now stops it, whoever sent it to the chain.
         logged = [place for place, result in enumerate(results) if result is None]
+        if not logged:
+            return results  # type: ignore[return-value] # every place has its own
         for place, stopped in zip(logged, self._stopped([items[place] for place in logged]), strict=True):
             results[place] = stopped
         self._step("6 before decrypting")
         sealed: dict[int, Answer] = {}
         for place in [place for place in logged if results[place] is None]:
-            intent, landed = items[place]
             try:
-                sealed[place], results[place] = self._sealed(intent, landed)
+                sealed[place], results[place] = self._sealed(*items[place])
             except LedgerError as exc:
                 results[place] = exc
         self._step("6 before answer durable")
@@ -371,22 +426,30 @@ class Releases:
 
     # ------------------------------------------------------------------------------------------------- the same again
 
-    def _again(self, release_id: Hex32, asked: _Asked) -> Release:
+    def _again(self, release_id: Hex32, request: ReleaseRequest, institution: Party) -> Release:
         """The same idempotency key: the same release, whatever state it is in."""
         with self._done:
             self._done.wait_for(lambda: release_id not in self._working, timeout=60)
         row = self._row(release_id)
-        if row.content_digest != asked.content:
+        if row.content_digest != self._content_index(request):
             raise IdempotencyConflictError("idempotency-key: used before for another request", field="idempotency-key")
-        if row.state in (INTENT, RECORDED) and row.writer != self._log.address and not self._recover(row.writer):
-            raise ReleaseInProgressError("this request is being answered at this moment: ask again")
+        self._await_other_process(row)
         with _AtWork(self._working, self._done, release_id):
             row = self._row(release_id)
             if row.state == RELEASED:
                 return self._released_before(row)
             if row.state in (INTENT, RECORDED):
-                return self._resume(row, asked.institution)
+                return self._resume(row, institution)
         raise self._final_error(release_id)
+
+    def _await_other_process(self, row: Row[Any]) -> None:
+        """Wait until no living process is at work on it. Raises `ReleaseInProgressError` after a while."""
+        deadline = time.monotonic() + OTHER_PROCESS_SECONDS
+        while row.state in (INTENT, RECORDED) and row.writer != self._log.address and not self._recover(row.writer):
+            if time.monotonic() >= deadline:
+                raise ReleaseInProgressError("this request is being answered at this moment: ask again")
+            time.sleep(POLL_SECONDS)
+            row = self._row(row.release_id)
 
     def _resume(self, row: Row[Any], institution: Party) -> Release:
         """Go on where a crash or an unreachable chain stopped it: from (1), or from (6) if it is on the log."""
@@ -412,8 +475,11 @@ class Releases:
             except ConsentError as exc:
                 self._journal.move(row.release_id, INTENT, ABORTED, reason=exc.code, finished_at=self._clock())
                 raise
-            landed = self._append(intent.queued)
-        return self._finish((intent, landed))
+            (landed,) = self._log.append(BatchKind.ACCESSES, [intent.queued])
+        (result,) = self._finished([intent], [landed])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def found(self, release_id: Hex32, institution: Party) -> Release:
         """An earlier release of this institution: the identical bytes, while they are kept.
@@ -458,7 +524,7 @@ class Releases:
         return ReleaseAbortedError("an earlier try under this key ended without a release: use a new key")
 
     def _entry_of(self, row: Row[Any]) -> AccessEntry:
-        return AccessEntry.from_json(open_json(row, _context(row.release_id), self._keys)["entry"])
+        return entry_of(row, self._keys)
 
     def _proof_of(self, row: Row[Any]) -> ChainProof:
         if row.batch_id is None:
@@ -560,9 +626,14 @@ class _Preparation:
         self._records = vault.newest(tx, people, names)
         self._rows: list[dict[str, Any]] = []
 
-    def run(self, asked: Sequence[_Asked]) -> list[_Intent | _Earlier | Exception]:
-        """All of them, in the order in which they came."""
-        results = [self._one(one) for one in asked]
+    def run(
+        self, asked: Sequence[_Asked], callers: Sequence[Caller | Exception]
+    ) -> list[_Intent | _Earlier | Exception]:
+        """All of them, in the order in which they came; nothing for those who were not let in."""
+        results = [
+            caller if isinstance(caller, Exception) else self._one(one)
+            for one, caller in zip(asked, callers, strict=True)
+        ]
         self._journal.add_releases(self._tx, self._rows)
         return results
 
@@ -600,7 +671,7 @@ class _Preparation:
         self._put_on_file(asked, consent, entry, entry_hash, records, state=INTENT)
         self._used[consent.consent_id] += 1
         return _Intent(
-            institution=asked.institution, grant=consent.grant, entry=entry, entry_hash=entry_hash, records=records
+            institution=asked.signed.party, grant=consent.grant, entry=entry, entry_hash=entry_hash, records=records
         )
 
     def _consent(self, access: AccessRequest) -> StoredConsent:
@@ -733,6 +804,11 @@ def _entry(request: ReleaseRequest, records_hash: Hex32) -> AccessEntry:
 def _new_release_id() -> Hex32:
     """A UUIDv7 and as much chance again: releases of one second stay in order. It is on chain only inside a hash."""
     return Hex32("0x" + new_id().replace("-", "") + secrets.token_hex(16))
+
+
+def entry_of(row: Row[Any], keys: KeyFile) -> AccessEntry:
+    """The entry that a row of the journal has the opening of. Raises `ErasedError`, `VaultError`."""
+    return AccessEntry.from_json(open_json(row, _context(row.release_id), keys)["entry"])
 
 
 def _context(release_id: str) -> dict[str, str]:

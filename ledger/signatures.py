@@ -279,7 +279,10 @@ def verify_evidence(evidence: SignedRequest, key: JWK) -> None:
 
 
 def sign_response(response: HttpResponse, *, party_id: str, key: JWK, at: int) -> HttpResponse:
-    """The response with its digest and signature added; bound to its request if that was signed."""
+    """The response with its digest and signature added; bound to its request if that was signed.
+
+    Raises `MalformedError` if the request's target or signature holds what cannot stand in a signature base.
+    """
     signed = HttpResponse(
         status_code=response.status_code,
         headers=dict(response.headers),
@@ -288,14 +291,15 @@ def sign_response(response: HttpResponse, *, party_id: str, key: JWK, at: int) -
     )
     parts = [part for part in _RESPONSE_PARTS if "signature" not in part or response.request.header("signature")]
     keyid = keyid_of(party_id, key)
-    HTTPMessageSigner(signature_algorithm=algorithm_of(key), key_resolver=_OneKey(keyid, key)).sign(
-        signed,
-        key_id=keyid,
-        created=datetime.fromtimestamp(at, UTC),
-        label=LABEL,
-        covered_component_ids=parts,
-        body=response.body,
-    )
+    signer = HTTPMessageSigner(signature_algorithm=algorithm_of(key), key_resolver=_OneKey(keyid, key))
+    created = datetime.fromtimestamp(at, UTC)
+    try:
+        signer.sign(
+            signed, key_id=keyid, created=created, label=LABEL, covered_component_ids=parts, body=response.body
+        )
+    except HTTPMessageSignaturesException:
+        # Not chained: what the library says of a message may repeat it.
+        raise MalformedError("request: expected a target and a signature of RFC 9421", field="request") from None
     return signed
 
 

@@ -26,11 +26,13 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TextClause,
     TypeDecorator,
     UniqueConstraint,
     create_engine,
     event,
     select,
+    text,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
@@ -67,6 +69,10 @@ def _sealed(*, optional: bool = False) -> tuple[Column[Any], ...]:
         Column("wrapped_dek", LargeBinary, nullable=optional),
         Column("body", LargeBinary, nullable=optional),
     )
+
+
+def _only(condition: TextClause) -> dict[str, Any]:
+    return {f"{dialect}_where": condition for dialect in ("sqlite", "postgresql")}
 
 
 meta = _table("meta", Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
@@ -152,6 +158,7 @@ consents = _table(
     Column("pause_sequence", Integer, nullable=False, default=0),
     Column("erased_at", Integer),
     *_sealed(optional=True),
+    Index("consents_by_expiry", "expiry_told", "expires_at"),
 )
 
 acts = _table(
@@ -212,6 +219,8 @@ releases = _table(
     *_sealed(optional=True),
     Index("releases_by_consent_day", "consent_id", "day"),
     Index("releases_by_writer_state", "writer", "state"),
+    # Of the answers that are still kept, which are few: so that forgetting does not read every release there ever was.
+    Index("releases_with_answer", "finished_at", **_only(text("sealed IS NOT NULL"))),
 )
 
 consent_requests = _table(
@@ -249,7 +258,7 @@ adverse_actions = _table(
 events = _table(
     "events",
     Column("event_id", Text, primary_key=True),
-    Column("institution_index", Text, nullable=False, index=True),
+    Column("institution_index", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("consent_id", Text, nullable=False),
     Column("details", Text, nullable=False),
@@ -259,6 +268,7 @@ events = _table(
     Column("next_attempt_at", Integer),
     Column("acknowledged_at", Integer),
     Column("last_answer", Text),
+    Index("events_by_institution", "institution_index", "event_id"),
     Index("events_by_state_time", "state", "next_attempt_at"),
 )
 

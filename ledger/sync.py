@@ -22,6 +22,7 @@ from ledger.consent import Hex32
 from ledger.errors import ChainError, LedgerError, StoreUnavailableError
 from ledger.grants import Grants
 from ledger.journal import ANCHORED, LOST, Act, Journal
+from ledger.outbox import BY_CHAIN
 from ledger.registry import Registry
 from ledger.relay import Relay
 from ledger.release import Releases
@@ -180,10 +181,12 @@ class Sync:
             for event in self._chain.events(start, min(start + EVENT_BLOCKS - 1, latest)):
                 with self._store.begin() as tx:
                     if event.name == "ConsentRevoked":
-                        report.learned_revocations += self._registry.mark_revoked(tx, [event.args[0]], at=self._clock())
+                        report.learned_revocations += self._registry.mark_revoked(
+                            tx, [event.args[0]], at=self._clock(), by=BY_CHAIN
+                        )
                     elif event.name == "ConsentPauseSet":
                         consent_id, paused, sequence = event.args
                         report.learned_pauses += self._registry.mark_paused(
-                            tx, consent_id, paused=paused, sequence=sequence
+                            tx, consent_id, paused=paused, sequence=sequence, at=self._clock(), by=BY_CHAIN
                         )
         self._journal.set_learned_until(latest)

@@ -65,11 +65,12 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRecord:
-    """A value on its way in."""
+    """A value on its way in. A new version is undisputed, unless it is `disputed` from the start."""
 
     subject_ref: str
     attribute: str
     value: AttributeValue
+    disputed: bool = False
 
 
 class Vault:
@@ -82,13 +83,18 @@ class Vault:
     def subject_of(self, subject_ref: str) -> str:
         """The id of a living subject. Raises `NotFoundError`, `ErasedError`."""
         with self._store.read() as tx:
-            query = select(subjects).where(subjects.c.ref_index == self.ref_index(subject_ref))
-            row = tx.execute(query).first()
-        if row is None:
+            subject_id = self.find_subject(tx, subject_ref)
+        if subject_id is None:
             raise NotFoundError("subject: no such subject", field="subject")
-        if row.erased_at is not None:
+        return subject_id
+
+    def find_subject(self, tx: Connection, subject_ref: str) -> str | None:
+        """As `subject_of`, within the caller's transaction; None if there is no such subject. Raises `ErasedError`."""
+        query = select(subjects).where(subjects.c.ref_index == self.ref_index(subject_ref))
+        row = tx.execute(query).first()
+        if row is not None and row.erased_at is not None:
             raise ErasedError("subject: erased, and not taken in again under this reference", field="subject")
-        return str(row.subject_id)
+        return str(row.subject_id) if row is not None else None
 
     def ref_index(self, subject_ref: str) -> str:
         """How a furnisher's reference is stored."""
@@ -177,7 +183,21 @@ class Vault:
         return [found[record_id] for record_id in record_ids]
 
     def open(self, record: StoredRecord) -> AttributeValue:
-        """Decrypt one value. Only a release whose access is on chain may call this. Raises `VaultError`."""
+        """Decrypt one value, to be released. Only a release whose access is on chain may call this.
+
+        Inside, `open_to_compare` does the same for who furnished it. Raises `VaultError`.
+        """
+        return self._opened(record)
+
+    def open_to_compare(self, record: StoredRecord) -> AttributeValue:
+        """Decrypt one value without an access on the log, to compare it with what a furnisher hands in anew.
+
+        Only `furnish.py` may call this, and the value stays in there: all that leaves is whether the furnisher's own
+        value is another one, or older, and that a value has another source. Raises `VaultError`.
+        """
+        return self._opened(record)
+
+    def _opened(self, record: StoredRecord) -> AttributeValue:
         context = _context(record.subject_id, record.attribute, record.version)
         return AttributeValue.decode(open_envelope(record.envelope, context, self._keys))
 
@@ -221,7 +241,7 @@ class Vault:
             "attribute": record.attribute,
             "version": version + 1,
             "value_index": value_index,
-            "disputed": 0,
+            "disputed": int(record.disputed),
             **sealed_columns(envelope),
         }
 

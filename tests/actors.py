@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import secrets
 import shutil
 from collections import defaultdict
@@ -33,14 +34,17 @@ from ledger.consent import (
 )
 from ledger.contract import pause_call, revoke_call
 from ledger.custodian import Custodian
+from ledger.furnish import PutResult
 from ledger.grants import ActResult
+from ledger.parties import FURNISHER
 from ledger.release import Release
-from ledger.signatures import HttpRequest
+from ledger.signatures import HttpRequest, SignedRequest
 from ledger.vault import AttributeValue, NewRecord, Value
 
 DAY: Final = 86_400
 NOON: Final = 20_712 * DAY + DAY // 2
 VALUES: Final[dict[str, Value]] = {"credit_amount": 1169, "savings": "below_100", "credit_duration": 24}
+SOURCE: Final = "urn:test:furnisher"
 NOTICE: Final = hex32_of(b"\x07" * 32)
 _numbers = itertools.count(1)
 
@@ -130,9 +134,47 @@ class Institution:
             nonce=nonce or new_nonce(),
         )
 
+    def evidence(self, custodian: Custodian, path: str, fields: dict[str, Any]) -> SignedRequest:
+        """A request of this institution, signed and let in: what the custodian keeps of it."""
+        message = HttpRequest(
+            method="POST",
+            url=f"{custodian.config.service_url}{path}",
+            headers={"Content-Type": "application/json"},
+            body=json.dumps(fields).encode(),
+        )
+        return custodian.authentication.authenticate(self.sign(message, at=custodian.clock())).evidence
+
     def open(self, custodian: Custodian, sealed: bytes) -> dict[str, Any]:
         """The claims of an answer; fails unless it is sealed to this institution and signed by the custodian."""
         return exchange.open_answer(sealed, self.sealing_key, custodian.accounts.signing_key)
+
+
+class Furnisher:
+    """Hands data in. By default it is the source of what the subjects of this kit were furnished with."""
+
+    def __init__(self, furnisher_id: str = SOURCE, name: str = "Test Bureau") -> None:
+        self.furnisher_id, self.name = furnisher_id, name
+        self.jwks = exchange.new_furnisher_keys().as_dict(private=True)
+        self.signing_key = exchange.key_for(self.jwks, "sig")
+
+    def register(self, custodian: Custodian) -> None:
+        custodian.registry.add_furnisher(self.furnisher_id, self.name, self.jwks, at=custodian.clock())
+
+    def put(
+        self, custodian: Custodian, subject_ref: str, values: dict[str, Value], *, as_of: str = "2026-02-28"
+    ) -> PutResult:
+        """Sign it, and hand it in through the door."""
+        body = json.dumps({"asOf": as_of, "values": values}).encode()
+        url = f"{custodian.config.service_url}/v1/subjects/x/attributes"
+        signed = signatures.sign_request(
+            HttpRequest(method="PUT", url=url, headers={"Content-Type": "application/json"}, body=body),
+            party_id=self.furnisher_id,
+            key=self.signing_key,
+            at=custodian.clock(),
+            nonce=new_nonce(),
+        )
+        caller = custodian.authentication.authenticate(signed, FURNISHER)
+        return custodian.furnish.put(caller.party, subject_ref, as_of=as_of, values=values, evidence=caller.evidence)
 
 
 class Subject:
@@ -150,7 +192,7 @@ class Subject:
             NewRecord(
                 subject_ref=self.ref,
                 attribute=name,
-                value=AttributeValue(value=value, source="urn:test:furnisher", as_of="2026-01-31"),
+                value=AttributeValue(value=value, source=SOURCE, as_of="2026-01-31"),
             )
             for name, value in (VALUES if values is None else values).items()
         ]

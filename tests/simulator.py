@@ -35,6 +35,7 @@ from ledger.errors import (
     TransactionRevertedError,
     WrongChainError,
 )
+from ledger.stateproof import StateProof
 
 FIRST_BLOCK = Hex32("0x" + "11" * 32)
 BASE_FEE = 1_000_000_000
@@ -222,6 +223,9 @@ class SimulatedChain:
         self._require_contract()
         return self.state.consents.get(consent_id, ConsentState())
 
+    def consents(self, consent_ids: Sequence[Hex32]) -> list[ConsentState]:
+        return [self.consent(consent_id) for consent_id in consent_ids]
+
     def log(self, custodian: Address, writer: Address) -> LogState:
         self._enter("log")
         self._require_contract()
@@ -280,6 +284,9 @@ class SimulatedChain:
     def events(self, first: int, last: int) -> list[Event]:
         self._enter("events")
         return [event for event in self.all_events() if first <= event.block_number <= last]
+
+    def state_proof(self, number: int, slots: Sequence[Hex32]) -> StateProof:  # noqa: ARG002 - as the protocol has it
+        raise ChainUnavailableError("a simulated chain has no Merkle trees")
 
     # --------------------------------------------------------------------------------------------------------- inside
 

@@ -27,6 +27,7 @@ from typer.core import TyperCommand, TyperGroup
 from ledger import cli
 from ledger.actors import PROPERTIES, Findings
 from ledger.chain import JsonRpc
+from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.demo import run_demo
 from ledger.devnet import Devnet, free_port
@@ -159,6 +160,22 @@ class Installation:
         consent: str = self.ask(*self.grant_args(**changes))["consent"]
         return consent
 
+    def asked_for(self, **changes: Any) -> str:
+        """The link of a consent request by the bank. It asks by HTTP; this is what its request comes to."""
+        fields: dict[str, Any] = {
+            "purpose": "loan-origination",
+            "attributes": ["credit_amount"],
+            "optional_attributes": ["savings"],
+            "validity_days": 31,
+            "max_accesses": 3,
+            "accesses_per_day": 3,
+            "retention_days": 31,
+        } | changes
+        with Custodian(Config(data=self.data, rpc_url=self.rpc_url)) as custodian:
+            link = custodian.requests.ask(custodian.registry.institution(BANK), **fields).link
+        assert link
+        return link
+
     def release_args(self, consent: str, **changes: str) -> list[str]:
         options = {
             "institution": BANK,
@@ -278,6 +295,10 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
     tell("pause", consent, "--key", str(home.person))
     tell("log", "--subject", "german-0001")
     tell("revoke", consent, "--key", str(home.person))
+    link = home.asked_for()
+    tell("requests", "show", link)
+    tell("requests", "accept", link, "--key", str(home.person), "--subject", "german-0001", "--attribute", "savings")
+    tell("requests", "decline", home.asked_for())
     tell("sync")
     tell("erase", "german-0001", "--yes")
     tell("keys", "rotate")
@@ -384,6 +405,10 @@ def test_the_story_says_what_happened(story: Story) -> None:
         said[("release",)]["block"],
     )
     assert said[("revoke",)]["block"] > said[("pause",)]["block"] > entry["block"]
+    accepted = said[("requests", "accept")]
+    assert (accepted["status"], accepted["attributes"]) == ("in_force", ["credit_amount", "savings"])
+    assert said[("requests", "show")]["state"] == "pending"
+    assert said[("requests", "decline")]["state"] == "declined"
     assert said[("erase",)]["envelopes"] == 20
     assert said[("keys", "rotate")]["destroyed"] == said[("erase",)]["readableInBackupsUntilDestroyed"]
 
@@ -417,6 +442,64 @@ def test_granting_can_print_the_id_alone(home: Installation) -> None:
 def test_without_a_retention_the_purpose_decides(home: Installation) -> None:
     consent = home.grant(purpose="tenancy-check", attribute="credit_history")
     assert home.ask("consents", "show", consent)["status"] == "in_force"
+
+
+@pytest.mark.devnet
+def test_a_person_agrees_to_the_required_and_to_what_was_chosen(home: Installation) -> None:
+    link = home.asked_for()
+    args = ("requests", "accept", link, "--key", str(home.person), "--subject", "german-0002")
+    done = home.run(*args, "--max-accesses", "1", "--days", "2", "--print-id")
+    assert re.fullmatch(r"0x[0-9a-f]{64}\n", done.out)
+    granted = home.ask("consents", "show", done.out.strip())
+    assert (granted["attributes"], granted["maxAccesses"]) == (["credit_amount"], 1)
+    assert home.ask("requests", "show", link.rsplit("/", 1)[1])["consent"] == granted["consent"]
+    assert home.refusal(*args) == (2, "conflict", "request")
+    assert home.refusal("requests", "decline", link) == (2, "conflict", "request")
+    assert home.ask(*home.release_args(granted["consent"]))["values"]
+
+
+@pytest.mark.devnet
+def test_a_person_reads_what_is_asked_and_why(home: Installation) -> None:
+    old = home.grant()
+    link = home.asked_for(replaces=old)
+    shown = home.run("requests", "show", link)
+    assert (shown.code, shown.err) == (0, "")
+    for part in (BANK, "Example Bank", "To decide whether you get the loan", "credit_amount", "savings", "31 days"):
+        assert part in shown.out
+    assert old in shown.out.split(), "the id is whole, on a line that can be copied"
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert home.run("requests", "decline", link).out == "Declined.\n"
+    assert home.ask("requests", "show", link)["state"] == "declined"
+    assert home.ask("consents", "show", old)["status"] == "in_force"
+
+
+@pytest.mark.devnet
+def test_2_an_answer_to_a_request_names_what_is_wrong(home: Installation) -> None:
+    link, nowhere = home.asked_for(max_accesses=2, accesses_per_day=2), "https://elsewhere.example/requests/xyz"
+    person = ("--key", str(home.person), "--subject", "german-0002")
+    for verb in (("show", nowhere), ("accept", nowhere, *person), ("decline", nowhere)):
+        assert home.refusal("requests", *verb) == (2, "not_found", "request")
+    accept = ("requests", "accept", link, *person)
+    assert home.refusal(*accept, "--max-accesses", "3") == (2, "outside_request", "maxAccesses")
+    assert home.refusal(*accept, "--days", "32") == (2, "outside_request", "validityDays")
+    assert home.refusal(*accept, "--attribute", "credit_duration") == (2, "outside_request", "attributes")
+    stranger = ("--key", str(home.person), "--subject", "nobody")
+    assert home.refusal("requests", "accept", link, *stranger) == (2, "not_found", "subject")
+    assert home.ask("requests", "show", link)["state"] == "pending"
+
+
+@pytest.mark.devnet
+def test_4_an_answer_that_is_on_file_says_so_instead_of_inviting_a_second_one(home: Installation) -> None:
+    link = home.asked_for()
+    args = ("requests", "accept", link, "--key", str(home.person), "--subject", "german-0002")
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    done = home.run(*args, "--json", CONSENT_LEDGER_RPC_URL=nowhere)
+    message = json.loads(done.err)["error"]["message"]
+    assert done.code == 4
+    assert "`consent-ledger sync`" in message
+    assert home.refusal(*args) == (2, "conflict", "request")
+    home.ask("sync")
+    assert home.ask("requests", "show", link)["consent"] in message
 
 
 @pytest.mark.devnet

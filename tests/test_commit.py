@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from ledger.errors import (
     TransactionRevertedError,
 )
 from ledger.journal import INTENT, RELEASED
+from ledger.signatures import HttpRequest
 
 CASES: Final = Path(__file__).parent / "vectors" / "consent_cases.json"
 ROWS: Final[list[dict[str, Any]]] = json.loads(CASES.read_text(encoding="utf-8"))["cases"]
@@ -160,28 +162,31 @@ def test_the_head_is_the_fold_of_all_batches(world: World) -> None:
 def test_one_bad_entry_of_a_batch_does_not_stop_the_others(world: World) -> None:
     consents = [world.grant() for _ in range(6)]
     requests = [world.request(consent) for consent in consents]
-    # One goes ahead and is held, so that the others gather; meanwhile one of their consents ends on chain.
+    # One goes ahead and is held, so that the others gather; one of their consents ends before their batch is sent.
     gathered = threading.Event()
-
-    def end_one() -> None:
-        gathered.wait(timeout=5)
-        world.subject.revoke_directly(world.chain, world.grant_of(consents[3]))
-
-    world.steps.at("batch durable", end_one)
+    world.steps.at("batch durable", lambda: gathered.wait(timeout=5))
+    world.steps.at("batch durable", lambda: world.subject.revoke_directly(world.chain, world.grant_of(consents[3])))
     with ThreadPoolExecutor(6) as pool:
         futures = [pool.submit(outcome_code, world, requests[0])]
-        while "batch durable" not in world.steps.passed:
-            threading.Event().wait(0.001)
+        wait_until(lambda: "batch durable" in world.steps.passed)
         futures += [pool.submit(outcome_code, world, request) for request in requests[1:]]
-        while world.states().count(INTENT) < 6:
-            threading.Event().wait(0.001)
+        wait_until(lambda: len(world.custodian.releases._rounds._waiting) == 5)
         gathered.set()
         codes = [future.result() for future in futures]
     assert codes == ["released"] * 3 + ["revoked"] + ["released"] * 2
     assert len(batches_of(world.chain.all_events())) == 2
 
 
-def outcome_code(world: World, signed: bytes) -> str:
+def wait_until(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(10_000):
+        if condition():
+            return
+        pause.wait(0.002)
+    pytest.fail("nothing happened")
+
+
+def outcome_code(world: World, signed: HttpRequest) -> str:
     try:
         world.custodian.releases.release(signed)
     except LedgerError as exc:

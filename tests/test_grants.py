@@ -14,6 +14,7 @@ from eth_abi.exceptions import ValueOutOfBounds
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from simulator import SimulatedChain
+from sqlalchemy import Connection, select
 
 from ledger.chain import Receipt
 from ledger.commit import Finality
@@ -40,6 +41,7 @@ from ledger.errors import (
     ChainError,
     ChainUnavailableError,
     ConfirmationTimeoutError,
+    ConflictError,
     ConsentAlreadyGrantedError,
     ConsentAlreadyRevokedError,
     ConsentNotGrantedError,
@@ -63,6 +65,7 @@ from ledger.errors import (
 )
 from ledger.exchange import verify_claims
 from ledger.locks import FileLock
+from ledger.store import meta
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
@@ -471,6 +474,129 @@ def test_an_amendment_that_died_between_the_chain_and_the_database_is_finished_b
     world.custodian.sync()
     assert status(world, old) is Reason.REVOKED
     assert world.custodian.registry.consent(id_of(draft, world.chain)).standing
+
+
+def test_a_replaced_consent_names_the_one_that_ended_it(world: World) -> None:
+    old = world.grant()
+    assert world.custodian.registry.consent(old).replaced_by is None
+    new = world.grant(replaces=old)
+    assert world.custodian.registry.consent(old).replaced_by == new
+    assert world.custodian.registry.consent(new).replaced_by is None
+
+
+def test_a_consent_that_the_subject_ended_was_not_replaced_by_what_came_later(world: World) -> None:
+    old = world.grant()
+    draft = world.subject.draft(world.custodian, world.institution, replaces=old)
+    world.subject.revoke(world.custodian, old)
+    world.subject.hand_in(world.custodian, draft)
+    assert world.custodian.registry.consent(old).replaced_by is None
+
+
+@pytest.mark.parametrize("step", ["grant durable", "act durable", "act sent"])
+def test_what_is_to_be_replaced_stays_usable_until_the_new_consent_stands(world: World, step: str) -> None:
+    old = world.grant()
+    draft = world.subject.draft(world.custodian, world.institution, replaces=old)
+    world.steps.at(step, die)
+    with pytest.raises(Killed):
+        world.subject.hand_in(world.custodian, draft)
+    world.restart()
+    assert world.custodian.registry.consent(old).replaced_by is None
+    assert world.ask(old).sealed
+    world.custodian.sync()
+    assert world.custodian.registry.consent(old).replaced_by == id_of(draft, world.chain)
+    assert world.ask(id_of(draft, world.chain)).sealed
+
+
+def test_no_database_that_a_kill_leaves_behind_has_a_replaced_consent_without_its_successor(world: World) -> None:
+    """What is marked as revoked by an amendment says by which, in the same transaction."""
+    old = world.grant()
+    draft = world.subject.draft(world.custodian, world.institution, replaces=old)
+    new = id_of(draft, world.chain)
+
+    def revoked_at_last() -> None:
+        stored = world.custodian.registry.consent(old)
+        assert (stored.revoked_at is None) == (stored.replaced_by is None)
+        if stored.revoked_at is None:
+            world.steps.at("act durable", revoked_at_last)
+        else:
+            die()
+
+    world.steps.at("act durable", revoked_at_last)
+    with pytest.raises(Killed):
+        world.subject.hand_in(world.custodian, draft)
+    world.restart()
+    assert (status(world, old), status(world, new)) == (Reason.NONE, Reason.NONE)
+    assert not world.custodian.registry.consent(new).standing
+    with pytest.raises(ConsentRevokedError):
+        world.ask(old)
+    world.custodian.sync()
+    assert world.custodian.registry.consent(old).replaced_by == new
+    assert world.custodian.registry.consent(new).standing
+    assert (status(world, old), status(world, new)) == (Reason.REVOKED, Reason.NONE)
+
+
+def test_an_amendment_while_the_chain_is_away_is_finished_by_sync(world: World) -> None:
+    old = world.grant()
+    draft = world.subject.draft(world.custodian, world.institution, replaces=old)
+    world.chain.down = True
+    with pytest.raises(ChainUnavailableError):
+        world.subject.hand_in(world.custodian, draft)
+    assert world.custodian.registry.consent(old).revoked_at is None
+    world.chain.down = False
+    world.custodian.sync()
+    assert world.custodian.registry.consent(old).replaced_by == id_of(draft, world.chain)
+    assert status(world, old) is Reason.REVOKED
+
+
+def test_an_erasure_leaves_no_trace_of_what_replaced_what(world: World) -> None:
+    old = world.grant()
+    new = world.grant(replaces=old)
+    world.custodian.eraser.erase(world.subject.ref)
+    with world.custodian.store.read() as tx:
+        rows = world.custodian.registry.rows(tx, [old, new])
+    assert {row.replaced_by for row in rows.values()} == {None}
+
+
+# ------------------------------------------------------------------------------ what goes on file together with a grant
+
+
+def test_what_goes_on_file_with_a_grant_is_there_together_with_it_or_not_at_all(world: World) -> None:
+    draft = world.subject.draft(world.custodian, world.institution)
+    signature = world.subject.sign(world.custodian, draft)
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+
+    def note(tx: Connection) -> None:
+        tx.execute(meta.insert(), [{"key": "note", "value": "written"}])
+
+    def note_and_refuse(tx: Connection) -> None:
+        note(tx)
+        raise ConflictError("request: answered meanwhile")
+
+    def notes() -> int:
+        with world.custodian.store.read() as tx:
+            return len(tx.execute(select(meta).where(meta.c.key == "note")).all())
+
+    with pytest.raises(ConflictError):
+        world.custodian.grants.grant(draft, signature, subject_id, within=note_and_refuse)
+    require_nothing_written(world)
+    assert notes() == 0
+    world.steps.at("grant durable", die)
+    with pytest.raises(Killed):
+        world.custodian.grants.grant(draft, signature, subject_id, within=note)
+    assert notes() == 1
+    # On file already, so it is not written again.
+    assert world.custodian.grants.grant(draft, signature, subject_id, within=note).standing
+
+
+def test_nothing_goes_on_file_with_a_grant_that_is_refused(world: World) -> None:
+    draft = world.subject.draft(world.custodian, world.institution)
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+
+    def unreachable(_: Connection) -> None:
+        pytest.fail("a grant that is refused goes nowhere")
+
+    with pytest.raises(InvalidSignatureError):
+        world.custodian.grants.grant(draft, bytes(65), subject_id, within=unreachable)
 
 
 # --------------------------------------------------------------------------------------------------------------- faults

@@ -1,1 +1,30 @@
-"""The portal and the HTTP API: they join in the next releases."""
+"""The Flask application: the institutions' API (and, later, the subject's portal) around one `Custodian`."""
+
+from __future__ import annotations
+
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
+
+from ledger.custodian import Custodian
+from web import api, door, metrics, problems, public
+from web.models import Problem
+
+
+def create_app(custodian: Custodian) -> OpenAPI:
+    """The application. It serves one custodian, which the caller closes in the end."""
+    app = OpenAPI(
+        "web",
+        info=Info(title="Consent Ledger", version=public.API_VERSION, description=public.INTRODUCTION),
+        doc_ui=False,
+        static_folder=None,
+        validation_error_status=422,
+        validation_error_model=Problem,
+        validation_error_callback=problems.validation_response,
+    )
+    app.url_map.merge_slashes = False
+    app.extensions["custodian"] = custodian
+    metrics.install(app)
+    door.install(app)
+    app.register_api(api.routes)
+    public.install(app)
+    return app

@@ -1,0 +1,148 @@
+"""What a block's hash commits to: its header, the accounts under its state root, and their storage. Pure.
+
+A header is hashed as the RLP of its fields, in the order in which the hard forks added them (up to Osaka, which added
+none). Accounts and storage are Merkle-Patricia tries; the proofs are those of `eth_getProof` (EIP-1186). Of the
+contract's storage this knows one thing: where the logs are (`contracts/AccessLog.sol`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import rlp
+from eth_utils import keccak
+from trie.hexary import HexaryTrie
+
+from ledger.consent import Address, Hex32, hex32_of
+from ledger.errors import AuditError
+
+HEADER_FIELDS: Final = (
+    *("parentHash", "sha3Uncles", "miner", "stateRoot", "transactionsRoot", "receiptsRoot", "logsBloom", "difficulty"),
+    *("number", "gasLimit", "gasUsed", "timestamp", "extraData", "mixHash", "nonce"),
+    *("baseFeePerGas", "withdrawalsRoot", "blobGasUsed", "excessBlobGas", "parentBeaconBlockRoot", "requestsHash"),
+)
+OLDEST_FIELDS: Final = 15
+QUANTITIES: Final = frozenset(
+    {
+        *("difficulty", "number", "gasLimit", "gasUsed", "timestamp"),
+        *("baseFeePerGas", "blobGasUsed", "excessBlobGas"),
+    }
+)
+LOGS_SLOT: Final = 5
+"""Slot of `_logs`, a mapping from custodian and writer to `Log`. A test compares it with the compiler's layout."""
+_SIZE_BITS: Final = 64
+_WORD: Final = 32
+_ACCOUNT_FIELDS: Final = 4
+_STORAGE_ROOT: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateProof:
+    """A block's header (RLP), and the trie nodes that lead from its state root to an account and to its slots."""
+
+    header: bytes
+    account: tuple[bytes, ...]
+    storage: tuple[tuple[bytes, ...], ...]
+
+
+# -------------------------------------------------------------------------------------------------------------- header
+
+
+def header_rlp(block: Mapping[str, Any]) -> bytes:
+    """The header of a block as JSON-RPC gives it. Raises `KeyError`, `TypeError`, `ValueError` if it is none."""
+    names = [name for number, name in enumerate(HEADER_FIELDS) if number < OLDEST_FIELDS or block.get(name) is not None]
+    encoded: bytes = rlp.encode([_field_of(name, block[name]) for name in names])
+    return encoded
+
+
+def _field_of(name: str, text: str) -> bytes:
+    if name in QUANTITIES:
+        number = int(text, 16)
+        return number.to_bytes((number.bit_length() + 7) // 8)
+    return bytes.fromhex(text.removeprefix("0x"))
+
+
+def header_fields(header: bytes) -> dict[str, str]:
+    """The fields of a header by their names in JSON-RPC. Raises `AuditError`."""
+    fields = _decoded(header)
+    if not OLDEST_FIELDS <= len(fields) <= len(HEADER_FIELDS) or not all(isinstance(field, bytes) for field in fields):
+        raise AuditError("the header is not one of an Ethereum block")
+    return {
+        name: hex(int.from_bytes(field)) if name in QUANTITIES else "0x" + field.hex()
+        for name, field in zip(HEADER_FIELDS, fields, strict=False)
+    }
+
+
+def block_hash_of(header: bytes) -> Hex32:
+    """The hash of the block with this header."""
+    return hex32_of(keccak(header))
+
+
+def _decoded(encoded: bytes) -> list[Any]:
+    fields = _rlp_decoded(encoded)
+    if not isinstance(fields, list):
+        raise AuditError("not a list in RLP")
+    return fields
+
+
+def _rlp_decoded(encoded: bytes) -> object:
+    try:
+        return rlp.decode(encoded)
+    except Exception as exc:
+        # rlp raises a tree of its own, and RecursionError.
+        raise AuditError("not RLP") from exc
+
+
+# --------------------------------------------------------------------------------------------------------------- state
+
+
+def storage_root(state_root: Hex32, account: Address, proof: Sequence[bytes]) -> Hex32:
+    """The root of an account's storage. Raises `AuditError` if the proof does not lead to such an account."""
+    fields = _decoded(_proven(state_root, bytes.fromhex(account[2:]), proof))
+    root = fields[_STORAGE_ROOT] if len(fields) == _ACCOUNT_FIELDS else None
+    if not isinstance(root, bytes) or len(root) != _WORD:
+        raise AuditError("the account is not one of an Ethereum state")
+    return hex32_of(root)
+
+
+def storage_word(root: Hex32, slot: Hex32, proof: Sequence[bytes]) -> int:
+    """The word in a slot; zero if the proof shows that there is none. Raises `AuditError`."""
+    value = _proven(root, bytes.fromhex(slot[2:]), proof)
+    word = _rlp_decoded(value) if value else b""
+    if not isinstance(word, bytes) or len(word) > _WORD:
+        raise AuditError("the slot does not hold a word")
+    return int.from_bytes(word)
+
+
+def _proven(root: Hex32, key: bytes, proof: Sequence[bytes]) -> bytes:
+    nodes = [_decoded(node) for node in proof]
+    try:
+        value: bytes = HexaryTrie.get_from_proof(  # type: ignore[no-untyped-call]
+            bytes.fromhex(root[2:]), keccak(key), nodes
+        )
+    except Exception as exc:
+        # Nodes that were made up make the trie raise of every kind.
+        raise AuditError("the nodes do not lead from the root to the value") from exc
+    return value
+
+
+# ------------------------------------------------------------------------------------------------------------- the log
+
+
+def log_slots(custodian: Address, writer: Address) -> tuple[Hex32, Hex32]:
+    """Where a writer's log is stored: the slot of its head, and the one that its size is packed in."""
+    inner = keccak(_padded(custodian) + LOGS_SLOT.to_bytes(_WORD))
+    first = int.from_bytes(keccak(_padded(writer) + inner))
+    return hex32_of(first.to_bytes(_WORD)), hex32_of(((first + 1) % 2**256).to_bytes(_WORD))
+
+
+def log_of(words: tuple[int, int]) -> tuple[Hex32, int]:
+    """Head and size of a log, from the words in its slots."""
+    head, packed = words
+    return hex32_of(head.to_bytes(_WORD)), packed % 2**_SIZE_BITS
+
+
+def _padded(account: Address) -> bytes:
+    return bytes.fromhex(account[2:]).rjust(_WORD, b"\0")

@@ -1,0 +1,137 @@
+"""Asking: the HTTP API as institutions and furnishers meet it, the whole application in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from actors import Furnisher, Institution, World, new_nonce
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from ledger import signatures
+from ledger.consent import Hex32, hex32_of
+from ledger.custodian import Custodian
+from ledger.signatures import HttpRequest, HttpResponse
+from web import create_app
+
+Party = Institution | Furnisher
+
+NOWHERE: Final = hex32_of(b"\x5a" * 32)
+"""An id that nothing has."""
+NO_UUID: Final = "01900000-0000-7000-8000-000000000000"
+FURNISHING: Final = "/v1/subjects/"
+JSON: Final = {"Content-Type": "application/json"}
+REQUESTED: Final[dict[str, Any]] = {
+    "purpose": "loan-origination",
+    "attributes": ["credit_amount"],
+    "optionalAttributes": ["savings"],
+    "validityDays": 30,
+    "maxAccesses": 3,
+    "accessesPerDay": 3,
+    "retentionDays": 31,
+}
+WANTED: Final[dict[str, Any]] = {"purpose": "loan-origination", "attributes": ["credit_amount"]}
+DECISION: Final[dict[str, Any]] = {
+    "decision": "declined",
+    "reasons": ["Income insufficient for the amount"],
+    "attributes": ["credit_amount"],
+}
+HANDED_IN: Final[dict[str, Any]] = {"asOf": "2026-02-28", "values": {"credit_amount": 1200}}
+
+
+def party_id(who: Party) -> str:
+    return who.institution_id if isinstance(who, Institution) else who.furnisher_id
+
+
+class Api:
+    """The application of a world's custodian. Every answer to a signed request is checked to be signed to it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        app = create_app(world.custodian)
+        self.client: FlaskClient = app.test_client()
+
+    @property
+    def url(self) -> str:
+        return self.world.custodian.config.service_url
+
+    def request(
+        self, method: str, path: str, body: object = None, *, key: str | None = None, **headers: str
+    ) -> HttpRequest:
+        """Not signed yet. `body` is bytes, or what is to be JSON; `key` the idempotency key."""
+        content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        fields = (JSON if content else {}) | ({"Idempotency-Key": key} if key is not None else {}) | headers
+        return HttpRequest(method=method, url=f"{self.url}{path}", headers=fields, body=content)
+
+    def signed(self, who: Party, message: HttpRequest, *, at: int | None = None, nonce: str | None = None) -> HttpRequest:
+        """A signature of the current time, with a fresh nonce."""
+        return signatures.sign_request(
+            message,
+            party_id=party_id(who),
+            key=who.signing_key,
+            at=self.world.clock() if at is None else at,
+            nonce=nonce or new_nonce(),
+        )
+
+    def send(self, message: HttpRequest, *, target: str | None = None) -> TestResponse:
+        """As it is. `target` stands in the request line instead of the path of its URL."""
+        parts = urlsplit(message.url)
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        overrides = {} if target is None else {"RAW_URI": target}
+        answer = self.client.open(
+            path, method=message.method, headers=message.headers, data=message.body, environ_overrides=overrides
+        )
+        if message.header("Signature") and target is None:
+            self._require_signed(message, answer)
+        return answer
+
+    def _require_signed(self, message: HttpRequest, answer: TestResponse) -> None:
+        held = self.world.custodian
+        response = HttpResponse(
+            status_code=answer.status_code, headers=dict(answer.headers), body=answer.data, request=message
+        )
+        signatures.verify_response(response, party_id=held.address, key=held.accounts.signing_key)
+
+    def ask(
+        self, who: Party | None, method: str, path: str, body: object = None, *, key: str | None = None, **headers: str
+    ) -> TestResponse:
+        """One request, signed unless nobody asks."""
+        message = self.request(method, path, body, key=key, **headers)
+        return self.send(self.signed(who, message) if who else message)
+
+    # ---------------------------------------------------------------------------------------- what a lender does in order
+
+    def release(self, who: Party, consent: Hex32, *, key: str | None = None, **wanted: Any) -> TestResponse:
+        return self.ask(who, "POST", f"/v1/consents/{consent}/releases", WANTED | wanted, key=key or new_nonce())
+
+    def token(self, who: Institution, **changes: Any) -> tuple[str, str]:
+        """Asks for a consent. Returns the request's id and the token of its link."""
+        made = self.ask(who, "POST", "/v1/consent-requests", REQUESTED | changes)
+        assert made.status_code == 201, made.text
+        return made.json["id"], made.json["link"].rsplit("/", 1)[-1]
+
+    def accept(self, token: str) -> Hex32:
+        """The world's subject says yes to what is asked for."""
+        world = self.world
+        draft = world.custodian.requests.draft(token, world.subject.address)
+        signature = world.subject.sign(world.custodian, draft)
+        subject_id = world.custodian.vault.subject_of(world.subject.ref)
+        return world.custodian.requests.accept(token, draft, signature, subject_id).consent_id
+
+
+@cache
+def document() -> Mapping[str, Any]:
+    """The OpenAPI document, which needs no custodian."""
+    app = create_app(cast("Custodian", None))
+    found = app.test_client().get("/openapi.json").json
+    assert found is not None
+    return cast("Mapping[str, Any]", found)
+
+
+def operations() -> list[str]:
+    """`METHOD /path` of everything that the document describes."""
+    return [f"{method.upper()} {path}" for path, found in document()["paths"].items() for method in found]

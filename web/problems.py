@@ -1,0 +1,137 @@
+"""Errors as RFC 9457 problems. What our own errors say may go out as it is; nothing else may, and never a value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from flask import Response
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from ledger.errors import (
+    ChainError,
+    ConfigError,
+    LedgerError,
+    NotFoundError,
+    RateLimitedError,
+    VaultError,
+    WrongInstitutionError,
+)
+
+CONTENT_TYPE: Final = "application/problem+json"
+NOT_FOUND: Final[Mapping[type[LedgerError], LedgerError]] = {
+    # What is another's is answered as what does not exist, to the byte.
+    WrongInstitutionError: NotFoundError("consent: no such consent", field="consent"),
+}
+OPAQUE: Final = {
+    VaultError: "the service cannot do this at present; nothing was released",
+    ChainError: "the chain cannot be asked or did not confirm at present; nothing was released: try again later",
+    ConfigError: "the service is not set up as it must be",
+}
+RETRY_SECONDS: Final = 5
+
+
+def fields_of(error: LedgerError) -> dict[str, Any]:
+    """The problem's members."""
+    said = NOT_FOUND.get(type(error), error)
+    detail = next((text for family, text in OPAQUE.items() if isinstance(said, family)), said.message)
+    problem = {
+        "type": f"urn:consent-ledger:problem:{said.code}",
+        "title": _title(type(said)),
+        "status": said.http_status,
+        "code": said.code,
+        "detail": detail,
+    }
+    return problem | ({"field": said.field} if said.field and detail is said.message else {})
+
+
+def response_of(error: LedgerError) -> Response:
+    """The problem as a response."""
+    headers = {}
+    if isinstance(error, RateLimitedError):
+        headers = {
+            "Retry-After": str(error.retry_after),
+            "RateLimit-Limit": str(error.limit),
+            "RateLimit-Remaining": "0",
+            "RateLimit-Reset": str(error.retry_after),
+        }
+    elif error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"Retry-After": str(RETRY_SECONDS)}
+    return _response(fields_of(error), headers)
+
+
+def validation_response(error: ValidationError) -> Response:
+    """What pydantic found. Its own words would repeat the input."""
+    found = [
+        {"field": ".".join(map(str, one["loc"])) or "body", "detail": f"expected: {_expected(one)}"}
+        for one in error.errors(include_url=False, include_context=True, include_input=False)[:20]
+    ]
+    problem = {
+        "type": "urn:consent-ledger:problem:malformed",
+        "title": "A field is missing or not of its form.",
+        "status": HTTPStatus.UNPROCESSABLE_ENTITY,
+        "code": "malformed",
+        "detail": f"{found[0]['field']}: {found[0]['detail']}",
+        "field": found[0]["field"],
+        "errors": found,
+    }
+    return _response(problem)
+
+
+_WORDS: Final = {
+    "missing": "this field",
+    "extra_forbidden": "no such field",
+    "string_pattern_mismatch": "text of the form {pattern}",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "too_short": "at least {min_length} items",
+    "too_long": "at most {max_length} items",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "bool_type": "true or false",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+
+def _expected(found: Mapping[str, Any]) -> str:
+    words = _WORDS.get(found["type"])
+    return words.format(**found.get("ctx", {})) if words else str(found["type"]).replace("_", " ")
+
+
+def http_response(error: HTTPException) -> Response:
+    """Errors of HTTP itself: no such path, method, too large."""
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    phrase = HTTPStatus(status).phrase
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    if error.response is not None:
+        # A response that something raised as an error, as the validation does.
+        return cast("Response", error.response)
+    problem = {
+        "type": f"urn:consent-ledger:problem:{code}",
+        "title": phrase,
+        "status": int(status),
+        "code": code,
+        "detail": str(phrase),
+    }
+    headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+    return _response(problem, headers)
+
+
+def _title(error: type[LedgerError]) -> str:
+    return (error.__doc__ or error.code).partition("\n")[0].strip()
+
+
+def _response(problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    body = json.dumps(problem, ensure_ascii=False)
+    return Response(body, status=int(problem["status"]), headers=dict(headers or {}), content_type=CONTENT_TYPE)

@@ -1,0 +1,124 @@
+"""The server: gunicorn with several workers, each a custodian process with a writer key of its own.
+
+Run as `gunicorn --config python:web.server`; `consent-ledger serve` does that. Settings that differ between
+installations come from the environment (`ledger/config.py`); `PORT` and `CONSENT_LEDGER_WORKERS` from `serve`.
+
+A worker that is told to stop answers what is in flight first. What a killed one left behind is taken up by a retry, or
+ended by `sync`. One of the workers keeps house: webhooks, expiry, sync.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import multiprocess
+
+from ledger.config import Config
+from ledger.custodian import Custodian
+from ledger.errors import LedgerError
+from ledger.locks import FileLock
+from web import create_app
+from web.metrics import MULTIPROCESS
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from gunicorn.arbiter import Arbiter
+    from gunicorn.workers.base import Worker
+
+THREADS: Final = 32
+TICK_SECONDS: Final = 1.0
+SYNC_SECONDS: Final = 15.0
+# Threads that wait for the disk or the chain must not wait for those that compute any longer than this.
+SWITCH_SECONDS: Final = 0.001
+
+# ------------------------------------------------------------------------------------------------- gunicorn's settings
+
+bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
+workers = int(os.environ.get("CONSENT_LEDGER_WORKERS", "2"))
+worker_class = "gthread"
+threads = int(os.environ.get("CONSENT_LEDGER_THREADS", str(THREADS)))
+backlog = 2048
+keepalive = 30
+timeout = 120
+graceful_timeout = 60
+limit_request_line = 4094
+limit_request_fields = 50
+limit_request_field_size = 8190
+# A path can hold a furnisher's reference, and a header a signature: neither belongs in a log.
+accesslog = None
+loglevel = "warning"
+wsgi_app = "web.server:application()"
+proc_name = "consent-ledger"
+
+
+def application() -> Flask:
+    """One worker's application, with a custodian of its own. Called in the worker, after the fork."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    app = create_app(Custodian(Config.from_env()))
+    _Housekeeper(app).start()
+    return app
+
+
+def child_exit(_server: Arbiter, worker: Worker) -> None:
+    """Gunicorn's hook: a worker has ended; its gauges go with it."""
+    if MULTIPROCESS in os.environ:
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def worker_exit(_server: Arbiter, worker: Worker) -> None:
+    """Gunicorn's hook, in the worker: what was in flight has been answered."""
+    app: Flask = worker.wsgi
+    app.extensions["housekeeper"].stop()
+    app.extensions["custodian"].close()
+
+
+class _Housekeeper:
+    """A thread in every worker, of which one at a time does the work: whoever holds the lock."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._custodian: Custodian = app.extensions["custodian"]
+        self._lock = FileLock(self._custodian.config.locks / "housekeeping")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+        app.extensions["housekeeper"] = self
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=SYNC_SECONDS)
+
+    def _run(self) -> None:
+        since_sync = SYNC_SECONDS
+        is_mine = False
+        while not self._stopping.wait(TICK_SECONDS):
+            is_mine = is_mine or self._lock.acquire()
+            if not is_mine:
+                continue
+            since_sync += TICK_SECONDS
+            try:
+                self._custodian.housekeeping()
+                if since_sync >= SYNC_SECONDS:
+                    since_sync = 0.0
+                    self._custodian.sync()
+            except LedgerError as exc:
+                # An unreachable chain, a busy database: the next round will do.
+                self._app.logger.warning("housekeeping: %s", exc.code)
+            except Exception:
+                self._app.logger.exception("housekeeping")
+        self._lock.release()
+
+
+def on_starting(_server: Arbiter) -> None:
+    """Gunicorn's hook: metrics of an earlier run are not this one's."""
+    directory = os.environ.get(MULTIPROCESS)
+    if directory is not None:
+        shutil.rmtree(directory, ignore_errors=True)
+        Path(directory).mkdir(parents=True, mode=0o700)

@@ -23,8 +23,10 @@ from ledger.errors import (
     InstitutionSuspendedError,
     LedgerError,
     MalformedError,
+    PartyChangedError,
     RateLimitedError,
     ReplayedRequestError,
+    StaleRequestError,
 )
 from ledger.exchange import Party
 from ledger.gather import Gather
@@ -76,10 +78,6 @@ class Caller:
     rate: Rate
 
 
-class PartyChangedError(LedgerError):
-    """The party was changed since the signature was verified: `verify_again` before it is let in."""
-
-
 class Authentication:
     """Verifies signed requests, and lets each in once."""
 
@@ -99,15 +97,17 @@ class Authentication:
         try:
             return self._admit(signed)
         except PartyChangedError:
-            pass
-        try:
             return self._admit(self.verify_again(signed))
-        except PartyChangedError as exc:
-            raise AuthenticationError("signature: the party's keys are being changed", field="signature") from exc
 
     def verify(self, message: HttpRequest, role: str = INSTITUTION) -> Signed:
         """(1) alone, for a flow that lets its callers in by itself (`admit`). Raises `AuthenticationError`."""
-        found = self._verified(message, role, self._registry.remembered)
+        try:
+            found = self._verified(message, role, self._registry.remembered)
+        except StaleRequestError:
+            raise
+        except AuthenticationError:
+            # By the key that had this id when this process last looked, perhaps not by the one that has it now.
+            found = None
         # A party or a key that is new since this process last looked.
         found = found or self._verified(message, role, self._registry.looked_up)
         if found is None:
@@ -178,7 +178,7 @@ class Authentication:
 
     def _require_unchanged(self, signed: Signed, party: Party | None) -> None:
         if party is None or party.version != signed.party.version:
-            raise PartyChangedError("the party was changed")
+            raise PartyChangedError("signature: the party was changed meanwhile: ask again", field="signature")
         if party.suspended:
             suspended = InstitutionSuspendedError if signed.role == INSTITUTION else FurnisherSuspendedError
             raise suspended(f"the {signed.role} is suspended", field=signed.role)

@@ -309,15 +309,14 @@ def authorize(
     if erased:
         raise ErasedError("the data were erased")
     if request.purpose != grant.terms.purpose:
-        raise PurposeMismatchError(
-            f"the consent is for {grant.terms.purpose!r}, not for {request.purpose!r}", field="purpose"
-        )
+        raise PurposeMismatchError(f"the consent is for {grant.terms.purpose}, nothing else", field="purpose")
     if not request.attributes:
         raise MalformedError("attributes: expected at least one", field="attributes")
     if len(set(request.attributes)) != len(request.attributes):
         raise MalformedError("attributes: expected each at most once", field="attributes")
-    if extra := sorted(set(request.attributes) - set(grant.terms.attributes)):
-        raise AttributeNotConsentedError(f"not covered by the consent: {', '.join(extra)}", field="attributes")
+    if not set(request.attributes) <= set(grant.terms.attributes):
+        covered = ", ".join(sorted(grant.terms.attributes))
+        raise AttributeNotConsentedError(f"the consent covers only {covered}", field="attributes")
     if contested := sorted(set(request.attributes) & set(disputed)):
         raise DisputedError(f"disputed by the subject: {', '.join(contested)}", field="attributes")
     if used_today >= grant.terms.accesses_per_day:

@@ -23,8 +23,8 @@ from ledger.errors import ConflictError, ErasedError, MalformedError, NotFoundEr
 from ledger.exchange import Party
 from ledger.journal import RELEASED, Journal
 from ledger.keys import KeyFile
+from ledger.preparation import entry_of
 from ledger.registry import Registry
-from ledger.release import entry_of
 from ledger.retention import retentions
 from ledger.signatures import SignedRequest
 from ledger.store import Store, adverse_actions, deletion_attestations, new_id
@@ -248,8 +248,6 @@ class Duties:
         row = self._journal.release_in(tx, release_id)
         if row is None or row.institution_index != self._registry.institution_index(institution.party_id):
             raise NotFoundError("release: no such release", field="release")
-        if row.body is None:
-            raise ErasedError("the data were erased")
         if row.state != RELEASED:
             raise ConflictError(f"release: expected one that was answered, it is {row.state}", field="release")
         return row
@@ -291,7 +289,7 @@ def _require_past(deleted_at: int, now: int) -> None:
 def _require_decision(decision: str, reasons: Sequence[str]) -> None:
     if decision not in DECISIONS:
         raise MalformedError(f"decision: expected one of {', '.join(DECISIONS)}", field="decision")
-    if isinstance(reasons, str) or not 1 <= len(reasons) <= MAX_REASONS:
+    if not 1 <= len(reasons) <= MAX_REASONS:
         raise MalformedError(f"reasons: expected a list of 1 to {MAX_REASONS}", field="reasons")
     if not all(_is_reason(reason) for reason in reasons):
         raise MalformedError(
@@ -308,7 +306,7 @@ def _is_reason(reason: str) -> bool:
 
 def _relied_on(attributes: Sequence[str], released: Sequence[str]) -> tuple[str, ...]:
     """In the order of the release, so that the same attributes are the same content."""
-    if isinstance(attributes, str) or not attributes or not set(attributes) <= set(released):
+    if not attributes or not set(attributes) <= set(released):
         raise MalformedError("attributes: expected at least one, and none that was not released", field="attributes")
     return tuple(name for name in released if name in attributes)
 

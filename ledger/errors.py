@@ -315,6 +315,12 @@ class ReplayedRequestError(AuthenticationError):
     code = "replayed"
 
 
+class PartyChangedError(AuthenticationError):
+    """The party's keys or standing were changed while its request was being verified. Ask again."""
+
+    code = "party_changed"
+
+
 class RateLimitedError(RequestError):
     """Too many requests in the current window. `retry_after` is in seconds."""
 

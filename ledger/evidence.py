@@ -204,8 +204,8 @@ def verify_bundle(
         _require(bundle["header"] == fields, "the header's fields are not those of its bytes")
         found, number = block_hash_of(header), int(fields["number"], 16)
         _require(block_hash in (None, found), "the block has another hash")
-        is_own = found == opened.proof["blockHash"]
-        _require(is_own or number > opened.proof["blockNumber"], "the block is not the entry's, and not a later one")
+        own = (opened.proof["blockNumber"], opened.proof["blockHash"])
+        _require((number, found) == own or number > own[0], "the block is not the entry's, and not a later one")
         # (3) and (4)
         proven = _proven_log(bundle, opened, parse_hex32(fields["stateRoot"], "stateRoot"), domain.contract)
         # (5) and (6)
@@ -272,12 +272,12 @@ def _batch_of(fields: Mapping[str, Any]) -> _Batch:
 
 
 def _exactly(text: object) -> Hex32:
-    """Also in lower case, as everywhere: the same hash is the same text."""
     found = parse_hex32(text, "batches")
     _require(found == text, "a hash is not in lower case")
     return found
 
 
 def _bytes_of(text: str) -> bytes:
-    _require(text[:2] == "0x", "expected hex digits after 0x")
-    return bytes.fromhex(text[2:])
+    raw = bytes.fromhex(text[2:])
+    _require(text == f"0x{raw.hex()}", "expected 0x and hex digits in lower case")
+    return raw

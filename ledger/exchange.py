@@ -32,7 +32,8 @@ MAX_NAME_LENGTH: Final = 100
 MAX_ATTRIBUTES: Final = 100
 RETIRED_AT: Final = "exp"
 """In a party's JWK set: Unix seconds after which a key counts no more. Until then it and its successor both do."""
-_RELEASE_PATH: Final = re.compile(r"/v1/consents/(0x[0-9a-f]{64})/releases\Z")
+_IDEMPOTENCY_KEY: Final = re.compile(rf"[!-~]{{1,{MAX_KEY_LENGTH}}}\Z")
+_RELEASE_PATH: Final = re.compile(r"[^?#]*/v1/consents/(0x[0-9a-f]{64})/releases")
 # What joserfc and json raise at input that was made up: a header's odd types get through to the libraries below them.
 _UNREADABLE: Final = (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -187,7 +188,7 @@ def sign_release(
 
 def read_release(message: HttpRequest, evidence: SignedRequest, institution: str) -> ReleaseRequest:
     """What an authenticated `POST /v1/consents/{id}/releases` asks for. Raises `MalformedError` naming the field."""
-    found = _RELEASE_PATH.search(message.url)
+    found = _RELEASE_PATH.fullmatch(message.url)
     if message.method != "POST" or found is None:
         raise MalformedError("request: expected POST /v1/consents/{id}/releases", field="request")
     try:
@@ -222,9 +223,10 @@ def release_request(
         raise MalformedError(f"attributes: expected a list of 1 to {MAX_ATTRIBUTES} names", field="attributes")
     if not all(is_text(name) and len(name) <= MAX_NAME_LENGTH for name in attributes):
         raise MalformedError("attributes: expected a list of names", field="attributes")
-    if not is_text(idempotency_key) or not 1 <= len(idempotency_key) <= MAX_KEY_LENGTH:
+    if not isinstance(idempotency_key, str) or not _IDEMPOTENCY_KEY.match(idempotency_key):
         raise MalformedError(
-            f"idempotency-key: expected a header of 1 to {MAX_KEY_LENGTH} characters", field="idempotency-key"
+            f"idempotency-key: expected 1 to {MAX_KEY_LENGTH} printable ASCII characters without blanks",
+            field="idempotency-key",
         )
     return ReleaseRequest(
         access=AccessRequest(

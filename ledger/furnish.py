@@ -29,8 +29,8 @@ from ledger.importmap import MAX_SUBJECT_LENGTH
 from ledger.journal import Journal
 from ledger.keys import KeyFile
 from ledger.outbox import CORRECTED, Outbox
+from ledger.preparation import entry_of
 from ledger.registry import Registry
-from ledger.release import entry_of
 from ledger.retention import Retention, retentions
 from ledger.signatures import SignedRequest
 from ledger.store import Store
@@ -196,9 +196,9 @@ def _require_in_catalogue(values: Mapping[str, Value]) -> None:
     if not values:
         raise MalformedError("attributes: expected at least one", field="attributes")
     for name, value in values.items():
-        field = f"attributes.{name}"
         if name not in ATTRIBUTES:
-            raise UnknownAttributeError(f"{field}: is not in the catalogue", field=field)
+            raise UnknownAttributeError("attributes: expected only names of the catalogue", field="attributes")
+        field = f"attributes.{name}"
         try:
             ATTRIBUTES[name].check(value)
         except ValueNotInCatalogueError:

@@ -17,7 +17,6 @@ tried.
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,25 +30,16 @@ from ledger.access import (
     AccessEntry,
     BatchKind,
     ChainProof,
-    LoggedAccess,
-    entry_hash_of,
-    records_hash_of,
-    refusal_hash,
 )
 from ledger.attributes import attribute
-from ledger.authentication import Authentication, Caller, PartyChangedError, Signed
+from ledger.authentication import Authentication, Caller, Signed
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, Landed, LogWriter
 from ledger.consent import (
-    AccessRequest,
     Address,
-    ConsentGrant,
     Hex32,
     Reason,
-    authorize,
-    hex32_of,
     require_in_force,
-    require_institution,
 )
 from ledger.errors import (
     AnswerGoneError,
@@ -62,6 +52,7 @@ from ledger.errors import (
     IdempotencyConflictError,
     LedgerError,
     NotFoundError,
+    PartyChangedError,
     ReleaseAbortedError,
     ReleaseInProgressError,
 )
@@ -76,16 +67,23 @@ from ledger.exchange import (
     signature_of,
 )
 from ledger.gather import Gather
-from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Answer, Journal, QueuedAccess
+from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Answer, Journal
 from ledger.keys import KeyFile
-from ledger.registry import Registry, StoredConsent, withdrawal_of
+from ledger.preparation import (
+    DAY_SECONDS,
+    Asked,
+    Earlier,
+    Intent,
+    Preparation,
+    entry_of,
+    opening_context,
+    require_usable,
+)
+from ledger.registry import Registry
 from ledger.signatures import HttpRequest
-from ledger.store import Store, new_id
-from ledger.vault import StoredRecord, Vault, open_json, present, seal_json
+from ledger.store import Store
+from ledger.vault import Vault, open_json
 
-DAY_SECONDS: Final = 86_400
-LOGGED_REFUSALS_PER_DAY: Final = 50
-"""For one consent: whoever asks more often than this is refused all the same, but no longer put on the log."""
 KEPT_SECONDS: Final = DAY_SECONDS
 """How long the sealed bytes are kept, to be given again to a retry."""
 OTHER_PROCESS_SECONDS: Final = 20.0
@@ -104,44 +102,11 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """One release that a signed request asks for."""
-
-    request: ReleaseRequest
-    signed: Signed
-    index: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Earlier:
-    """The same idempotency key was used before: the release that it stands for."""
-
-    release_id: Hex32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Intent:
-    """What (4) makes durable, and all that (5) to (7) need."""
-
-    institution: Party
-    grant: ConsentGrant
-    entry: AccessEntry
-    entry_hash: Hex32
-    records: tuple[StoredRecord, ...]
-
-    @property
-    def queued(self) -> QueuedAccess:
-        access = LoggedAccess(consent_id=self.entry.consent_id, entry_hash=self.entry_hash)
-        return QueuedAccess(release_id=self.entry.release_id, access=access)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Done:
     """What became of one asked release in its round."""
 
     caller: Caller
-    outcome: Release | _Earlier | Exception
+    outcome: Release | Earlier | Exception
 
 
 class Releases:
@@ -171,7 +136,7 @@ class Releases:
         self._recover, self._step = recover, step
         self._working: set[Hex32] = set()
         self._done = threading.Condition()
-        self._rounds: Gather[_Asked, _Done] = Gather(self._round, limit=max_batch)
+        self._rounds: Gather[Asked, _Done] = Gather(self._round, limit=max_batch)
 
     # ------------------------------------------------------------------------------------------------------- the way
 
@@ -207,11 +172,11 @@ class Releases:
         assert caller is not None, "a signed request asks for something"
         return caller, results
 
-    def _round(self, asked: Sequence[_Asked]) -> list[_Done | Exception]:
+    def _round(self, asked: Sequence[Asked]) -> list[_Done | Exception]:
         """(0) to (7) for everyone who waits. It does not raise for one of them only."""
         # (0) to (4)
         callers, prepared = self._prepare_all(asked)
-        intents = [one for one in prepared if isinstance(one, _Intent)]
+        intents = [one for one in prepared if isinstance(one, Intent)]
         try:
             # (5)
             landed = self._append_all(intents)
@@ -219,26 +184,26 @@ class Releases:
             finished = iter(self._finish_all(intents, landed))
         finally:
             self._no_longer_at_work([intent.entry.release_id for intent in intents])
-        outcomes = [next(finished) if isinstance(one, _Intent) else one for one in prepared]
+        outcomes = [next(finished) if isinstance(one, Intent) else one for one in prepared]
         return [
             _Done(caller=caller, outcome=outcome) if isinstance(caller, Caller) else caller
             for caller, outcome in zip(callers, outcomes, strict=True)
         ]
 
     def _unless_there_was_one(
-        self, outcome: Release | _Earlier | Exception, request: ReleaseRequest, caller: Caller
+        self, outcome: Release | Earlier | Exception, request: ReleaseRequest, caller: Caller
     ) -> Release | Exception:
         """The outcome of a first try; or the same again, if this was none."""
-        earlier = outcome if isinstance(outcome, _Earlier) else None
+        earlier = outcome if isinstance(outcome, Earlier) else None
         if isinstance(outcome, ConsentError):
             # Its twin in another process may have come first, and have used up what this one was refused for.
             index = self._idempotency_index(request)
             with self._store.read() as tx:
                 twin = self._journal.find_releases(tx, [index]).get(index)
             if twin is not None and twin[1] not in (REFUSED, ABORTED):
-                earlier = _Earlier(release_id=twin[0])
+                earlier = Earlier(release_id=twin[0])
         if earlier is None:
-            return outcome  # type: ignore[return-value] # no _Earlier
+            return outcome  # type: ignore[return-value] # no Earlier
         try:
             return self._again(earlier.release_id, request, caller.party)
         except Exception as exc:  # noqa: BLE001 - it stands in its place
@@ -246,8 +211,8 @@ class Releases:
 
     # -------------------------------------------------------------------------------------------------- (0) to (4)
 
-    def _asked(self, request: ReleaseRequest, signed: Signed) -> _Asked:
-        return _Asked(
+    def _asked(self, request: ReleaseRequest, signed: Signed) -> Asked:
+        return Asked(
             request=request,
             signed=signed,
             index=self._idempotency_index(request),
@@ -262,8 +227,8 @@ class Releases:
         return self._keys.index("content", request.content_digest())
 
     def _prepare_all(
-        self, asked: Sequence[_Asked]
-    ) -> tuple[list[Caller | Exception], list[_Intent | _Earlier | Exception]]:
+        self, asked: Sequence[Asked]
+    ) -> tuple[list[Caller | Exception], list[Intent | Earlier | Exception]]:
         """(0) to (4) for everyone who waits: one question to the chain, one transaction."""
         consent_ids = list({one.request.access.consent_id for one in asked})
         # (1) Unreachable: no one gets anything new.
@@ -275,7 +240,7 @@ class Releases:
         self._step("4 before intent")
         with self._store.begin() as tx:
             callers = self._admitted(tx, asked)
-            results = _Preparation(
+            results = Preparation(
                 tx,
                 asked,
                 reasons,
@@ -288,17 +253,17 @@ class Releases:
             ).run(asked, callers)
             # Before anyone else can see them.
             with self._done:
-                self._working.update(one.entry.release_id for one in results if isinstance(one, _Intent))
+                self._working.update(one.entry.release_id for one in results if isinstance(one, Intent))
         self._step("4 intent durable")
         return callers, results
 
-    def _admitted(self, tx: Connection, asked: Sequence[_Asked]) -> list[Caller | Exception]:
+    def _admitted(self, tx: Connection, asked: Sequence[Asked]) -> list[Caller | Exception]:
         """Everyone's caller, or why the request is not let in: each signed request once, however much it asks for."""
         signed = list({id(one.signed): one.signed for one in asked}.values())
         admitted = dict(zip(map(id, signed), self._authentication.admit(tx, signed), strict=True))
         return [admitted[id(one.signed)] for one in asked]
 
-    def _append_all(self, intents: Sequence[_Intent]) -> list[Landed | Exception]:
+    def _append_all(self, intents: Sequence[Intent]) -> list[Landed | Exception]:
         """(5) for every intent of the round, in one batch."""
         if not intents:
             return []
@@ -311,9 +276,7 @@ class Releases:
 
     # ---------------------------------------------------------------------------------------------------- (6) and (7)
 
-    def _finish_all(
-        self, intents: Sequence[_Intent], landed: Sequence[Landed | Exception]
-    ) -> list[Release | Exception]:
+    def _finish_all(self, intents: Sequence[Intent], landed: Sequence[Landed | Exception]) -> list[Release | Exception]:
         """(6) and (7) for everyone whose access has landed."""
         try:
             return self._finished(intents, landed)
@@ -321,7 +284,7 @@ class Releases:
             # The chain or the store, so it is everyone's: a retry goes on from (6).
             return [one if isinstance(one, Exception) else exc for one in landed]
 
-    def _finished(self, intents: Sequence[_Intent], landed: Sequence[Landed | Exception]) -> list[Release | Exception]:
+    def _finished(self, intents: Sequence[Intent], landed: Sequence[Landed | Exception]) -> list[Release | Exception]:
         results: list[Release | Exception | None] = [
             one if isinstance(one, Exception) else _refusal(one.reason) for one in landed
         ]
@@ -349,7 +312,7 @@ class Releases:
         # (7)
         return results  # type: ignore[return-value] # every place has its own by now
 
-    def _stopped(self, items: Sequence[tuple[_Intent, Landed]]) -> list[Exception | None]:
+    def _stopped(self, items: Sequence[tuple[Intent, Landed]]) -> list[Exception | None]:
         """Why each may not be answered after all: revoked or paused or erased meanwhile. It is aborted then."""
         if not items:
             return []
@@ -374,7 +337,7 @@ class Releases:
             stopped.append(withdrawal)
         return stopped
 
-    def _sealed(self, intent: _Intent, landed: Landed) -> tuple[Answer, Release]:
+    def _sealed(self, intent: Intent, landed: Landed) -> tuple[Answer, Release]:
         """Decrypt and seal. Everything that must come before this has been done."""
         now, entry = self._clock(), intent.entry
         values = {record.attribute: self._vault.open(record) for record in intent.records}
@@ -458,10 +421,10 @@ class Releases:
         if row.state == REFUSED:
             raise self._final_error(row.release_id)
         consent = self._registry.consent(row.consent_id)
-        opening = open_json(row, _context(row.release_id), self._keys)
+        opening = open_json(row, opening_context(row.release_id), self._keys)
         entry = AccessEntry.from_json(opening["entry"])
         records = tuple(self._vault.load(opening["records"]))
-        intent = _Intent(
+        intent = Intent(
             institution=institution, grant=consent.grant, entry=entry, entry_hash=row.entry_hash, records=records
         )
         if row.state == RECORDED:
@@ -471,7 +434,7 @@ class Releases:
             with self._store.read() as tx:
                 withdrawal = self._registry.withdrawals(tx, [consent.consent_id])[consent.consent_id]
             try:
-                _require_in_force(consent, withdrawal, reason, now=self._clock())
+                require_usable(consent, withdrawal, reason, now=self._clock())
             except ConsentError as exc:
                 self._journal.move(row.release_id, INTENT, ABORTED, reason=exc.code, finished_at=self._clock())
                 raise
@@ -595,166 +558,6 @@ class Releases:
         )
 
 
-class _Preparation:
-    """(1) to (4) of one round, within its writing transaction.
-
-    Within one transaction two requests at once cannot both have the last access of the day, nor both use one key.
-    """
-
-    def __init__(
-        self,
-        tx: Connection,
-        asked: Sequence[_Asked],
-        reasons: Mapping[Hex32, Reason] | ChainError,
-        journal: Journal,
-        registry: Registry,
-        vault: Vault,
-        keys: KeyFile,
-        *,
-        writer: Address,
-        now: int,
-    ) -> None:
-        self._tx, self._reasons, self._journal, self._registry, self._keys = tx, reasons, journal, registry, keys
-        self._writer, self._now = writer, now
-        consent_ids = list({one.request.access.consent_id for one in asked})
-        earlier = journal.find_releases(tx, [one.index for one in asked])
-        self._earlier = {index: _Earlier(release_id=release_id) for index, (release_id, _) in earlier.items()}
-        self._consents = registry.rows(tx, consent_ids)
-        self._used = journal.used_on(tx, consent_ids, now // DAY_SECONDS)
-        people = {row.subject_id for row in self._consents.values() if row.subject_id is not None}
-        names = {name for one in asked for name in one.request.access.attributes}
-        self._records = vault.newest(tx, people, names)
-        self._rows: list[dict[str, Any]] = []
-
-    def run(
-        self, asked: Sequence[_Asked], callers: Sequence[Caller | Exception]
-    ) -> list[_Intent | _Earlier | Exception]:
-        """All of them, in the order in which they came; nothing for those who were not let in."""
-        results = [
-            caller if isinstance(caller, Exception) else self._one(one)
-            for one, caller in zip(asked, callers, strict=True)
-        ]
-        self._journal.add_releases(self._tx, self._rows)
-        return results
-
-    def _one(self, asked: _Asked) -> _Intent | _Earlier | Exception:
-        if earlier := self._earlier.get(asked.index):
-            return earlier
-        try:
-            return self._first(asked)
-        except LedgerError as exc:
-            return exc
-
-    def _first(self, asked: _Asked) -> _Intent:
-        access = asked.request.access
-        # (1)
-        consent = self._consent(access)
-        try:
-            require_institution(access, consent.grant)
-            self._require_in_force(consent)
-            # (2)
-            authorize(access, consent.grant, used_today=self._used[consent.consent_id])
-        except ConsentError as refusal:
-            self._put_refusal_on_file(asked, consent, refusal)
-            raise
-        # (3)
-        records = tuple(present(self._records, consent.subject_id, access.attributes))
-        if contested := {record.attribute for record in records if record.disputed}:
-            try:
-                authorize(access, consent.grant, used_today=0, disputed=contested)
-            except ConsentError as refusal:
-                self._put_refusal_on_file(asked, consent, refusal)
-                raise
-        # (4)
-        entry = _entry(asked.request, records_hash_of(record.envelope.digest() for record in records))
-        entry_hash = entry_hash_of(entry)
-        self._put_on_file(asked, consent, entry, entry_hash, records, state=INTENT)
-        self._used[consent.consent_id] += 1
-        return _Intent(
-            institution=asked.signed.party, grant=consent.grant, entry=entry, entry_hash=entry_hash, records=records
-        )
-
-    def _consent(self, access: AccessRequest) -> StoredConsent:
-        row = self._consents.get(access.consent_id)
-        if row is None or (
-            # Whoever was never given it learns no more than that there is none.
-            row.erased_at is not None and row.institution_index != self._registry.institution_index(access.institution)
-        ):
-            raise NotFoundError("consent: no such consent", field="consent")
-        return self._registry.opened(row)
-
-    def _require_in_force(self, consent: StoredConsent) -> None:
-        withdrawal = withdrawal_of(self._consents[consent.consent_id])
-        if withdrawal is None and isinstance(self._reasons, ChainError):
-            raise self._reasons
-        reason = Reason.NONE if isinstance(self._reasons, ChainError) else self._reasons[consent.consent_id]
-        _require_in_force(consent, withdrawal, reason, now=self._now)
-
-    def _put_refusal_on_file(self, asked: _Asked, consent: StoredConsent, refusal: ConsentError) -> None:
-        if isinstance(withdrawal_of(self._consents[consent.consent_id]), ErasedError):
-            # Nothing about an erased person comes back on file.
-            return
-        today = self._now // DAY_SECONDS
-        refused = self._journal.refused_on(self._tx, consent.consent_id, today) + sum(
-            row["consent_id"] == consent.consent_id and row["state"] == REFUSED for row in self._rows
-        )
-        if refused < LOGGED_REFUSALS_PER_DAY:
-            entry = _entry(asked.request, refusal_hash(refusal.code))
-            self._put_on_file(
-                asked, consent, entry, entry_hash_of(entry), (), state=REFUSED, reason=refusal.code, at=self._now
-            )
-
-    def _put_on_file(
-        self,
-        asked: _Asked,
-        consent: StoredConsent,
-        entry: AccessEntry,
-        entry_hash: Hex32,
-        records: Sequence[StoredRecord],
-        *,
-        state: str,
-        reason: str | None = None,
-        at: int | None = None,
-    ) -> None:
-        opening = {
-            "entry": entry.as_json(),
-            "records": [record.record_id for record in records],
-            "request": asked.request.evidence.as_json(),
-        }
-        self._rows.append(
-            {
-                "release_id": entry.release_id,
-                "idempotency_index": asked.index,
-                "content_digest": asked.content,
-                "institution_index": self._registry.institution_index(entry.institution),
-                "consent_id": entry.consent_id,
-                "subject_id": consent.subject_id,
-                "day": self._now // DAY_SECONDS,
-                "state": state,
-                "reason": reason,
-                "writer": self._writer,
-                "entry_hash": entry_hash,
-                "created_at": self._now,
-                "finished_at": at,
-                **seal_json(opening, _context(entry.release_id), self._keys),
-            }
-        )
-        # A twin of the same round.
-        self._earlier[asked.index] = _Earlier(release_id=entry.release_id)
-
-
-def _require_in_force(consent: StoredConsent, withdrawal: ConsentError | None, reason: Reason, *, now: int) -> None:
-    # What the person has signed counts from the moment it is on file here, before the chain has it.
-    if withdrawal is not None:
-        raise withdrawal
-    if reason is Reason.NOT_GRANTED and consent.standing:
-        raise ChainLostError("the chain does not know a consent that stood on it: run `consent-ledger sync`")
-    if reason is Reason.NOT_YET_VALID and consent.grant.valid_from <= now:
-        # A view sees the time of the last block, which stands still while nothing happens: the append will tell.
-        return
-    require_in_force(reason)
-
-
 def _refusal(reason: Reason) -> Exception | None:
     try:
         require_in_force(reason)
@@ -786,30 +589,3 @@ class _AtWork:
         with self._done:
             self._working.discard(self._release_id)
             self._done.notify_all()
-
-
-def _entry(request: ReleaseRequest, records_hash: Hex32) -> AccessEntry:
-    return AccessEntry(
-        consent_id=request.access.consent_id,
-        release_id=_new_release_id(),
-        institution=request.access.institution,
-        purpose=request.access.purpose,
-        attributes=request.access.attributes,
-        request_hash=request.access.request_hash,
-        records_hash=records_hash,
-        salt=hex32_of(secrets.token_bytes(32)),
-    )
-
-
-def _new_release_id() -> Hex32:
-    """A UUIDv7 and as much chance again: releases of one second stay in order. It is on chain only inside a hash."""
-    return Hex32("0x" + new_id().replace("-", "") + secrets.token_hex(16))
-
-
-def entry_of(row: Row[Any], keys: KeyFile) -> AccessEntry:
-    """The entry that a row of the journal has the opening of. Raises `ErasedError`, `VaultError`."""
-    return AccessEntry.from_json(open_json(row, _context(row.release_id), keys)["entry"])
-
-
-def _context(release_id: str) -> dict[str, str]:
-    return {"kind": "release", "release": release_id}

@@ -64,8 +64,7 @@ class RequestedTerms:
         except RequestError as exc:
             if exc.field == "expiresAt":
                 longest = f"{self.purpose} allows at most {PURPOSES[self.purpose].max_validity_days}"
-                message = f"validityDays: {longest}, got {self.validity_days}"
-                raise CeilingExceededError(message, field="validityDays") from None
+                raise CeilingExceededError(f"validityDays: {longest}", field="validityDays") from None
             if exc.field == "attributes":
                 raise type(exc)(exc.message.replace("attributes", field, 1), field=field) from None
             raise
@@ -107,7 +106,7 @@ class RequestedTerms:
             ("terms.retentionDays", terms.retention_days, self.retention_days, ""),
         ):
             if given > most:
-                raise OutsideRequestError(f"{field}: expected at most {most}{unit}, got {given}", field=field)
+                raise OutsideRequestError(f"{field}: expected at most {most}{unit}", field=field)
 
 
 def limit_of(field: str, chosen: int | None, asked: int, *, least: int = 1) -> int:

@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
 
 from http_message_signatures import (
-    ContentDigest,
     HTTPMessageSigner,
     HTTPMessageVerifier,
     HTTPSignatureAlgorithm,
     HTTPSignatureKeyResolver,
-    InvalidSignature,
     VerifyResult,
     algorithms,
 )
@@ -46,8 +44,11 @@ MIN_NONCE_LENGTH: Final = 16
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 _REQUEST_PARTS: Final = ("@method", "@target-uri")
 _RESPONSE_PARTS: Final = ("@status", '"@target-uri";req', '"signature";req')
+_PARAMETERS: Final = '"@signature-params"'
 # Finds the key to verify with; the verified value is compared with it afterwards.
 _KEYID: Final = re.compile(r';keyid="([^"\\]{1,400})"')
+_BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+_SIGNATURE: Final = re.compile(rf"[a-z*][a-z0-9_.*-]*=:({_BASE64}):")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +61,9 @@ class HttpRequest:
     body: bytes = b""
 
     def header(self, name: str) -> str | None:
-        """A header by its name, whatever its case."""
-        return next((value for key, value in self.headers.items() if key.lower() == name.lower()), None)
+        """A header by its name, whatever its case, as it is signed: trimmed, and several of one name joined."""
+        values = [value.strip(" \t") for key, value in self.headers.items() if key.lower() == name.lower()]
+        return ", ".join(values) if values else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,29 +162,50 @@ class _Verifier(HTTPMessageVerifier):
     """The library's, without its clock: whether a request is fresh is judged by the service's own."""
 
     def validate_created_and_expires(self, sig_input: Any, max_age: Any = None) -> None:  # noqa: ANN401
-        """`_fresh` does it."""
+        """`verify_request` does it."""
 
 
 # ---------------------------------------------------------------------------------------------------------- requests
 
 
 def sign_request(request: HttpRequest, *, party_id: str, key: JWK, at: int, nonce: str) -> HttpRequest:
-    """The request with its digest and signature added. `at` is Unix seconds; a nonce is good for one request."""
-    signed = HttpRequest(method=request.method, url=request.url, headers=dict(request.headers), body=request.body)
-    covered = list(_REQUEST_PARTS)
-    if request.header(IDEMPOTENCY_KEY) is not None:
-        covered.append(IDEMPOTENCY_KEY)
-    keyid = keyid_of(party_id, key)
-    HTTPMessageSigner(signature_algorithm=algorithm_of(key), key_resolver=_OneKey(keyid, key)).sign(
-        signed,
-        key_id=keyid,
-        created=datetime.fromtimestamp(at, UTC),
-        nonce=nonce,
-        label=LABEL,
-        covered_component_ids=covered,
-        body=request.body or None,
-    )
+    """The request with its digest and signature added. `at` is Unix seconds; a nonce is good for one request.
+
+    Raises `MalformedError` if the target or a header holds what cannot stand in a signature base.
+    """
+    signed = replace(request, headers=dict(request.headers))
+    _sign(signed, party_id, key, at, _parts_of(request), body=request.body or None, nonce=nonce)
     return signed
+
+
+def _parts_of(request: HttpRequest) -> list[str]:
+    return [*_REQUEST_PARTS, *([IDEMPOTENCY_KEY] if request.header(IDEMPOTENCY_KEY) is not None else [])]
+
+
+def _sign(
+    message: HttpRequest | HttpResponse,
+    party_id: str,
+    key: JWK,
+    at: int,
+    covered: Sequence[str],
+    *,
+    body: bytes | None,
+    nonce: str | None = None,
+) -> None:
+    keyid = keyid_of(party_id, key)
+    try:
+        HTTPMessageSigner(signature_algorithm=algorithm_of(key), key_resolver=_OneKey(keyid, key)).sign(
+            message,
+            key_id=keyid,
+            created=datetime.fromtimestamp(at, UTC),
+            nonce=nonce,
+            label=LABEL,
+            covered_component_ids=covered,
+            body=body,
+        )
+    except (HTTPMessageSignaturesException, ValueError):
+        # Not chained: what the library says of a message may repeat it.
+        raise MalformedError("request: expected a target and headers that can be signed", field="request") from None
 
 
 def claimed_keyid(request: HttpRequest) -> str:
@@ -198,7 +221,7 @@ def claimed_keyid(request: HttpRequest) -> str:
 def verify_request(request: HttpRequest, key: JWK, *, now: int) -> SignedRequest:
     """Authenticate a request. Raises `AuthenticationError` (altered, other key, not covered), `StaleRequestError`."""
     keyid = claimed_keyid(request)
-    result = _verified(request, keyid, key, request.body)
+    result = _verified(request, keyid, key)
     _require_covered(request, result)
     created, nonce = result.parameters.get("created"), result.nonce
     if type(created) is not int or abs(now - created) > FRESH_SECONDS:
@@ -221,11 +244,11 @@ def verify_request(request: HttpRequest, key: JWK, *, now: int) -> SignedRequest
     )
 
 
-def _verified(message: HttpRequest | HttpResponse, keyid: str, key: JWK, body: bytes) -> VerifyResult:
+def _verified(message: HttpRequest | HttpResponse, keyid: str, key: JWK) -> VerifyResult:
     verifier = _Verifier(signature_algorithm=algorithm_of(key), key_resolver=_OneKey(keyid, key))
     try:
-        (result,) = verifier.verify(message, max_age=None, body=body)
-    except (InvalidSignature, HTTPMessageSignaturesException, ValueError, TypeError, RecursionError) as exc:
+        (result,) = verifier.verify(message, max_age=None, body=message.body)
+    except (HTTPMessageSignaturesException, ValueError, TypeError, RecursionError) as exc:
         # Not chained: what the library says of a message may repeat it.
         is_digest = "digest" in str(exc).lower()
         reason = "content-digest: is not that of the body" if is_digest else "signature: is not valid"
@@ -236,15 +259,14 @@ def _verified(message: HttpRequest | HttpResponse, keyid: str, key: JWK, body: b
 
 
 def _require_covered(request: HttpRequest, result: VerifyResult) -> None:
-    required = list(_REQUEST_PARTS)
-    if request.header(IDEMPOTENCY_KEY) is not None:
-        required.append(IDEMPOTENCY_KEY)
-    if request.body:
-        required.append("content-digest")
+    required = _parts_of(request) + (["content-digest"] if request.body else [])
     if missing := [part for part in required if f'"{part}"' not in result.covered_components]:
         raise AuthenticationError(
             f"signature-input: expected {', '.join(missing)} to be covered", field="signature-input"
         )
+    if result.covered_components['"@target-uri"'] != request.url:
+        # A fragment and a user's name are no part of what is signed, so they may be no part of what is read.
+        raise AuthenticationError("request: expected the target that was signed, and no more", field="request")
 
 
 def _base_of(result: VerifyResult) -> bytes:
@@ -252,27 +274,54 @@ def _base_of(result: VerifyResult) -> bytes:
 
 
 def _signature_of(header: str) -> bytes:
-    return base64.b64decode(header.partition("=:")[2].rstrip().removesuffix(":"))
+    # Written in one way only: bytes other than those that were verified would be evidence of nothing.
+    found = _SIGNATURE.fullmatch(header)
+    if found is None:
+        raise AuthenticationError("signature: expected one, as padded base64 between colons", field="signature")
+    return base64.b64decode(found[1])
+
+
+# --------------------------------------------------------------------------------------------------------- evidence
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A signed request of which only the evidence is left."""
+
+    covered: Mapping[str, str]
+    headers: Mapping[str, str]
+
+
+class _KeptParts:
+    """What each covered part of a kept request was."""
+
+    def __init__(self, kept: _Kept) -> None:
+        self._covered = kept.covered
+
+    def resolve(self, part: object) -> str:
+        return self._covered[str(part)]
 
 
 def verify_evidence(evidence: SignedRequest, key: JWK) -> None:
-    """Check kept evidence against the signer's key, long after: signature, and that the body is the signed one.
+    """Check kept evidence against the signer's key, long after: it is signed, and says what was signed.
 
     Raises `AuditError`.
     """
-    algorithm = algorithm_of(key)
+    verifier = _Verifier(
+        signature_algorithm=algorithm_of(key),
+        key_resolver=_OneKey(evidence.keyid, key),
+        component_resolver_class=_KeptParts,
+    )
     try:
-        algorithm(public_key=key.public_key).verify(evidence.signature, evidence.base)
-    except Exception as exc:
-        # Each algorithm has an exception of its own.
-        raise AuditError("the evidence is not signed by this key") from exc
-    covered = dict(line.split(": ", 1) for line in evidence.base.decode().split("\n"))
-    try:
-        is_same = not evidence.body or ContentDigest.verify_components(covered, evidence.body)
-    except HTTPMessageSignaturesException:
-        is_same = False
-    if not is_same:
-        raise AuditError("the evidence's body is not the one that was signed")
+        covered = dict(line.split(": ", 1) for line in evidence.base.decode().split("\n"))
+        signature = base64.b64encode(evidence.signature).decode()
+        headers = {"Signature-Input": f"{LABEL}={covered.pop(_PARAMETERS)}", "Signature": f"{LABEL}=:{signature}:"}
+        (result,) = verifier.verify(_Kept(covered, headers), max_age=None, body=evidence.body)
+    except (HTTPMessageSignaturesException, KeyError, ValueError, TypeError, RecursionError) as exc:
+        raise AuditError("the evidence is not signed by this key, or its body is not the one that was signed") from exc
+    said = (result.parameters.get("created"), result.nonce, _base_of(result))
+    if said != (evidence.created, evidence.nonce, evidence.base):
+        raise AuditError("the evidence does not say what was signed")
 
 
 # --------------------------------------------------------------------------------------------------------- responses
@@ -283,30 +332,16 @@ def sign_response(response: HttpResponse, *, party_id: str, key: JWK, at: int) -
 
     Raises `MalformedError` if the request's target or signature holds what cannot stand in a signature base.
     """
-    signed = HttpResponse(
-        status_code=response.status_code,
-        headers=dict(response.headers),
-        body=response.body,
-        request=response.request,
-    )
+    signed = replace(response, headers=dict(response.headers))
     parts = [part for part in _RESPONSE_PARTS if "signature" not in part or response.request.header("signature")]
-    keyid = keyid_of(party_id, key)
-    signer = HTTPMessageSigner(signature_algorithm=algorithm_of(key), key_resolver=_OneKey(keyid, key))
-    created = datetime.fromtimestamp(at, UTC)
-    try:
-        signer.sign(
-            signed, key_id=keyid, created=created, label=LABEL, covered_component_ids=parts, body=response.body
-        )
-    except HTTPMessageSignaturesException:
-        # Not chained: what the library says of a message may repeat it.
-        raise MalformedError("request: expected a target and a signature of RFC 9421", field="request") from None
+    _sign(signed, party_id, key, at, parts, body=response.body)
     return signed
 
 
 def verify_response(response: HttpResponse, *, party_id: str, key: JWK) -> None:
     """The institution's side: the custodian answered this, to exactly this request. Raises `AuditError`."""
     try:
-        result = _verified(response, keyid_of(party_id, key), key, response.body)
+        result = _verified(response, keyid_of(party_id, key), key)
     except AuthenticationError as exc:
         raise AuditError("the response is not signed by the custodian, or was altered") from exc
     required = [*_RESPONSE_PARTS, "content-digest"]

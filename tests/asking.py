@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from ledger import signatures
 from ledger.consent import Hex32, hex32_of
 from ledger.custodian import Custodian
+from ledger.exchange import check_jwks
 from ledger.signatures import HttpRequest, HttpResponse
 from web import create_app
 
@@ -41,6 +42,22 @@ DECISION: Final[dict[str, Any]] = {
     "attributes": ["credit_amount"],
 }
 HANDED_IN: Final[dict[str, Any]] = {"asOf": "2026-02-28", "values": {"credit_amount": 1200}}
+
+
+def bodies(world: World) -> dict[str, Any]:
+    """For each operation that takes one, a body that is right in itself."""
+    new = Institution(world.institution.institution_id)
+    item = WANTED | {"consent": NOWHERE, "idempotencyKey": "an-item"}
+    return {
+        "POST /v1/consent-requests": REQUESTED,
+        "POST /v1/consents/{consent}/deletion-attestations": {"deletedAt": world.clock()},
+        "POST /v1/consents/{consent}/releases": WANTED,
+        "POST /v1/batch/releases": {"releases": [item]},
+        "POST /v1/releases/{release}/adverse-action": DECISION,
+        "PUT /v1/webhook": {"url": "https://bank.example/events"},
+        "PUT /v1/keys": {"jwks": check_jwks(new.jwks), "overlapDays": 7},
+        "PUT /v1/subjects/{ref}/attributes": HANDED_IN,
+    }
 
 
 def party_id(who: Party) -> str:
@@ -135,3 +152,12 @@ def document() -> Mapping[str, Any]:
 def operations() -> list[str]:
     """`METHOD /path` of everything that the document describes."""
     return [f"{method.upper()} {path}" for path, found in document()["paths"].items() for method in found]
+
+
+def filled(path: str, world: World, **ids: str) -> str:
+    """A path of the document with its parameters filled in: with what is nowhere, unless given."""
+    known = {"consent": NOWHERE, "release": NOWHERE, "request": NO_UUID, "event": NO_UUID, "ref": world.subject.ref}
+    for name, value in (known | ids).items():
+        path = path.replace(f"{{{name}}}", value)
+    assert "{" not in path, f"{path}: a parameter that this kit does not know"
+    return path

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from collections.abc import Callable, Mapping
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from hashlib import sha256, sha512
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from actors import Furnisher, Institution, World, new_nonce
-from asking import HANDED_IN, JSON, NOWHERE, REQUESTED, WANTED, Api, Party, party_id
+from asking import FURNISHING, HANDED_IN, WANTED, Api, bodies, filled, operations
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from http_message_signatures import ContentDigest
 from joserfc.jwk import ECKey, OctKey, OKPKey
@@ -46,8 +50,7 @@ def forged(
     message: HttpRequest,
     sign: Callable[[bytes], bytes],
     *,
-    keyid: str,
-    created: int,
+    at: int,
     covered: str = '"@method" "@target-uri" "content-digest" "idempotency-key"',
     leave_out: str = "",
     **parameters: str,
@@ -59,7 +62,7 @@ def forged(
         '"content-digest"': digest_of(message.body),
         '"idempotency-key"': message.header("idempotency-key") or "",
     }
-    written = {"created": str(created), "nonce": f'"{new_nonce()}"', "keyid": f'"{keyid}"'} | parameters
+    written = {"created": str(at), "nonce": f'"{new_nonce()}"'} | parameters
     shown = "".join(f";{name}={value}" for name, value in written.items() if name != leave_out)
     components = [part for part in covered.split(" ") if part]
     lines = [f"{part}: {values[part]}" for part in components]
@@ -256,7 +259,7 @@ def same_kid(key: JWK, other: JWK) -> JWK:
 def test_the_key_that_answers_are_sealed_to_signs_nothing(world: World, api: Api) -> None:
     message = wanted(api, world.grant())
     key = world.institution.sealing_key
-    made = forged(message, signer(key), keyid=keyid_of("bank-1", key), created=world.clock())
+    made = forged(message, signer(key), at=world.clock(), keyid=f'"{keyid_of("bank-1", key)}"')
     assert code(api.send(made)) == "authentication"
 
 
@@ -275,12 +278,304 @@ def test_a_retired_key_opens_nothing_from_the_end_of_its_overlap(world: World, a
 def test_a_furnisher_is_no_institution_and_an_institution_no_furnisher(world: World, api: Api) -> None:
     furnisher = registered_furnisher(world)
     assert code(api.release(furnisher, world.grant())) == "authentication"
-    for path in (f"/v1/subjects/{world.subject.ref}/attributes", "//v1/subjects/x/attributes"):
-        assert api.ask(world.institution, "PUT", path, HANDED_IN).status_code in (401, 404)
-    assert api.ask(furnisher, "PUT", f"/v1/subjects/{world.subject.ref}/attributes", HANDED_IN).status_code == 200
+    path = f"/v1/subjects/{world.subject.ref}/attributes"
+    assert code(api.ask(world.institution, "PUT", path, HANDED_IN)) == "authentication"
+    assert api.ask(furnisher, "PUT", path, HANDED_IN).status_code == 200
 
 
 def registered_furnisher(world: World) -> Furnisher:
     furnisher = Furnisher()
     furnisher.register(world.custodian)
     return furnisher
+
+
+# ---------------------------------------------------------------------------------------------------- what a signature is
+
+
+def forge(api: Api, message: HttpRequest, sign: Callable[[bytes], bytes], **parameters: str) -> TestResponse:
+    who = api.world.institution
+    named = {"keyid": f'"{keyid_of(who.institution_id, who.signing_key)}"'} | parameters
+    return api.send(forged(message, sign, at=api.world.clock(), **named))
+
+
+def test_a_signature_made_by_hand_as_the_standard_says_is_accepted(world: World, api: Api) -> None:
+    """That the others are refused is then due to what they say, and not to how they were made."""
+    sign = signer(world.institution.signing_key)
+    assert forge(api, wanted(api, world.grant()), sign).status_code == 200
+    assert forge(api, wanted(api, world.grant(), key="2"), sign, alg='"ecdsa-p256-sha256"').status_code == 200
+
+
+def public_bytes(key: JWK) -> list[bytes]:
+    """A public key in every form that someone may take for a secret."""
+    public = key.public_key
+    fields = json.dumps(key.as_dict(private=False)).encode()
+    return [
+        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint),
+        fields,
+    ]
+
+
+@pytest.mark.parametrize("alg", [None, '"hmac-sha256"', '"ecdsa-p256-sha256"', '"HS256"'])
+def test_a_public_key_is_no_secret_to_sign_with(world: World, api: Api, alg: str | None) -> None:
+    consent = world.grant()
+    for secret in public_bytes(world.institution.signing_key):
+        parameters = {} if alg is None else {"alg": alg}
+        answer = forge(api, wanted(api, consent), lambda base, secret=secret: hmac.digest(secret, base, "sha256"), **parameters)
+        assert code(answer) == "authentication"
+    assert world.states() == []
+
+
+@pytest.mark.parametrize("alg", ['"none"', '"hmac-sha256"', '"rsa-pss-sha512"', '"ed25519"', '"ecdsa-p384-sha384"', '""', "1", "?0"])
+def test_what_a_signature_says_of_its_algorithm_decides_nothing(world: World, api: Api, alg: str) -> None:
+    consent = world.grant()
+    for sign in (signer(world.institution.signing_key), lambda _: b"", lambda _: bytes(64)):
+        assert code(forge(api, wanted(api, consent), sign, alg=alg)) == "authentication"
+    assert world.states() == []
+
+
+@pytest.mark.parametrize("part", ['"@method"', '"@target-uri"', '"content-digest"', '"idempotency-key"'])
+def test_a_signature_that_does_not_cover_everything_is_refused(world: World, api: Api, part: str) -> None:
+    consent, sign = world.grant(), signer(world.institution.signing_key)
+    covered = '"@method" "@target-uri" "content-digest" "idempotency-key"'.replace(part, "")
+    assert code(forge(api, wanted(api, consent), sign, covered=covered)) == "authentication"
+    assert world.states() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("created", None),
+        ("nonce", None),
+        ("keyid", None),
+        ("nonce", '"short"'),
+        ("nonce", f'"{"x" * 201}"'),
+        ("nonce", "1234567890123456"),
+        ("created", '"1789560000"'),
+        ("created", "1789560000.0"),
+        ("created", "-1"),
+        ("created", "999999999999999"),
+        ("expires", "1"),
+        ("expires", '"never"'),
+        ("context", "1"),
+        ("keyid", '"#"'),
+        ("keyid", '"bank-1"'),
+        ("keyid", "bank-1"),
+    ],
+)
+def test_a_signature_says_when_and_once_and_by_whom(world: World, api: Api, name: str, value: str | None) -> None:
+    consent, sign = world.grant(), signer(world.institution.signing_key)
+    changed = {"leave_out": name} if value is None else {name: value}
+    answer = forge(api, wanted(api, consent), sign, **changed)
+    assert answer.status_code == 401, answer.text
+    assert world.states() == []
+
+
+def kept_evidence(world: World) -> SignedRequest:
+    """What the custodian can show of the last release."""
+    row = world.custodian.journal.history()[-1]
+    opening = open_json(row, {"kind": "release", "release": row.release_id}, world.custodian.keys)
+    return SignedRequest.from_json(opening["request"])
+
+
+TWICE: Mapping[str, Change] = {
+    "two members": lambda m: with_headers(
+        m,
+        signature_input=f"{m.header('signature-input')}, {(m.header('signature-input') or '').replace('sig=', 'two=')}",
+        signature=f"{m.header('signature')}, {(m.header('signature') or '').replace('sig=', 'two=')}",
+    ),
+    "two members of one name": lambda m: with_headers(m, signature=f"sig=:AAAA:, {m.header('signature')}"),
+    "another member first": lambda m: with_headers(m, signature=f"a=:AAAA:, {m.header('signature')}"),
+    "two inputs of one name": lambda m: with_headers(
+        m, signature_input=f"{m.header('signature-input')}, {m.header('signature-input')}"
+    ),
+    "a parameter": lambda m: with_headers(m, signature=f"{m.header('signature')};a=:AAAA:"),
+    "blanks": lambda m: with_headers(m, signature=f"  {m.header('signature')}  "),
+    "no padding": lambda m: with_headers(m, signature=(m.header("signature") or "").replace("=:", "#", 1).replace("=", "").replace("#", "=:", 1)),
+}
+
+
+@pytest.mark.parametrize("what", TWICE)
+def test_nobody_can_make_a_request_that_is_let_in_and_cannot_be_shown_later(world: World, api: Api, what: str) -> None:
+    consent = world.grant()
+    signed = TWICE[what](api.signed(world.institution, wanted(api, consent)))
+    answer = send_unchecked(api, signed)
+    if answer.status_code == 200:
+        verify_evidence(kept_evidence(world), world.institution.signing_key)
+    else:
+        assert code(answer) == "authentication"
+        assert world.states() == []
+
+
+def test_an_ed25519_key_signs_as_well(world: World, api: Api) -> None:
+    who = Institution("bank-ed25519")
+    key = OKPKey.generate_key("Ed25519", {"use": "sig"}, auto_kid=True)
+    who.jwks = {"keys": [key.as_dict(private=True), who.sealing_key.as_dict(private=True)]}
+    who.signing_key = key
+    who.register(world.custodian)
+    assert api.release(who, world.subject.grant(world.custodian, who)).status_code == 200
+    verify_evidence(kept_evidence(world), key)
+
+
+# ---------------------------------------------------------------------------------------------------------- odd bodies
+
+RELEASE = json.dumps(WANTED).encode()
+ODD: Mapping[str, bytes] = {
+    "nothing": b"",
+    "half of it": RELEASE[:-5],
+    "two of them": RELEASE + RELEASE,
+    "a list": b"[" + RELEASE + b"]",
+    "a number": b"1",
+    "null": b"null",
+    "a text": b'"loan-origination"',
+    "JSON in JSON": json.dumps(RELEASE.decode()).encode(),
+    "NaN": b'{"purpose": NaN, "attributes": ["credit_amount"]}',
+    "infinity": b'{"purpose": "loan-origination", "attributes": [1e999]}',
+    "a name twice": b'{"purpose": "account-review", "purpose": "loan-origination", "attributes": ["credit_amount"]}',
+    "one more name": b'{"purpose": "loan-origination", "attributes": ["credit_amount"], "consent": "0x"}',
+    "a name in another case": b'{"Purpose": "loan-origination", "attributes": ["credit_amount"]}',
+    "a byte order mark": b"\xef\xbb\xbf" + RELEASE,
+    "UTF-16": RELEASE.decode().encode("utf-16"),
+    "UTF-32": RELEASE.decode().encode("utf-32-be"),
+    "no UTF-8": RELEASE.replace(b"credit_amount", b"credit_\xff\xfe"),
+    "half a character": RELEASE.replace(b"credit_amount", b"\\ud800"),
+    "a zero byte": RELEASE.replace(b"credit_amount", b"credit\\u0000"),
+    "nested": b"[" * 100_000,
+    "nested objects": b'{"a":' * 50_000,
+    "nested where it is looked at": b'{"purpose": ' + b"[" * 5_000 + b"]" * 5_000 + b', "attributes": ["credit_amount"]}',
+    "a long number": b'{"purpose": ' + b"9" * 5_000 + b', "attributes": ["credit_amount"]}',
+    "many names": json.dumps(WANTED | {"attributes": ["credit_amount"] * 101}).encode(),
+    "no names": json.dumps(WANTED | {"attributes": []}).encode(),
+    "a long name": json.dumps(WANTED | {"attributes": ["a" * 101]}).encode(),
+    "comments": RELEASE + b" // and so on",
+    "single quotes": RELEASE.replace(b'"', b"'"),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_a_body_that_can_be_read_in_two_ways_or_in_none_is_refused(world: World, api: Api, what: str) -> None:
+    path = f"/v1/consents/{world.grant()}/releases"
+    answer = api.ask(world.institution, "POST", path, ODD[what], key="a-question")
+    assert answer.status_code == 422, answer.text
+    assert answer.content_type == "application/problem+json"
+    assert code(answer) == "malformed"
+    assert world.states() == []
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp", "", "a/b/c"],
+)
+def test_a_body_of_another_type_is_refused(world: World, api: Api, content_type: str) -> None:
+    path = f"/v1/consents/{world.grant()}/releases"
+    answer = api.ask(world.institution, "POST", path, WANTED, key="k", **{"Content-Type": content_type})
+    assert (answer.status_code, answer.json and answer.json["field"]) == (422, "content-type")
+    assert world.states() == []
+
+
+def test_what_is_too_large_is_not_read(world: World, api: Api) -> None:
+    large = WANTED | {"attributes": ["a" * 100] * 3_000}
+    answer = api.ask(world.institution, "POST", f"/v1/consents/{world.grant()}/releases", large, key="k")
+    assert (answer.status_code, answer.content_type) == (413, "application/problem+json")
+
+
+@pytest.mark.parametrize("key", [None, "", "x" * 201, "a b", "a\tb"])
+def test_an_idempotency_key_is_printable_and_short(world: World, api: Api, key: str | None) -> None:
+    path = f"/v1/consents/{world.grant()}/releases"
+    answer = api.ask(world.institution, "POST", path, WANTED, key=key)
+    assert (answer.status_code, answer.json and answer.json["field"]) == (422, "idempotency-key")
+    assert world.states() == []
+
+
+# ---------------------------------------------------------------------------------------------------- nothing is repeated
+
+CANARY = "Jane-Canary-7391046"
+NUMBER = 739_104_600_000
+WRONG: tuple[Any, ...] = (
+    CANARY,
+    CANARY * 30,
+    f"{CANARY}\r\n{CANARY}\x1b[31m",
+    NUMBER,
+    7_391_046,
+    -7_391_046,
+    7391046.5,
+    [CANARY],
+    {CANARY: CANARY},
+    [[7_391_046]],
+)
+TELLTALE = re.compile("canary|7391046", re.IGNORECASE)
+
+
+def places(body: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every place in a body where a value stands, from the outside in."""
+    yield at
+    inner = body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ()
+    for name, value in inner:
+        yield from places(value, (*at, name))
+
+
+def put(body: Any, at: tuple[str | int, ...], value: Any) -> Any:
+    """A copy of the body with another value at that place."""
+    if not at:
+        return value
+    copy = deepcopy(body)
+    holder = copy
+    for name in at[:-1]:
+        holder = holder[name]
+    holder[at[-1]] = value
+    return copy
+
+
+def spoilt(body: Any) -> Iterator[Any]:
+    """The body with something wrong in each of its places, once by its value and once by a name too many."""
+    for at in places(body):
+        yield from (put(body, at, wrong) for wrong in WRONG)
+        held = body
+        for name in at:
+            held = held[name]
+        if isinstance(held, dict):
+            yield put(body, at, held | {CANARY: 1})
+            yield put(body, at, held | {"more": CANARY})
+        elif isinstance(held, list):
+            yield put(body, at, [*held, CANARY, CANARY])
+
+
+@pytest.mark.parametrize("operation", [one for one in operations() if not one.startswith(("GET", "DELETE"))])
+def test_nothing_that_was_sent_is_repeated_in_a_refusal_or_in_the_log(
+    world: World, api: Api, operation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    method, path = operation.split(" ")
+    who = registered_furnisher(world) if path.startswith(FURNISHING) else world.institution
+    consent = world.grant()
+    path = filled(path, world, consent=consent, release=world.ask(consent).release_id)
+    refusals = 0
+    for body in spoilt(bodies(world).get(operation, {})):
+        answer = api.ask(who, method, path, body, key=new_nonce())
+        if answer.status_code >= 300:
+            refusals += 1
+            assert answer.status_code < 500, answer.text
+            assert not TELLTALE.search(answer.text), answer.text
+            assert not TELLTALE.search(str(answer.headers))
+        world.clock.advance(1)
+    assert refusals or operation not in bodies(world)
+    assert not TELLTALE.search(caplog.text)
+
+
+@pytest.mark.parametrize("operation", operations())
+def test_nothing_in_a_path_a_query_or_a_header_is_repeated(
+    world: World, api: Api, operation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    method, path = operation.split(" ")
+    who = registered_furnisher(world) if path.startswith(FURNISHING) else world.institution
+    body = bodies(world).get(operation)
+    spoilt_path = re.sub(r"{[a-z]+}", quote(f"{CANARY} \r\n"), path)
+    for one in (spoilt_path, f"{filled(path, world)}?limit={CANARY}&after={CANARY}&{CANARY}={CANARY}"):
+        for headers in ({}, {"X-Name": CANARY, "User-Agent": CANARY, "Content-Type": CANARY, "Referer": CANARY}):
+            answer = api.ask(who, method, one, body, key=CANARY * 20, **headers)
+            assert answer.status_code < 500
+            assert not TELLTALE.search(answer.text), answer.text
+            assert not TELLTALE.search(str(answer.headers))
+    assert not TELLTALE.search(caplog.text)

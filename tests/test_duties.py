@@ -123,7 +123,7 @@ def test_the_duty_stays_when_the_consent_ends(world: World) -> None:
     assert {one.consent_id for one in overdue(world)} == {revoked, expired}
 
 
-def test_each_person_and_the_auditor_see_what_is_overdue_the_longest_waiting_first(world: World) -> None:
+def test_each_person_sees_what_is_overdue_and_the_auditor_sees_all_of_it(world: World) -> None:
     other, another = world.another_subject(), world.another_institution()
     theirs = other.grant(world.custodian, another, retention_days=2)
     world.custodian.releases.release(another.request(world.custodian, theirs))
@@ -134,11 +134,14 @@ def test_each_person_and_the_auditor_see_what_is_overdue_the_longest_waiting_fir
     assert [(one.consent_id, one.institution) for one in overdue(world, other)] == [(theirs, another.institution_id)]
 
 
-def test_many_overdue_consents_are_all_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_overdue_consents_are_all_found_the_longest_waiting_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(duties, "_LOOKED_AT_ONCE", 2)
-    made = {used(world, retention_days=0) for _ in range(5)}
-    world.clock.advance(GRACE + 1)
-    assert {one.consent_id for one in overdue(world)} == made
+    days = (3, 0, 4, 1, 2, 6, 5)
+    made = {used(world, retention_days=each): each for each in days}
+    world.clock.advance(GRACE + 6 * DAY + 1)
+    assert [made[one.consent_id] for one in overdue(world)] == sorted(days)
 
 
 # ---------------------------------------------------------------------------------------------------------- attestation
@@ -182,10 +185,11 @@ def test_an_attestation_in_the_second_of_a_release_counts_only_if_its_deletion_c
     attest(world, consent, deleted_at=NOON + 30)
     world.ask(consent)
     assert standing(world, consent).attested_at is None
-    attest(world, consent, deleted_at=NOON + 60)
-    assert standing(world, consent).attested_at == NOON + 60
+    other = used(world)
+    attest(world, other, deleted_at=NOON + 60)
+    assert standing(world, other).attested_at == NOON + 60
     world.clock.advance(RETENTION + GRACE + 1)
-    assert overdue(world) == []
+    assert [one.consent_id for one in overdue(world)] == [consent]
 
 
 def test_saying_it_again_is_another_statement_and_the_first_one_counts(world: World) -> None:
@@ -202,6 +206,8 @@ def test_saying_it_again_is_another_statement_and_the_first_one_counts(world: Wo
 def test_it_can_be_attested_before_it_is_due_and_without_any_release(world: World) -> None:
     unused = world.grant()
     assert attest(world, unused, deleted_at=0).deleted_at == 0
+    with pytest.raises(MalformedError):
+        attest(world, unused, deleted_at=-1)
     assert standing(world, unused) == DeletionDuty()
     consent = used(world)
     attest(world, consent)
@@ -267,9 +273,10 @@ def test_a_replacement_that_ended_lets_it_be_kept_for_the_longer_of_both_retenti
 def test_it_is_not_due_before_the_replacement_ended(world: World) -> None:
     revoked, expired = used(world, retention_days=1), used(world, retention_days=1)
     new = world.grant(replaces=revoked, retention_days=1)
-    world.grant(replaces=expired, retention_days=1, expires_at=NOON + 5 * DAY)
+    brief = world.grant(replaces=expired, retention_days=1, expires_at=NOON + 5 * DAY)
     world.clock.advance(10 * DAY)
-    world.subject.revoke(world.custodian, new)
+    # The end of what had ended by itself stays what it was.
+    world.subject.revoke(world.custodian, new, brief)
     assert standing(world, revoked) == DeletionDuty(due_at=NOON + 10 * DAY)
     assert standing(world, expired) == DeletionDuty(due_at=NOON + 5 * DAY)
     world.clock.advance(GRACE + 1)

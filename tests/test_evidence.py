@@ -20,11 +20,11 @@ from ledger.access import AccessEntry, BatchKind, LoggedAccess, entry_hash_of, f
 from ledger.chain import JsonRpc, JsonRpcChain
 from ledger.config import Config
 from ledger.consent import ZERO32, Domain, Hex32, Reason
-from ledger.contract import LogState
+from ledger.contract import LogState, batches_of
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund, mine
 from ledger.errors import AuditError, ChainUnavailableError, NotFoundError
-from ledger.evidence import ProvenAccess, verify_bundle, verify_receipt
+from ledger.evidence import ProvenAccess, bundle_of, verify_bundle, verify_receipt
 from ledger.exchange import new_institution_keys, sign_claims, verify_claims
 from ledger.proof import Proofs
 from ledger.release import RECEIPT_TYPE, Release
@@ -358,9 +358,10 @@ class TestBundle:
 
     def test_does_not_hold_if_it_was_never_a_bundle(self, proven: Proven) -> None:
         empty: dict[str, Any] = {name: [] for name in proven.bundle}
-        for other in ({}, {"version": 1}, dict.fromkeys(proven.bundle), empty, [], None):
+        shapes: list[Any] = [{}, {"version": 1}, dict.fromkeys(proven.bundle), empty, [], None]
+        for other in shapes:
             with pytest.raises(AuditError):
-                proven.verify(other)  # type: ignore[arg-type]
+                proven.verify(other)
 
     def test_does_not_hold_with_a_log_that_the_chain_does_not_have(self, proven: Proven) -> None:
         """The custodian signs a receipt for an entry of its own making, with batches that lead to it."""
@@ -376,6 +377,26 @@ class TestBundle:
         with pytest.raises(AuditError, match="log's head"):
             proven.verify(forged)
 
+    @pytest.mark.parametrize(
+        ("claim", "value"),
+        [
+            ("chainId", 1),
+            ("contract", OTHER_ADDRESS),
+            ("custodian", OTHER_ADDRESS),
+            ("writer", OTHER_ADDRESS),
+            ("blockNumber", 10**6),
+            ("blockHash", OTHER32),
+            ("size", 7),
+            ("head", OTHER32),
+        ],
+    )
+    def test_does_not_hold_with_another_claim_of_the_custodian(self, proven: Proven, claim: str, value: object) -> None:
+        key = proven.custodian.accounts.signing_key
+        claims = verify_claims(proven.bundle["receipt"], key, RECEIPT_TYPE)
+        lie = sign_claims(claims | {"proof": claims["proof"] | {claim: value}}, key, RECEIPT_TYPE)
+        with pytest.raises(AuditError):
+            proven.verify(proven.bundle | {"receipt": lie})
+
     def test_of_a_refused_entry_is_none_of_an_access(self, proven: Proven) -> None:
         custodian, institution, subject = proven.custodian, proven.institution, Subject("refused-1")
         subject.furnish(custodian)
@@ -388,6 +409,17 @@ class TestBundle:
         assert row.log_index is not None
         with pytest.raises(NotFoundError):
             custodian.proofs.bundle(row.release_id, proven.party())
+        # Put together all the same, it does not pass for one.
+        batch = custodian.journal.batch_row(row.batch_id)
+        state = custodian.chain.state_proof(batch.block_number, log_slots(custodian.address, batch.writer))
+        mined = custodian.chain.receipt(batch.transaction_hash)
+        assert mined is not None
+        receipt = custodian.releases.receipt(row.release_id)
+        bundle = bundle_of(receipt, state, [(batch.expected_head, one) for one in batches_of(mined.events)])
+        with pytest.raises(AuditError, match="the entry was refused"):
+            proven.verify(bundle, batch.block_hash)
+        with pytest.raises(AuditError, match="the entry was refused"):
+            verify_receipt(receipt, custodian.chain, custodian.accounts.signing_key)
 
     def test_is_not_for_another_institution(self, proven: Proven) -> None:
         other = Institution("bank-x", "Other Bank")
@@ -432,39 +464,76 @@ class TestBundle:
         assert log_of((0, 0)) == (ZERO32, 0)
 
 
+@pytest.fixture
+def own_custodian(data: Path, tmp_path: Path) -> Iterator[Custodian]:
+    """On a chain of its own, whose past and clock it may change."""
+    with Devnet(port=free_port(), log=tmp_path / "node.log") as node:
+        config = Config(data=data, rpc_url=node.url)
+        Custodian.init(config)
+        with Custodian(config) as custodian:
+            fund(custodian.rpc, [account.address for account in custodian.accounts.every()])
+            custodian.deploy()
+            yield custodian
+
+
 @pytest.mark.devnet
-def test_a_bundle_is_made_anew_when_a_reorganisation_moved_its_entry(devnet_custodian: Custodian) -> None:
-    custodian, institution, subject = devnet_custodian, Institution(), Subject()
+def test_a_bundle_is_made_anew_when_a_reorganisation_moved_its_entry(own_custodian: Custodian) -> None:
+    custodian, institution, subject = own_custodian, Institution(), Subject()
     institution.register(custodian)
     subject.furnish(custodian)
     consent_id = subject.grant(custodian, institution)
     snapshot = custodian.rpc("evm_snapshot")
     release = custodian.releases.release(institution.request(custodian, consent_id))
     party = custodian.registry.institution(institution.institution_id)
-    key, domain = custodian.accounts.signing_key, custodian.chain.domain
+    key, chain = custodian.accounts.signing_key, custodian.chain
     before = custodian.proofs.bundle(release.release_id, party)
 
     custodian.rpc("evm_revert", snapshot)
     mine(custodian.rpc)
     custodian.sync()
     after = custodian.proofs.bundle(release.release_id, party)
-    seen = verify_bundle(
-        after, key, domain=domain, block_hash=custodian.chain.block_hash(int(after["header"]["number"], 16))
-    )
-    assert seen.entry.release_id == release.release_id
+    block_hash = chain.block_hash(int(after["header"]["number"], 16))
+    assert verify_bundle(after, key, domain=chain.domain, block_hash=block_hash).entry.release_id == release.release_id
     assert after["batches"][0]["kind"] == BatchKind.LATE_ACCESSES
     # The old one stays what it was, and is about a block that the chain does not have.
-    old = verify_bundle(before, key, domain=domain, block_hash=None)
-    assert old.block_hash != custodian.chain.block_hash(old.block_number)
+    old = verify_bundle(before, key, domain=chain.domain, block_hash=None)
+    assert old.block_hash != chain.block_hash(old.block_number)
 
 
 @pytest.mark.devnet
-def test_a_late_entry_is_proven_as_late(devnet_custodian: Custodian) -> None:
-    custodian, institution, subject = devnet_custodian, Institution(), Subject()
+def test_an_entry_is_proven_that_shares_its_block_with_an_earlier_batch(own_custodian: Custodian) -> None:
+    custodian, institution, subject = own_custodian, Institution(), Subject()
+    institution.register(custodian)
+    subject.furnish(custodian)
+    consent_id = subject.grant(custodian, institution)
+    rpc, snapshot = custodian.rpc, custodian.rpc("evm_snapshot")
+    releases = [custodian.releases.release(institution.request(custodian, consent_id)) for _ in range(2)]
+    rows = [custodian.journal.release_row(one.release_id) for one in releases]
+    sent = [custodian.journal.batch_row(row.batch_id).raw for row in rows if row is not None]
+    # A reorganisation after which both are in one block.
+    rpc("evm_revert", snapshot)
+    rpc("evm_setAutomine", False)
+    for raw in sent:
+        rpc("eth_sendRawTransaction", "0x" + raw.hex())
+    mine(rpc)
+    rpc("evm_setAutomine", True)
+    assert custodian.sync().moved == 2
+    key, chain = custodian.accounts.signing_key, custodian.chain
+    party = custodian.registry.institution(institution.institution_id)
+    for release, batches in zip(releases, (2, 1), strict=True):
+        bundle = custodian.proofs.bundle(release.release_id, party)
+        assert len(bundle["batches"]) == batches
+        seen = verify_bundle(bundle, key, domain=chain.domain, block_hash=chain.latest().block_hash)
+        assert seen.entry.release_id == release.release_id
+
+
+@pytest.mark.devnet
+def test_a_late_entry_is_proven_as_late(own_custodian: Custodian) -> None:
+    custodian, institution, subject = own_custodian, Institution(), Subject()
     institution.register(custodian)
     subject.furnish(custodian)
     snapshot = custodian.rpc("evm_snapshot")
-    consent_id = subject.grant(custodian, institution, max_accesses=1, accesses_per_day=1)
+    consent_id = subject.grant(custodian, institution)
     release = custodian.releases.release(institution.request(custodian, consent_id))
     custodian.rpc("evm_revert", snapshot)
     custodian.rpc("evm_mine", hex(int(time.time()) + 40 * DAY))
@@ -496,6 +565,8 @@ def alterations(value: Any) -> Iterator[tuple[str, Any]]:
         other = "0" if value[middle] != "0" else "1"
         yield "text", value[:middle] + other + value[middle + 1 :]
         yield "cut", value[:-2]
+        if value.startswith("0x") and value[2:].upper() != value[2:]:
+            yield "upper", f"0x{value[2:].upper()}"
         yield "null", None
     else:
         yield "number", value + 1

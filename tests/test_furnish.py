@@ -134,7 +134,6 @@ def test_a_suspended_furnisher_hands_in_nothing(world: World, furnisher: Furnish
         ("credit_amount", "4711", ValueNotInCatalogueError, "a whole number from 1"),
         ("savings", "a-secret-4711", ValueNotInCatalogueError, "one of unknown_or_none"),
         ("telephone", 1, ValueNotInCatalogueError, "true or false"),
-        ("shoe_size", 4711, UnknownAttributeError, "catalogue"),
     ],
 )
 def test_one_bad_value_refuses_all_and_names_its_field_without_the_value(
@@ -148,6 +147,17 @@ def test_one_bad_value_refuses_all_and_names_its_field_without_the_value(
     assert "4711" not in refused.value.message
     # What a log would show of it.
     assert refused.value.__cause__ is None
+    assert versions(world) == len(VALUES)
+
+
+def test_a_name_that_is_not_in_the_catalogue_refuses_all_and_is_not_repeated(
+    world: World, furnisher: Furnisher
+) -> None:
+    # Whoever mixes up names and values puts a person's data there.
+    with pytest.raises(UnknownAttributeError) as refused:
+        put(world, furnisher, age=44, **{"Erika Mustermann": 4711})
+    assert refused.value.field == "attributes"
+    assert "Erika" not in refused.value.message
     assert versions(world) == len(VALUES)
 
 

@@ -109,10 +109,10 @@ def test_exactly_the_ceiling_is_allowed(chosen: Purpose) -> None:
 
 
 @EVERY
-def test_one_second_too_long_is_refused_with_limit_and_value(chosen: Purpose) -> None:
+def test_one_second_too_long_is_refused_with_the_limit(chosen: Purpose) -> None:
     seconds = chosen.max_validity_days * SECONDS_PER_DAY
     arguments = at_the_ceiling(chosen, expires_at=START + seconds + 1)
-    refused(CeilingExceededError, "expiresAt", str(seconds), str(seconds + 1), chosen.code, **arguments)
+    refused(CeilingExceededError, "expiresAt", str(seconds), chosen.code, **arguments)
 
 
 @EVERY
@@ -124,10 +124,10 @@ def test_one_second_too_long_is_refused_with_limit_and_value(chosen: Purpose) ->
         ("retention_days", "retentionDays", "max_retention_days"),
     ],
 )
-def test_one_too_many_is_refused_with_limit_and_value(chosen: Purpose, argument: str, field: str, limit: str) -> None:
+def test_one_too_many_is_refused_with_the_limit(chosen: Purpose, argument: str, field: str, limit: str) -> None:
     ceiling = getattr(chosen, limit)
     arguments = at_the_ceiling(chosen, **{argument: ceiling + 1})
-    refused(CeilingExceededError, field, f"at most {ceiling}", f"got {ceiling + 1}", chosen.code, **arguments)
+    refused(CeilingExceededError, field, f"at most {ceiling}", chosen.code, **arguments)
 
 
 @EVERY
@@ -156,7 +156,7 @@ def test_unknown_purpose_is_refused_before_anything_else_is_looked_at() -> None:
         ("age", MalformedError, "a list of names"),
         ([1], MalformedError, "a list of names"),
         (None, MalformedError, "a list of names"),
-        (["age", "shoe_size", "Age"], UnknownAttributeError, "'Age', 'shoe_size'"),
+        (["age", "shoe_size", "Age"], UnknownAttributeError, "only names of the catalogue"),
     ],
 )
 def test_lists_that_are_no_sets_of_known_names_are_refused(
@@ -171,23 +171,23 @@ def test_lists_that_are_no_sets_of_known_names_are_refused(
 def test_zero_never_means_for_ever(argument: str, given: int) -> None:
     field = {"max_accesses": "maxAccesses", "accesses_per_day": "accessesPerDay"}[argument]
     arguments = at_the_ceiling(purpose("loan-origination"), **{argument: given})
-    refused(NoAccessAllowedError, field, f"got {given}", **arguments)
+    refused(NoAccessAllowedError, field, "1 or more", **arguments)
 
 
 def test_more_accesses_a_day_than_in_all_are_refused() -> None:
     arguments = at_the_ceiling(purpose("loan-origination"), max_accesses=2, accesses_per_day=3)
-    refused(MalformedError, "accessesPerDay", "at most maxAccesses (2)", "got 3", **arguments)
+    refused(MalformedError, "accessesPerDay", "at most maxAccesses", **arguments)
 
 
 @pytest.mark.parametrize(("valid_from", "expires_at"), [(START, START), (START, START - 1), (-1, START), (0, 0)])
 def test_windows_that_are_empty_or_backwards_are_refused(valid_from: int, expires_at: int) -> None:
     arguments = at_the_ceiling(purpose("loan-origination"), valid_from=valid_from, expires_at=expires_at)
-    refused(InvalidWindowError, "expiresAt", f"got {expires_at}", **arguments)
+    refused(InvalidWindowError, "expiresAt", "later than validFrom", **arguments)
 
 
 def test_nothing_may_be_stored_is_a_valid_wish_and_less_than_nothing_is_not() -> None:
     check_ceilings(**at_the_ceiling(purpose("tenancy-check"), retention_days=0))
-    refused(MalformedError, "retentionDays", "got -1", **at_the_ceiling(purpose("tenancy-check"), retention_days=-1))
+    refused(MalformedError, "retentionDays", "0 or more", **at_the_ceiling(purpose("tenancy-check"), retention_days=-1))
 
 
 @pytest.mark.parametrize(

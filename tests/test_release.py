@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import pytest
 from actors import DAY, Institution, World
-from joserfc import jws
+from joserfc.jwk import ECKey
 
 from ledger.access import AccessEntry, entry_hash_of
-from ledger.consent import NO_ADDRESS, Hex32, Reason
+from ledger.consent import Hex32, Reason
 from ledger.errors import (
+    AnswerGoneError,
     AttributeAbsentError,
     AttributeNotConsentedError,
     AuditError,
     AuthenticationError,
+    ChainUnavailableError,
     ConsentExhaustedError,
     ConsentExpiredError,
     ConsentNotYetValidError,
@@ -25,17 +28,20 @@ from ledger.errors import (
     DisputedError,
     IdempotencyConflictError,
     InstitutionSuspendedError,
-    LedgerError,
     MalformedError,
     NotFoundError,
     PurposeMismatchError,
+    ReleaseInProgressError,
+    ReplayedRequestError,
     StaleRequestError,
     WrongInstitutionError,
 )
-from ledger.exchange import verify_claims
-from ledger.journal import REFUSED, RELEASED
-from ledger.release import LOGGED_REFUSALS_PER_DAY
-from ledger.store import institutions
+from ledger.exchange import MAX_ATTRIBUTES, MAX_KEY_LENGTH, MAX_NAME_LENGTH, release_request, verify_claims
+from ledger.journal import RECORDED, REFUSED, RELEASED
+from ledger.parties import INSTITUTION
+from ledger.preparation import LOGGED_REFUSALS_PER_DAY
+from ledger.release import KEPT_SECONDS, Release
+from ledger.signatures import HttpRequest
 from ledger.vault import AttributeValue, StoredRecord
 
 # -------------------------------------------------------------------------------------------------------- the happy way
@@ -71,12 +77,110 @@ def test_only_the_institution_that_asked_can_open_the_answer(world: World) -> No
         Institution().open(world.custodian, release.sealed)
 
 
-def test_a_retry_returns_the_identical_bytes_and_logs_nothing(world: World) -> None:
-    consent = world.grant(max_accesses=1, accesses_per_day=1)
-    first = world.ask(consent, key="once")
+def test_a_retry_returns_the_identical_bytes_and_receipt_and_logs_nothing(world: World) -> None:
+    message = world.request(world.grant(max_accesses=1, accesses_per_day=1))
+    first = world.custodian.releases.release(message)
+    world.clock.advance(60)
     world.restart()
-    assert world.ask(consent, key="once").sealed == first.sealed
+    assert world.retry(message) == first
     assert len(world.logged()) == 1
+
+
+def test_a_retry_after_the_chain_moved_the_entry_has_the_same_bytes_and_a_receipt_of_where_it_stands(
+    world: World,
+) -> None:
+    message = world.request(world.grant())
+    first = world.custodian.releases.release(message)
+    world.chain.reorg(1)
+    world.clock.advance(60)
+    world.custodian.sync()
+    again = world.retry(message)
+    assert again.sealed == first.sealed
+    claims = verify_claims(again.receipt, world.custodian.accounts.signing_key, "access-receipt+jwt")
+    (event,) = [event for event in world.chain.all_events() if event.name == "AccessRecorded"]
+    assert (claims["proof"]["blockHash"], claims["entryHash"]) == (event.block_hash, event.args[1])
+    assert again.receipt != first.receipt
+
+
+def test_the_bytes_are_given_again_for_a_day_and_the_receipt_for_ever(world: World) -> None:
+    message = world.request(world.grant())
+    first = world.custodian.releases.release(message)
+    party = world.custodian.registry.institution(world.institution.institution_id)
+    world.clock.advance(KEPT_SECONDS - 1)
+    assert world.retry(message) == world.custodian.releases.found(first.release_id, party) == first
+    world.clock.advance(1)
+    with pytest.raises(AnswerGoneError):
+        world.retry(message)
+    with pytest.raises(AnswerGoneError):
+        world.custodian.releases.found(first.release_id, party)
+    receipt = verify_claims(
+        world.custodian.releases.receipt(first.release_id),
+        world.custodian.accounts.signing_key,
+        "access-receipt+jwt",
+    )
+    assert receipt["entryHash"] == world.logged()[0]
+    assert len(world.logged()) == 1
+
+
+def test_an_earlier_release_is_found_by_the_institution_that_asked_and_by_nobody_else(world: World) -> None:
+    release = world.ask(world.grant())
+    ours = world.custodian.registry.institution(world.institution.institution_id)
+    other = world.custodian.registry.institution(world.another_institution().institution_id)
+    assert world.custodian.releases.found(release.release_id, ours) == release
+    for release_id, party in ((release.release_id, other), (Hex32("0x" + "ab" * 32), ours)):
+        with pytest.raises(NotFoundError):
+            world.custodian.releases.found(release_id, party)
+
+
+def test_a_release_that_was_refused_or_is_not_finished_is_found_as_that(world: World) -> None:
+    ours = world.custodian.registry.institution(world.institution.institution_id)
+    with pytest.raises(PurposeMismatchError):
+        world.ask(world.grant(), purpose="account-review")
+    world.steps.at("5 logged", lambda: setattr(world.chain, "down", True))
+    with pytest.raises(ChainUnavailableError):
+        world.ask(world.grant(), key="once")
+    found = {row.state: row.release_id for row in world.custodian.journal.history()}
+    with pytest.raises(PurposeMismatchError):
+        world.custodian.releases.found(found[REFUSED], ours)
+    with pytest.raises(ReleaseInProgressError):
+        world.custodian.releases.found(found[RECORDED], ours)
+
+
+def test_one_signed_request_for_several_releases_has_each_answer_in_its_place(world: World) -> None:
+    ours, theirs = world.grant(), world.subject.grant(world.custodian, world.another_institution())
+    wanted = [
+        (ours, "loan-origination"),
+        (ours, "account-review"),
+        (Hex32(A_CONSENT), "loan-origination"),
+        (theirs, "loan-origination"),
+        (ours, "loan-origination"),
+    ]
+    message = world.request(ours)
+    signed = world.custodian.authentication.verify(message)
+    requests = [
+        release_request(
+            signed.evidence,
+            signed.party.party_id,
+            consent_id=consent,
+            purpose=purpose,
+            attributes=["savings"],
+            idempotency_key=f"many-{number}",
+        )
+        for number, (consent, purpose) in enumerate(wanted)
+    ]
+    caller, results = world.custodian.releases.answer(requests, signed)
+    assert [type(result) for result in results] == [
+        Release,
+        PurposeMismatchError,
+        NotFoundError,
+        WrongInstitutionError,
+        Release,
+    ]
+    # However much it asks for, it is one request.
+    assert caller.rate.remaining == caller.rate.limit - 1
+    assert len(world.logged()) == 2
+    with pytest.raises(ReplayedRequestError):
+        world.custodian.releases.answer(requests, signed)
 
 
 def test_a_retry_after_the_revocation_still_returns_what_was_released_before_it(world: World) -> None:
@@ -109,51 +213,85 @@ def test_idle_chain_time_does_not_make_a_consent_wait_for_its_window(world: Worl
 # ---------------------------------------------------------------------------------------- attacks on the signed request
 
 
-def forged(world: World, consent: Hex32, claims: dict[str, Any]) -> bytes:
-    """A request with these claims instead of the usual ones, signed by the institution all the same."""
-    key = world.institution.signing_key
-    payload = json.loads(jws.extract_compact(world.request(consent)).payload) | claims
-    header = {"alg": "ES256", "kid": key.kid, "typ": "release-request+jwt"}
-    return jws.serialize_compact(header, json.dumps(payload), key, algorithms=["ES256"]).encode()
+def forged(
+    world: World,
+    consent: Hex32,
+    *,
+    body: object = ...,
+    path: str | None = None,
+    method: str = "POST",
+    key: str | None = "key-forged",
+) -> HttpRequest:
+    """A request with this instead of the usual, signed by the institution all the same."""
+    message = HttpRequest(
+        method=method,
+        url=world.config.service_url + (path or f"/v1/consents/{consent}/releases"),
+        headers={"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key is not None else {}),
+        body=body if isinstance(body, bytes) else json.dumps(USUAL if body is ... else body).encode(),
+    )
+    return world.institution.sign(message, at=world.clock())
+
+
+USUAL: Final[dict[str, Any]] = {"purpose": "loan-origination", "attributes": ["credit_amount"]}
+A_CONSENT: Final = "0x" + "ab" * 32
+FORGERIES: Final[list[dict[str, Any]]] = [
+    {"path": "/v1/consents/0x12/releases"},
+    {"path": "/v1/consents/releases"},
+    {"path": f"/v1/consents/{A_CONSENT.upper()}/releases"},
+    {"path": f"/v1/consents/{A_CONSENT}/releases/"},
+    {"path": f"/v1/consents/{A_CONSENT}"},
+    {"path": f"/v1/elsewhere?also=/v1/consents/{A_CONSENT}/releases"},
+    {"method": "PUT"},
+    {"body": b""},
+    {"body": b"{"},
+    {"body": b"\xff"},
+    {"body": b"[" * 50_000},
+    {"body": None},
+    {"body": 7},
+    {"body": [USUAL]},
+    {"body": {}},
+    {"body": USUAL | {"attributes": "credit_amount"}},
+    {"body": USUAL | {"attributes": None}},
+    {"body": USUAL | {"attributes": {"credit_amount": 1}}},
+    {"body": USUAL | {"attributes": [1]}},
+    {"body": USUAL | {"attributes": []}},
+    {"body": USUAL | {"attributes": ["credit_amount", "credit_amount"]}},
+    {"body": USUAL | {"attributes": ["\ud800"]}},
+    {"body": USUAL | {"attributes": ["a" * (MAX_NAME_LENGTH + 1)]}},
+    {"body": USUAL | {"attributes": [f"a{number}" for number in range(MAX_ATTRIBUTES + 1)]}},
+    {"body": USUAL | {"purpose": 1}},
+    {"body": USUAL | {"purpose": None}},
+    {"body": USUAL | {"purpose": "\ud800"}},
+    {"body": USUAL | {"purpose": "p" * (MAX_NAME_LENGTH + 1)}},
+    {"key": None},
+    {"key": ""},
+    {"key": "k" * (MAX_KEY_LENGTH + 1)},
+]
+
+
+@pytest.mark.parametrize("changes", FORGERIES, ids=lambda changes: repr(changes)[:60])
+def test_a_malformed_request_is_named_and_leaves_nothing(world: World, changes: dict[str, Any]) -> None:
+    consent = world.grant()
+    with pytest.raises(MalformedError) as caught:
+        world.custodian.releases.release(forged(world, consent, **changes))
+    assert caught.value.field
+    assert world.states() == []
+    assert world.custodian.releases.release(forged(world, consent)).sealed
 
 
 @pytest.mark.parametrize(
-    ("claims", "error"),
-    [
-        ({"aud": NO_ADDRESS}, AuthenticationError),
-        ({"iss": "bank-2"}, NotFoundError),
-        ({"iss": 7}, MalformedError),
-        ({"iat": None}, StaleRequestError),
-        ({"iat": True}, StaleRequestError),
-        ({"consent": "0x12"}, MalformedError),
-        ({"consent": None}, MalformedError),
-        ({"attributes": "credit_amount"}, MalformedError),
-        ({"attributes": [1]}, MalformedError),
-        ({"attributes": []}, MalformedError),
-        ({"attributes": ["credit_amount", "credit_amount"]}, MalformedError),
-        ({"purpose": 1}, MalformedError),
-        ({"purpose": "\ud800"}, MalformedError),
-        ({"attributes": ["\ud800"]}, MalformedError),
-        ({"key": ""}, MalformedError),
-        ({"key": "k" * 201}, MalformedError),
-        ({"key": "\ud800"}, MalformedError),
-        ({"key": None}, MalformedError),
-    ],
+    "name", ["Signature", "Signature-Input", "Content-Digest", "Idempotency-Key", "Content-Type", "all of them"]
 )
-def test_a_malformed_request_is_named_and_leaves_nothing(
-    world: World, claims: dict[str, Any], error: type[LedgerError]
-) -> None:
-    consent = world.grant()
-    with pytest.raises(error):
-        world.custodian.releases.release(forged(world, consent, claims))
+def test_a_request_without_one_of_its_headers_is_refused_unless_it_was_not_signed(world: World, name: str) -> None:
+    message = world.request(world.grant())
+    left = {} if name == "all of them" else {key: value for key, value in message.headers.items() if key != name}
+    without = replace(message, headers=left)
+    if name == "Content-Type":
+        assert world.custodian.releases.release(without).sealed
+        return
+    with pytest.raises(AuthenticationError):
+        world.custodian.releases.release(without)
     assert world.states() == []
-    assert world.ask(consent).sealed
-
-
-@pytest.mark.parametrize("signed", [b"", b"a.b", b"a.b.c", b"\xff\xfe.x.y", b"e30.e30.e30", b"e30.W10.e30"])
-def test_what_is_no_signed_request_is_refused(world: World, signed: bytes) -> None:
-    with pytest.raises((MalformedError, AuthenticationError)):
-        world.custodian.releases.release(signed)
 
 
 def test_a_request_signed_by_another_key_is_refused(world: World) -> None:
@@ -162,17 +300,60 @@ def test_a_request_signed_by_another_key_is_refused(world: World) -> None:
         world.ask(world.grant(), signing_key=stranger.signing_key)
 
 
-def test_an_unsigned_request_is_refused(world: World) -> None:
-    payload = world.request(world.grant()).split(b".")[1]
+def test_a_request_signed_by_another_key_under_the_id_of_the_institutions_is_refused(world: World) -> None:
+    known = world.institution.signing_key
+    disguised: dict[str, Any] = Institution().signing_key.as_dict(private=True) | {"kid": known.kid}
     with pytest.raises(AuthenticationError):
-        world.custodian.releases.release(b"eyJhbGciOiJub25lIn0." + payload + b".")
+        world.ask(world.grant(), signing_key=ECKey.import_key(disguised))
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_request_in_the_name_of_another_institution_is_refused(world: World, registered: bool) -> None:
+    consent = world.grant()
+    other = world.another_institution() if registered else Institution("bank-unknown")
+    with pytest.raises(AuthenticationError):
+        world.ask(consent, institution=other.institution_id)
+    with pytest.raises(AuthenticationError):
+        world.ask(consent, signing_key=other.signing_key)
+    assert world.states() == []
 
 
 def test_an_altered_request_is_refused(world: World) -> None:
-    header, _, signature = world.request(world.grant()).split(b".")
-    other = world.request(world.grant(), attributes=("savings",)).split(b".")[1]
+    message = world.request(world.grant())
+    other = world.request(world.grant(), attributes=("savings",), purpose="account-review")
+    alterations = [
+        replace(message, url=other.url),
+        replace(message, url=message.url + "?"),
+        replace(message, url=f"{message.url}#/v1/consents/{A_CONSENT}/releases"),
+        replace(message, url=message.url.replace("127.0.0.1", "elsewhere.example")),
+        replace(message, method="PUT"),
+        replace(message, body=other.body),
+        replace(message, body=message.body + b" "),
+        replace(message, body=b""),
+        *(
+            replace(message, headers=message.headers | {name: other.headers[name]})
+            for name in ("Signature", "Signature-Input", "Idempotency-Key", "Content-Digest")
+        ),
+        replace(
+            message, body=other.body, headers=message.headers | {"Content-Digest": other.headers["Content-Digest"]}
+        ),
+    ]
+    for altered in alterations:
+        with pytest.raises(AuthenticationError):
+            world.custodian.releases.release(altered)
+    assert world.states() == []
+    assert world.custodian.releases.release(message).sealed
+
+
+def test_a_request_to_another_custodian_is_none_to_this_one(world: World) -> None:
+    consent = world.grant()
     with pytest.raises(AuthenticationError):
-        world.custodian.releases.release(b".".join((header, other, signature)))
+        world.custodian.releases.release(
+            replace(
+                world.request(consent, service_url="https://other.example"),
+                url=f"{world.config.service_url}/v1/consents/{consent}/releases",
+            )
+        )
 
 
 @pytest.mark.parametrize("seconds", [301, -301])
@@ -184,11 +365,23 @@ def test_a_request_signed_too_long_ago_or_in_the_future_is_refused(world: World,
     assert world.states() == []
 
 
-def test_a_replayed_request_gets_the_same_answer_and_no_new_access(world: World) -> None:
+def test_a_replayed_request_gets_no_answer_and_no_new_access(world: World) -> None:
     signed = world.request(world.grant())
-    first = world.custodian.releases.release(signed)
-    assert world.custodian.releases.release(signed).sealed == first.sealed
+    world.custodian.releases.release(signed)
+    for _ in range(2):
+        with pytest.raises(ReplayedRequestError):
+            world.custodian.releases.release(signed)
     assert len(world.logged()) == 1
+    assert world.states() == [RELEASED]
+
+
+def test_a_replayed_request_that_was_refused_stays_out(world: World) -> None:
+    signed = world.request(world.grant(), purpose="account-review")
+    with pytest.raises(PurposeMismatchError):
+        world.custodian.releases.release(signed)
+    with pytest.raises(ReplayedRequestError):
+        world.custodian.releases.release(signed)
+    assert world.states() == [REFUSED]
 
 
 def test_the_same_idempotency_key_with_another_body_is_a_conflict(world: World) -> None:
@@ -210,11 +403,15 @@ def test_the_same_idempotency_key_of_another_institution_is_another_request(worl
 
 def test_a_suspended_institution_gets_nothing(world: World) -> None:
     consent = world.grant()
-    with world.custodian.store.begin() as tx:
-        tx.execute(institutions.update().values(suspended=True))
+    message = world.request(consent)
+    bank = world.institution.institution_id
+    world.custodian.registry.suspend(INSTITUTION, bank, suspended=True)
     with pytest.raises(InstitutionSuspendedError):
-        world.ask(consent)
+        world.custodian.releases.release(message)
     assert world.logged() == []
+    assert world.states() == []
+    world.custodian.registry.suspend(INSTITUTION, bank, suspended=False)
+    assert world.custodian.releases.release(message).sealed
 
 
 # ---------------------------------------------------------------------------------------------- more than was consented

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -36,15 +36,18 @@ from ledger.errors import (
     ErasedError,
     KeyFileError,
     LedgerError,
+    NotFoundError,
     ReleaseAbortedError,
+    ReplayedRequestError,
     StoreMismatchError,
     StoreUnavailableError,
     TransactionRevertedError,
     WrongChainError,
 )
 from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED
-from ledger.keys import KeyFile
+from ledger.keys import WRITERS, KeyFile
 from ledger.release import Release
+from ledger.signatures import HttpRequest
 from ledger.store import institutions
 
 BEFORE_THE_ANSWER = (
@@ -164,12 +167,20 @@ def require_nothing_released(world: World, consent: Hex32, *, recorded: int) -> 
 # --------------------------------------------------------------------------------------------------------- many at once
 
 
-def test_a_hundred_copies_of_one_request_are_one_access_and_identical_bytes(world: World) -> None:
-    consent = world.grant(max_accesses=1, accesses_per_day=1)
-    signed = world.request(consent)
-    with ThreadPoolExecutor(100) as pool:
-        answers = list(pool.map(lambda _: world.custodian.releases.release(signed), range(100)))
-    assert len({answer.sealed for answer in answers}) == 1
+def test_a_hundred_copies_of_one_request_are_one_access_and_one_answer(world: World) -> None:
+    signed = world.request(world.grant())
+    outcomes = at_once(world, [signed] * 100)
+    assert sum(isinstance(each, Release) for each in outcomes) == 1
+    assert {type(each) for each in outcomes if isinstance(each, LedgerError)} == {ReplayedRequestError}
+    assert len(world.logged()) == 1
+    assert world.states() == [RELEASED]
+
+
+def test_a_hundred_retries_of_one_request_are_one_access_and_identical_bytes(world: World) -> None:
+    signed = world.request(world.grant(max_accesses=1, accesses_per_day=1))
+    answers = at_once(world, [world.institution.sign(signed, at=world.clock()) for _ in range(100)])
+    assert [type(each) for each in answers] == [Release] * 100
+    assert len({(each.sealed, each.receipt) for each in answers if isinstance(each, Release)}) == 1
     assert len(world.logged()) == 1
     assert world.states() == [RELEASED]
 
@@ -203,15 +214,21 @@ def test_releases_that_wait_together_share_batches_and_each_gets_its_own_answer(
 
 
 def ask_at_once(world: World, consent: Hex32, number: int) -> list[Release | LedgerError]:
-    requests = [world.request(consent) for _ in range(number)]
-    start = threading.Barrier(number)
+    return at_once(world, [world.request(consent) for _ in range(number)])
 
-    def ask(signed: bytes) -> Release | LedgerError:
+
+def at_once(world: World, requests: Sequence[HttpRequest], *others: Custodian) -> list[Release | LedgerError]:
+    """All of them in the same moment; in turns to the other processes, if there are any."""
+    start = threading.Barrier(len(requests))
+    processes = (world.custodian, *others)
+
+    def ask(number: int) -> Release | LedgerError:
         start.wait()
-        return outcome_of(lambda: world.custodian.releases.release(signed))
+        releases = processes[number % len(processes)].releases
+        return outcome_of(lambda: releases.release(requests[number]))
 
-    with ThreadPoolExecutor(number) as pool:
-        return list(pool.map(ask, requests))
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(ask, range(len(requests))))
 
 
 # --------------------------------------------------------------------------------------------------- the chain at fault
@@ -519,19 +536,22 @@ def test_a_release_of_a_dead_process_is_finished_by_another_writer(world: World)
 
 
 def test_two_processes_at_once_answer_one_request_once(world: World) -> None:
-    consent = world.grant(max_accesses=1, accesses_per_day=1)
-    signed = world.request(consent)
-    with world.open() as other, ThreadPoolExecutor(20) as pool:
-        outcomes = list(
-            pool.map(
-                lambda number: outcome_of(lambda: (world.custodian, other)[number % 2].releases.release(signed)),
-                range(20),
-            )
-        )
-        again = other.releases.release(signed)
+    signed = world.request(world.grant(max_accesses=1, accesses_per_day=1))
+    with world.open() as other:
+        outcomes = at_once(world, [world.institution.sign(signed, at=world.clock()) for _ in range(20)], other)
+        again = world.retry(signed, other)
     answers = {each.sealed for each in outcomes if isinstance(each, Release)}
     assert answers == {again.sealed}
     assert {each.code for each in outcomes if isinstance(each, LedgerError)} <= {"in_progress"}
+    assert len(world.logged()) == 1
+
+
+def test_the_same_bytes_to_two_processes_at_once_are_let_in_by_one(world: World) -> None:
+    signed = world.request(world.grant())
+    with world.open() as other:
+        outcomes = at_once(world, [signed] * 20, other)
+    assert sum(isinstance(each, Release) for each in outcomes) == 1
+    assert {type(each) for each in outcomes if isinstance(each, LedgerError)} == {ReplayedRequestError}
     assert len(world.logged()) == 1
 
 
@@ -668,8 +688,9 @@ def test_an_altered_envelope_is_not_released_and_the_release_ends(world: World) 
     assert world.states() == [ABORTED]
 
 
-def test_no_more_processes_than_writer_keys(world: World) -> None:
-    others = [world.open() for _ in range(3)]
+def test_no_more_processes_than_writer_keys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.custodian.WRITER_SECONDS", 0)
+    others = [world.open() for _ in range(WRITERS - 1)]
     with pytest.raises(StoreUnavailableError):
         world.open()
     others.pop().close()
@@ -699,9 +720,18 @@ def test_every_refusal_of_a_consent_has_a_code_of_its_own() -> None:
 def test_a_custodian_is_not_another_one(world: World, tmp_path: Path) -> None:
     """A request to one custodian is no request to another that happens to know the same institution."""
     other = World(tmp_path / "other")
-    signed = world.request(world.grant())
+    other.custodian.close()
+    other.config = replace(other.config, service_url="https://other.example")
+    other.custodian = other.open()
     with other.custodian.store.begin() as tx:
         tx.execute(institutions.delete())
     world.institution.register(other.custodian)
+    signed = world.request(world.grant())
+    # The door of a service puts its own address before what it was asked for.
+    forwarded = replace(signed, url=signed.url.replace(world.config.service_url, "https://other.example"))
     with pytest.raises(AuthenticationError):
-        other.custodian.releases.release(signed)
+        other.custodian.releases.release(forwarded)
+    with pytest.raises(NotFoundError):
+        other.custodian.releases.release(world.institution.sign(forwarded, at=world.clock()))
+    assert other.states() == []
+    other.custodian.close()

@@ -12,6 +12,7 @@ from ledger.commit import Finality
 from ledger.consent import Hex32, Reason
 from ledger.contract import batches_of, call
 from ledger.errors import (
+    AnswerGoneError,
     ChainError,
     ChainLostError,
     ChainUnavailableError,
@@ -20,6 +21,7 @@ from ledger.errors import (
     ContractMissingError,
     LedgerError,
 )
+from ledger.exchange import verify_claims
 from ledger.journal import ABORTED, RELEASED
 from ledger.sync import SyncReport
 
@@ -212,7 +214,12 @@ def test_an_expired_consents_entry_comes_back_late_and_is_still_there(world: Wor
     report = world.custodian.sync()
     assert report.late == len(world.logged("AccessLate")) == 4
     assert sorted(world.logged("AccessLate")) == history.entries
-    assert world.ask(history.used, key=f"history-{history.used}").late
+    # The bytes are no longer given again; where the entry stands now is told for ever.
+    with pytest.raises(AnswerGoneError):
+        world.ask(history.used, key=f"history-{history.used}")
+    (release_id,) = [row.release_id for row in world.custodian.journal.history([history.used]) if row.state == RELEASED]
+    receipt = world.custodian.releases.receipt(release_id)
+    assert verify_claims(receipt, world.custodian.accounts.signing_key, "access-receipt+jwt")["late"] is True
 
 
 def test_an_entry_whose_consent_was_revoked_first_on_the_new_branch_comes_back_late(world: World) -> None:

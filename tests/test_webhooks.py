@@ -29,7 +29,6 @@ from ledger.errors import (
     StoreUnavailableError,
 )
 from ledger.outbox import Event
-from ledger.parties import INSTITUTION
 from ledger.signatures import HttpRequest, verify_request
 from ledger.store import events
 from ledger.webhooks import EVENTS_PER_TURN, LEASE_SECONDS, RECEIVERS_AT_ONCE
@@ -538,13 +537,3 @@ def test_an_address_from_an_insecure_time_is_refused_later(world: World, receive
     world.restart()
     assert deliver(world) == 0
     assert (last(world).last_answer, receiver.requests) == ("refused_address", [])
-
-
-
-
-def test_a_suspended_institution_is_told_nothing(world: World, receiver: Receiver) -> None:
-    world.grant()
-    world.custodian.registry.suspend(INSTITUTION, world.institution.institution_id, suspended=True)
-    assert deliver(world) == 0
-    assert receiver.requests == []
-    assert last(world).acknowledged_at is None

@@ -417,3 +417,9 @@ class Health(Model):
     status: str
     chain: str | None = None
     database: str | None = None
+
+
+def names(model: type[Model] = Model) -> frozenset[str]:
+    """Every field of these models and of those made of them, as it is called on the wire."""
+    mine = frozenset(field.alias or name for name, field in model.model_fields.items())
+    return mine.union(*(names(each) for each in model.__subclasses__()))

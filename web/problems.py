@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -11,6 +11,7 @@ from flask import Response
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from ledger.attributes import ATTRIBUTES
 from ledger.errors import (
     ChainError,
     ConfigError,
@@ -20,6 +21,7 @@ from ledger.errors import (
     VaultError,
     WrongInstitutionError,
 )
+from web import models
 
 CONTENT_TYPE: Final = "application/problem+json"
 NOT_FOUND: Final[Mapping[type[LedgerError], LedgerError]] = {
@@ -66,7 +68,7 @@ def response_of(error: LedgerError) -> Response:
 def validation_response(error: ValidationError) -> Response:
     """What pydantic found. Its own words would repeat the input."""
     found = [
-        {"field": ".".join(map(str, one["loc"])) or "body", "detail": f"expected: {_expected(one)}"}
+        {"field": _place(one["loc"]), "detail": f"expected: {_expected(one)}"}
         for one in error.errors(include_url=False, include_context=True, include_input=False)[:20]
     ]
     problem = {
@@ -81,9 +83,10 @@ def validation_response(error: ValidationError) -> Response:
     return _response(problem)
 
 
+_NAMES: Final = frozenset(ATTRIBUTES) | models.names()
 _WORDS: Final = {
     "missing": "this field",
-    "extra_forbidden": "no such field",
+    "extra_forbidden": "no field that is not documented",
     "string_pattern_mismatch": "text of the form {pattern}",
     "string_too_short": "at least {min_length} characters",
     "string_too_long": "at most {max_length} characters",
@@ -102,6 +105,11 @@ _WORDS: Final = {
     "model_type": "an object",
     "model_attributes_type": "an object",
 }
+
+
+def _place(path: Sequence[str | int]) -> str:
+    """The place of a value, by names of ours: any other name was made up by the sender, and may say whatever."""
+    return ".".join(str(name) for name in path if isinstance(name, int) or name in _NAMES) or "body"
 
 
 def _expected(found: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from ledger.custodian import Custodian
 from ledger.devnet import Devnet, fund
 from ledger.errors import ConfigError, DevnetError, StoreUnavailableError
 from ledger.locks import FileLock
-from ledger.service import Service
+from ledger.serving import Service
 
 PANEL: Final = "Installation"
 ChainPort = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the local chain, on loopback.")]

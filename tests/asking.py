@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from actors import Furnisher, Institution, World, new_nonce
+from actors import Furnisher, Institution, Subject, World, new_nonce
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -131,13 +131,22 @@ class Api:
         assert made.status_code == 201, made.text
         return made.json["id"], made.json["link"].rsplit("/", 1)[-1]
 
-    def accept(self, token: str) -> Hex32:
-        """The world's subject says yes to what is asked for."""
-        world = self.world
-        draft = world.custodian.requests.draft(token, world.subject.address)
-        signature = world.subject.sign(world.custodian, draft)
-        subject_id = world.custodian.vault.subject_of(world.subject.ref)
-        return world.custodian.requests.accept(token, draft, signature, subject_id).consent_id
+    def accept(self, token: str, subject: Subject | None = None) -> Hex32:
+        """The person who was sent the link says yes to what is asked for."""
+        held, person = self.world.custodian, subject or self.world.subject
+        draft = held.requests.draft(token, person.address)
+        subject_id = held.vault.subject_of(person.ref)
+        return held.requests.accept(token, draft, person.sign(held, draft), subject_id).consent_id
+
+    def objects(self, who: Institution, subject: Subject | None = None) -> dict[str, str]:
+        """One of everything that an institution can have, by the names of the path parameters."""
+        request, token = self.token(who)
+        consent = self.accept(token, subject)
+        released = self.release(who, consent)
+        (event,) = [one for one in self.ask(who, "GET", "/v1/events").json["events"] if one["consent"] == consent]
+        ref = (subject or self.world.subject).ref
+        ids = {"request": request, "consent": consent, "release": released.json["id"], "event": event["id"], "ref": ref}
+        return {name: str(value) for name, value in ids.items()}
 
 
 @cache

@@ -29,7 +29,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"deploy", "evidence", "journal", "registry"}),
     frozenset({"authentication", "commit", "relay", "retention", "standing", "webhooks"}),
     frozenset({"config", "grants", "preparation"}),
-    frozenset({"consent_requests", "devnet", "duties", "erase", "furnish", "release", "service"}),
+    frozenset({"consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
     frozenset({"proof", "sync"}),
     frozenset({"custodian"}),
     frozenset({"actors", "cli_output"}),
@@ -154,11 +154,11 @@ def test_the_environment_is_read_in_one_place() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "os"
     }
-    # gunicorn and prometheus-client are told by it what `service` settled.
+    # gunicorn and prometheus-client are told by it what `serving` settled.
     told = {"web/server.py", "web/metrics.py"}
-    assert readers == {"ledger/config.py", "ledger/devnet.py", "ledger/service.py"} | told
+    assert readers == {"ledger/config.py", "ledger/devnet.py", "ledger/serving.py"} | told
     # Handed on to a process, and looked at by no one here.
-    for name in ("devnet", "service"):
+    for name in ("devnet", "serving"):
         (passed,) = [line for line in MODULES[name].read_text("utf-8").splitlines() if "os.environ" in line]
         assert passed.strip().startswith("env=os.environ | ")
 

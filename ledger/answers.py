@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from types import NoneType
-from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ledger import errors
 from ledger.consent import Address, Hex32, parse_address, parse_hex32
@@ -235,33 +235,28 @@ def _camel_case(name: str) -> str:
 
 
 def _value(hint: Any, value: object, name: str) -> Any:  # noqa: ANN401 - of the type that the hint says
-    if is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise _not_as_expected(name)
-        # A field that is left out is null: services leave out what they do not know.
-        return hint(**{field: _value(part, value.get(wire), wire) for field, (wire, part) in _parts(hint).items()})
-    if hint in (Hex32, Address):
+    kind = get_origin(hint) or hint
+    if kind in (UnionType, Union):
+        return _one_of(get_args(hint), value, name)
+    if kind in (Hex32, Address):
         return _identifier(hint, value, name)
-    options = get_args(hint)
-    match get_origin(hint):
-        case None:
-            is_sound = type(value) is hint
-        case origin if origin is tuple:
-            if not isinstance(value, list):
-                raise _not_as_expected(name)
-            return tuple(_value(options[0], one, name) for one in value)
-        case origin if origin is Mapping:
-            is_sound = isinstance(value, dict)
-        case _:
-            if value is None and NoneType in options:
-                return None
-            plain = [one for one in options if one is not NoneType]
-            if len(plain) == 1:
-                return _value(plain[0], value, name)
-            is_sound = type(value) in plain
-    if not is_sound:
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
+        # A field that is left out is null: services leave out what they do not know.
+        return kind(**{field: _value(part, value.get(wire), wire) for field, (wire, part) in _parts(kind).items()})
+    if kind is tuple and isinstance(value, list):
+        return tuple(_value(get_args(hint)[0], one, name) for one in value)
+    if type(value) is not (dict if kind is Mapping else kind):
         raise _not_as_expected(name)
     return value
+
+
+def _one_of(options: tuple[Any, ...], value: object, name: str) -> Any:  # noqa: ANN401 - of one of these types
+    plain = [one for one in options if one is not NoneType]
+    if value is None and len(plain) < len(options):
+        return None
+    if type(value) in plain:
+        return value
+    return _value(plain[0], value, name)
 
 
 def _identifier(hint: object, value: object, name: str) -> Hex32 | Address:

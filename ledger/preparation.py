@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row
@@ -25,7 +25,15 @@ from ledger.consent import (
     require_in_force,
     require_institution,
 )
-from ledger.errors import ChainError, ChainLostError, ConsentError, ErasedError, LedgerError, NotFoundError
+from ledger.errors import (
+    ChainError,
+    ChainLostError,
+    ConsentError,
+    ErasedError,
+    LedgerError,
+    NotFoundError,
+    WrongInstitutionError,
+)
 from ledger.exchange import Party, ReleaseRequest
 from ledger.journal import INTENT, REFUSED, Journal, QueuedAccess
 from ledger.keys import KeyFile
@@ -175,6 +183,9 @@ class Preparation:
         )
         if refused < LOGGED_REFUSALS_PER_DAY:
             entry = _entry(asked.request, refusal_hash(refusal.code))
+            if isinstance(refusal, WrongInstitutionError):
+                # Under no key: what becomes of the key later must not tell that there is such a consent.
+                asked = replace(asked, index=entry.release_id)
             self._put_on_file(
                 asked, consent, entry, entry_hash_of(entry), (), state=REFUSED, reason=refusal.code, at=self._now
             )

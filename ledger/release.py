@@ -135,6 +135,8 @@ class Releases:
         self._custodian, self._signing_key, self._clock = custodian, signing_key, clock
         self._recover, self._step = recover, step
         self._working: set[Hex32] = set()
+        # What asks for more than one round holds is let in by the first. Kept together, so that no id is used anew.
+        self._let_in: dict[int, tuple[Signed, Caller]] = {}
         self._done = threading.Condition()
         self._rounds: Gather[Asked, _Done] = Gather(self._round, limit=max_batch)
 
@@ -158,10 +160,9 @@ class Releases:
         What one of them is refused for stands in its place. Raises what refuses the signed request as a whole:
         `AuthenticationError`, `RateLimitedError`, `InstitutionSuspendedError`.
         """
-        done = self._rounds.all([self._asked(request, signed) for request in requests])
+        done = self._in_rounds(requests, signed)
         if any(isinstance(one, PartyChangedError) for one in done):
-            signed = self._authentication.verify_again(signed)
-            done = self._rounds.all([self._asked(request, signed) for request in requests])
+            done = self._in_rounds(requests, self._authentication.verify_again(signed))
         results: list[Release | Exception] = []
         caller: Caller | None = None
         for one, request in zip(done, requests, strict=True):
@@ -171,6 +172,12 @@ class Releases:
             results.append(self._unless_there_was_one(one.outcome, request, caller))
         assert caller is not None, "a signed request asks for something"
         return caller, results
+
+    def _in_rounds(self, requests: Sequence[ReleaseRequest], signed: Signed) -> list[_Done | Exception]:
+        try:
+            return self._rounds.all([self._asked(request, signed) for request in requests])
+        finally:
+            self._let_in.pop(id(signed), None)
 
     def _round(self, asked: Sequence[Asked]) -> list[_Done | Exception]:
         """(0) to (7) for everyone who waits. It does not raise for one of them only."""
@@ -254,14 +261,19 @@ class Releases:
             # Before anyone else can see them.
             with self._done:
                 self._working.update(one.entry.release_id for one in results if isinstance(one, Intent))
+        for one, caller in zip(asked, callers, strict=True):
+            if isinstance(caller, Caller):
+                self._let_in[id(one.signed)] = (one.signed, caller)
         self._step("4 intent durable")
         return callers, results
 
     def _admitted(self, tx: Connection, asked: Sequence[Asked]) -> list[Caller | Exception]:
         """Everyone's caller, or why the request is not let in: each signed request once, however much it asks for."""
-        signed = list({id(one.signed): one.signed for one in asked}.values())
-        admitted = dict(zip(map(id, signed), self._authentication.admit(tx, signed), strict=True))
-        return [admitted[id(one.signed)] for one in asked]
+        signed = {id(one.signed): one.signed for one in asked}
+        before = {key: found[1] for key in signed if (found := self._let_in.get(key))}
+        new = [key for key in signed if key not in before]
+        admitted = dict(zip(new, self._authentication.admit(tx, [signed[key] for key in new]), strict=True))
+        return [(before.get(id(one.signed)) or admitted[id(one.signed)]) for one in asked]
 
     def _append_all(self, intents: Sequence[Intent]) -> list[Landed | Exception]:
         """(5) for every intent of the round, in one batch."""

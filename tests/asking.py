@@ -64,6 +64,17 @@ def party_id(who: Party) -> str:
     return who.institution_id if isinstance(who, Institution) else who.furnisher_id
 
 
+def said(answer: TestResponse) -> Any:
+    """What an answer says, read as JSON."""
+    assert answer.json is not None, answer.text
+    return answer.json
+
+
+def code(answer: TestResponse) -> str:
+    """Why a request was refused; empty if it was not."""
+    return str(said(answer).get("code", ""))
+
+
 class Api:
     """The application of a world's custodian. Every answer to a signed request is checked to be signed to it."""
 
@@ -84,7 +95,9 @@ class Api:
         fields = (JSON if content else {}) | ({"Idempotency-Key": key} if key is not None else {}) | headers
         return HttpRequest(method=method, url=f"{self.url}{path}", headers=fields, body=content)
 
-    def signed(self, who: Party, message: HttpRequest, *, at: int | None = None, nonce: str | None = None) -> HttpRequest:
+    def signed(
+        self, who: Party, message: HttpRequest, *, at: int | None = None, nonce: str | None = None
+    ) -> HttpRequest:
         """A signature of the current time, with a fresh nonce."""
         return signatures.sign_request(
             message,
@@ -120,16 +133,16 @@ class Api:
         message = self.request(method, path, body, key=key, **headers)
         return self.send(self.signed(who, message) if who else message)
 
-    # ---------------------------------------------------------------------------------------- what a lender does in order
+    # -------------------------------------------------------------------------------------- what a lender does in order
 
-    def release(self, who: Party, consent: Hex32, *, key: str | None = None, **wanted: Any) -> TestResponse:
+    def release(self, who: Party, consent: str, *, key: str | None = None, **wanted: Any) -> TestResponse:
         return self.ask(who, "POST", f"/v1/consents/{consent}/releases", WANTED | wanted, key=key or new_nonce())
 
     def token(self, who: Institution, **changes: Any) -> tuple[str, str]:
         """Asks for a consent. Returns the request's id and the token of its link."""
         made = self.ask(who, "POST", "/v1/consent-requests", REQUESTED | changes)
         assert made.status_code == 201, made.text
-        return made.json["id"], made.json["link"].rsplit("/", 1)[-1]
+        return said(made)["id"], said(made)["link"].rsplit("/", 1)[-1]
 
     def accept(self, token: str, subject: Subject | None = None) -> Hex32:
         """The person who was sent the link says yes to what is asked for."""
@@ -143,9 +156,15 @@ class Api:
         request, token = self.token(who)
         consent = self.accept(token, subject)
         released = self.release(who, consent)
-        (event,) = [one for one in self.ask(who, "GET", "/v1/events").json["events"] if one["consent"] == consent]
+        (event,) = [one for one in said(self.ask(who, "GET", "/v1/events"))["events"] if one["consent"] == consent]
         ref = (subject or self.world.subject).ref
-        ids = {"request": request, "consent": consent, "release": released.json["id"], "event": event["id"], "ref": ref}
+        ids = {
+            "request": request,
+            "consent": consent,
+            "release": said(released)["id"],
+            "event": event["id"],
+            "ref": ref,
+        }
         return {name: str(value) for name, value in ids.items()}
 
 

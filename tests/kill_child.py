@@ -15,6 +15,7 @@ from ledger import erase
 from ledger.config import Config
 from ledger.consent import Hex32, parse_grant
 from ledger.custodian import Custodian
+from ledger.signatures import HttpRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,8 @@ def main(path: str) -> None:
 
 
 def release(custodian: Custodian, arguments: dict[str, Any]) -> None:
-    custodian.releases.release(arguments["signed"].encode())
+    message = arguments["message"]
+    custodian.releases.release(HttpRequest(**message | {"body": message["body"].encode()}))
 
 
 def grant(custodian: Custodian, arguments: dict[str, Any]) -> None:

@@ -5,21 +5,15 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256, sha512
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 from actors import Furnisher, Institution, World, new_nonce
-from asking import FURNISHING, HANDED_IN, WANTED, Api, bodies, filled, operations
+from asking import HANDED_IN, WANTED, Api, code, said
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from http_message_signatures import ContentDigest
-from joserfc.jwk import ECKey, OctKey, OKPKey
+from joserfc.jwk import ECKey, OKPKey
 from werkzeug.test import TestResponse
 
 from ledger import exchange
@@ -88,11 +82,7 @@ def wanted(api: Api, consent: Hex32, *, key: str = "a-first-question") -> HttpRe
     return api.request("POST", f"/v1/consents/{consent}/releases", WANTED, key=key)
 
 
-def code(answer: TestResponse) -> str:
-    return str(answer.json["code"]) if answer.json else ""
-
-
-# ------------------------------------------------------------------------------------------------- altered on the way
+# --------------------------------------------------------------------------------------------------- altered on the way
 
 
 def other_body(message: HttpRequest) -> HttpRequest:
@@ -116,8 +106,12 @@ ALTERED: Mapping[str, Change] = {
     "empty query": lambda m: replace(m, url=f"{m.url}?"),
     "path": lambda m: replace(m, url=m.url.replace("0x", "0x0").replace("/releases", "")[:-1] + "/releases"),
     "case of the path": lambda m: replace(m, url=m.url.replace("/v1/consents", "/v1/Consents")),
-    "created": lambda m: with_headers(m, signature_input=(m.header("signature-input") or "").replace("created=1", "created=2")),
-    "nonce": lambda m: with_headers(m, signature_input=(m.header("signature-input") or "").replace('nonce="', 'nonce="x')),
+    "created": lambda m: with_headers(
+        m, signature_input=(m.header("signature-input") or "").replace("created=1", "created=2")
+    ),
+    "nonce": lambda m: with_headers(
+        m, signature_input=(m.header("signature-input") or "").replace('nonce="', 'nonce="x')
+    ),
     "signature": lambda m: with_headers(m, signature="sig=:" + base64.b64encode(b"\1" * 64).decode() + ":"),
     "no signature": lambda m: with_headers(m, signature=None),
     "no signature input": lambda m: with_headers(m, signature_input=None),
@@ -153,7 +147,7 @@ def test_a_signed_question_does_nothing_under_another_method(world: World, api: 
     honest = api.signed(world.institution, api.request("GET", f"/v1/consents/{consent}"))
     refused = send_unchecked(api, replace(honest, method=method))
     assert refused.status_code in (401, 405)
-    assert api.send(honest).json["state"] == "in_force"
+    assert said(api.send(honest))["state"] == "in_force"
 
 
 def test_a_signature_is_good_for_one_path(world: World, api: Api) -> None:
@@ -164,7 +158,9 @@ def test_a_signature_is_good_for_one_path(world: World, api: Api) -> None:
     assert world.states() == []
 
 
-@pytest.mark.parametrize("url", ["https://other.example", "http://127.0.0.1:8001", "https://127.0.0.1:8000", "http://127.0.0.1"])
+@pytest.mark.parametrize(
+    "url", ["https://other.example", "http://127.0.0.1:8001", "https://127.0.0.1:8000", "http://127.0.0.1"]
+)
 def test_a_signature_for_another_service_is_of_no_use_here(world: World, api: Api, url: str) -> None:
     consent = world.grant()
     path = f"/v1/consents/{consent}/releases"
@@ -196,7 +192,7 @@ def test_the_absolute_form_of_a_target_is_the_same_target(world: World, api: Api
         assert api.send(signed, target=form).status_code == 200
 
 
-# ------------------------------------------------------------------------------------------------------- when and how often
+# --------------------------------------------------------------------------------------------------- when and how often
 
 
 @pytest.mark.parametrize("off", [-FRESH_SECONDS - 1, FRESH_SECONDS + 1, -86_400, 10**9])
@@ -228,7 +224,9 @@ def nonce_of(message: HttpRequest) -> str:
     return (message.header("signature-input") or "").partition('nonce="')[2].partition('"')[0]
 
 
-def test_a_nonce_of_a_signature_from_the_future_is_remembered_for_as_long_as_that_is_fresh(world: World, api: Api) -> None:
+def test_a_nonce_of_a_signature_from_the_future_is_remembered_for_as_long_as_that_is_fresh(
+    world: World, api: Api
+) -> None:
     early = api.signed(world.institution, api.request("GET", "/v1/keys"), at=world.clock() + FRESH_SECONDS)
     assert api.send(early).status_code == 200
     world.clock.advance(2 * FRESH_SECONDS)
@@ -236,7 +234,7 @@ def test_a_nonce_of_a_signature_from_the_future_is_remembered_for_as_long_as_tha
     assert code(api.send(early)) == "replayed"
 
 
-# ------------------------------------------------------------------------------------------------------------- which key
+# ------------------------------------------------------------------------------------------------------------ which key
 
 
 def test_a_key_that_nobody_registered_opens_nothing(world: World, api: Api) -> None:
@@ -253,7 +251,8 @@ def test_a_key_that_nobody_registered_opens_nothing(world: World, api: Api) -> N
 def same_kid(key: JWK, other: JWK) -> JWK:
     """A key under the id of another."""
     assert isinstance(key, ECKey)
-    return ECKey.import_key(key.as_dict(private=True) | {"kid": other.kid})
+    fields = {name: value for name, value in key.as_dict(private=True).items() if value is not None}
+    return ECKey.import_key(fields | {"kid": other.kid or ""})
 
 
 def test_the_key_that_answers_are_sealed_to_signs_nothing(world: World, api: Api) -> None:
@@ -289,7 +288,7 @@ def registered_furnisher(world: World) -> Furnisher:
     return furnisher
 
 
-# ---------------------------------------------------------------------------------------------------- what a signature is
+# -------------------------------------------------------------------------------------------------- what a signature is
 
 
 def forge(api: Api, message: HttpRequest, sign: Callable[[bytes], bytes], **parameters: str) -> TestResponse:
@@ -321,13 +320,18 @@ def public_bytes(key: JWK) -> list[bytes]:
 def test_a_public_key_is_no_secret_to_sign_with(world: World, api: Api, alg: str | None) -> None:
     consent = world.grant()
     for secret in public_bytes(world.institution.signing_key):
+
+        def sign(base: bytes, secret: bytes = secret) -> bytes:
+            return hmac.digest(secret, base, "sha256")
+
         parameters = {} if alg is None else {"alg": alg}
-        answer = forge(api, wanted(api, consent), lambda base, secret=secret: hmac.digest(secret, base, "sha256"), **parameters)
-        assert code(answer) == "authentication"
+        assert code(forge(api, wanted(api, consent), sign, **parameters)) == "authentication"
     assert world.states() == []
 
 
-@pytest.mark.parametrize("alg", ['"none"', '"hmac-sha256"', '"rsa-pss-sha512"', '"ed25519"', '"ecdsa-p384-sha384"', '""', "1", "?0"])
+@pytest.mark.parametrize(
+    "alg", ['"none"', '"hmac-sha256"', '"rsa-pss-sha512"', '"ed25519"', '"ecdsa-p384-sha384"', '""', "1", "?0"]
+)
 def test_what_a_signature_says_of_its_algorithm_decides_nothing(world: World, api: Api, alg: str) -> None:
     consent = world.grant()
     for sign in (signer(world.institution.signing_key), lambda _: b"", lambda _: bytes(64)):
@@ -392,7 +396,9 @@ TWICE: Mapping[str, Change] = {
     ),
     "a parameter": lambda m: with_headers(m, signature=f"{m.header('signature')};a=:AAAA:"),
     "blanks": lambda m: with_headers(m, signature=f"  {m.header('signature')}  "),
-    "no padding": lambda m: with_headers(m, signature=(m.header("signature") or "").replace("=:", "#", 1).replace("=", "").replace("#", "=:", 1)),
+    "no padding": lambda m: with_headers(
+        m, signature=(m.header("signature") or "").replace("=:", "#", 1).replace("=", "").replace("#", "=:", 1)
+    ),
 }
 
 
@@ -416,166 +422,3 @@ def test_an_ed25519_key_signs_as_well(world: World, api: Api) -> None:
     who.register(world.custodian)
     assert api.release(who, world.subject.grant(world.custodian, who)).status_code == 200
     verify_evidence(kept_evidence(world), key)
-
-
-# ---------------------------------------------------------------------------------------------------------- odd bodies
-
-RELEASE = json.dumps(WANTED).encode()
-ODD: Mapping[str, bytes] = {
-    "nothing": b"",
-    "half of it": RELEASE[:-5],
-    "two of them": RELEASE + RELEASE,
-    "a list": b"[" + RELEASE + b"]",
-    "a number": b"1",
-    "null": b"null",
-    "a text": b'"loan-origination"',
-    "JSON in JSON": json.dumps(RELEASE.decode()).encode(),
-    "NaN": b'{"purpose": NaN, "attributes": ["credit_amount"]}',
-    "infinity": b'{"purpose": "loan-origination", "attributes": [1e999]}',
-    "a name twice": b'{"purpose": "account-review", "purpose": "loan-origination", "attributes": ["credit_amount"]}',
-    "one more name": b'{"purpose": "loan-origination", "attributes": ["credit_amount"], "consent": "0x"}',
-    "a name in another case": b'{"Purpose": "loan-origination", "attributes": ["credit_amount"]}',
-    "a byte order mark": b"\xef\xbb\xbf" + RELEASE,
-    "UTF-16": RELEASE.decode().encode("utf-16"),
-    "UTF-32": RELEASE.decode().encode("utf-32-be"),
-    "no UTF-8": RELEASE.replace(b"credit_amount", b"credit_\xff\xfe"),
-    "half a character": RELEASE.replace(b"credit_amount", b"\\ud800"),
-    "a zero byte": RELEASE.replace(b"credit_amount", b"credit\\u0000"),
-    "nested": b"[" * 100_000,
-    "nested objects": b'{"a":' * 50_000,
-    "nested where it is looked at": b'{"purpose": ' + b"[" * 5_000 + b"]" * 5_000 + b', "attributes": ["credit_amount"]}',
-    "a long number": b'{"purpose": ' + b"9" * 5_000 + b', "attributes": ["credit_amount"]}',
-    "many names": json.dumps(WANTED | {"attributes": ["credit_amount"] * 101}).encode(),
-    "no names": json.dumps(WANTED | {"attributes": []}).encode(),
-    "a long name": json.dumps(WANTED | {"attributes": ["a" * 101]}).encode(),
-    "comments": RELEASE + b" // and so on",
-    "single quotes": RELEASE.replace(b'"', b"'"),
-}
-
-
-@pytest.mark.parametrize("what", ODD)
-def test_a_body_that_can_be_read_in_two_ways_or_in_none_is_refused(world: World, api: Api, what: str) -> None:
-    path = f"/v1/consents/{world.grant()}/releases"
-    answer = api.ask(world.institution, "POST", path, ODD[what], key="a-question")
-    assert answer.status_code == 422, answer.text
-    assert answer.content_type == "application/problem+json"
-    assert code(answer) == "malformed"
-    assert world.states() == []
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp", "", "a/b/c"],
-)
-def test_a_body_of_another_type_is_refused(world: World, api: Api, content_type: str) -> None:
-    path = f"/v1/consents/{world.grant()}/releases"
-    answer = api.ask(world.institution, "POST", path, WANTED, key="k", **{"Content-Type": content_type})
-    assert (answer.status_code, answer.json and answer.json["field"]) == (422, "content-type")
-    assert world.states() == []
-
-
-def test_what_is_too_large_is_not_read(world: World, api: Api) -> None:
-    large = WANTED | {"attributes": ["a" * 100] * 3_000}
-    answer = api.ask(world.institution, "POST", f"/v1/consents/{world.grant()}/releases", large, key="k")
-    assert (answer.status_code, answer.content_type) == (413, "application/problem+json")
-
-
-@pytest.mark.parametrize("key", [None, "", "x" * 201, "a b", "a\tb"])
-def test_an_idempotency_key_is_printable_and_short(world: World, api: Api, key: str | None) -> None:
-    path = f"/v1/consents/{world.grant()}/releases"
-    answer = api.ask(world.institution, "POST", path, WANTED, key=key)
-    assert (answer.status_code, answer.json and answer.json["field"]) == (422, "idempotency-key")
-    assert world.states() == []
-
-
-# ---------------------------------------------------------------------------------------------------- nothing is repeated
-
-CANARY = "Jane-Canary-7391046"
-NUMBER = 739_104_600_000
-WRONG: tuple[Any, ...] = (
-    CANARY,
-    CANARY * 30,
-    f"{CANARY}\r\n{CANARY}\x1b[31m",
-    NUMBER,
-    7_391_046,
-    -7_391_046,
-    7391046.5,
-    [CANARY],
-    {CANARY: CANARY},
-    [[7_391_046]],
-)
-TELLTALE = re.compile("canary|7391046", re.IGNORECASE)
-
-
-def places(body: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every place in a body where a value stands, from the outside in."""
-    yield at
-    inner = body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ()
-    for name, value in inner:
-        yield from places(value, (*at, name))
-
-
-def put(body: Any, at: tuple[str | int, ...], value: Any) -> Any:
-    """A copy of the body with another value at that place."""
-    if not at:
-        return value
-    copy = deepcopy(body)
-    holder = copy
-    for name in at[:-1]:
-        holder = holder[name]
-    holder[at[-1]] = value
-    return copy
-
-
-def spoilt(body: Any) -> Iterator[Any]:
-    """The body with something wrong in each of its places, once by its value and once by a name too many."""
-    for at in places(body):
-        yield from (put(body, at, wrong) for wrong in WRONG)
-        held = body
-        for name in at:
-            held = held[name]
-        if isinstance(held, dict):
-            yield put(body, at, held | {CANARY: 1})
-            yield put(body, at, held | {"more": CANARY})
-        elif isinstance(held, list):
-            yield put(body, at, [*held, CANARY, CANARY])
-
-
-@pytest.mark.parametrize("operation", [one for one in operations() if not one.startswith(("GET", "DELETE"))])
-def test_nothing_that_was_sent_is_repeated_in_a_refusal_or_in_the_log(
-    world: World, api: Api, operation: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    method, path = operation.split(" ")
-    who = registered_furnisher(world) if path.startswith(FURNISHING) else world.institution
-    consent = world.grant()
-    path = filled(path, world, consent=consent, release=world.ask(consent).release_id)
-    refusals = 0
-    for body in spoilt(bodies(world).get(operation, {})):
-        answer = api.ask(who, method, path, body, key=new_nonce())
-        if answer.status_code >= 300:
-            refusals += 1
-            assert answer.status_code < 500, answer.text
-            assert not TELLTALE.search(answer.text), answer.text
-            assert not TELLTALE.search(str(answer.headers))
-        world.clock.advance(1)
-    assert refusals or operation not in bodies(world)
-    assert not TELLTALE.search(caplog.text)
-
-
-@pytest.mark.parametrize("operation", operations())
-def test_nothing_in_a_path_a_query_or_a_header_is_repeated(
-    world: World, api: Api, operation: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    method, path = operation.split(" ")
-    who = registered_furnisher(world) if path.startswith(FURNISHING) else world.institution
-    body = bodies(world).get(operation)
-    spoilt_path = re.sub(r"{[a-z]+}", quote(f"{CANARY} \r\n"), path)
-    for one in (spoilt_path, f"{filled(path, world)}?limit={CANARY}&after={CANARY}&{CANARY}={CANARY}"):
-        for headers in ({}, {"X-Name": CANARY, "User-Agent": CANARY, "Content-Type": CANARY, "Referer": CANARY}):
-            answer = api.ask(who, method, one, body, key=CANARY * 20, **headers)
-            assert answer.status_code < 500
-            assert not TELLTALE.search(answer.text), answer.text
-            assert not TELLTALE.search(str(answer.headers))
-    assert not TELLTALE.search(caplog.text)

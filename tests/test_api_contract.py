@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import pytest
 from actors import Furnisher, Institution, World, new_nonce
-from asking import DECISION, FURNISHING, NO_UUID, NOWHERE, WANTED, Api, bodies, document, filled, operations
+from asking import DECISION, FURNISHING, NO_UUID, NOWHERE, WANTED, Api, bodies, document, filled, operations, said
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from werkzeug.test import TestResponse
 
 from ledger import exchange
@@ -32,6 +33,8 @@ EXPECTED: Final[dict[str, tuple[int, ...]]] = {
     "POST /v1/batch/releases": (200, 200, 200, 200),
     "GET /v1/releases/{release}": (404, 404, 403, 200),
     "GET /v1/releases/{release}/receipt": (404, 404, 403, 200),
+    # The simulated chain cannot prove anything.
+    "GET /v1/releases/{release}/proof": (404, 404, 403, 503),
     "POST /v1/releases/{release}/adverse-action": (404, 404, 403, 200),
     "GET /v1/webhook": (200,),
     "PUT /v1/webhook": (200,),
@@ -51,12 +54,10 @@ def api(world: World) -> Api:
     return Api(world)
 
 
-# ---------------------------------------------------------------------------------------------------------- the document
+# --------------------------------------------------------------------------------------------------------- the document
 
 
 def test_the_document_is_valid(api: Api) -> None:
-    from openapi_spec_validator import OpenAPIV31SpecValidator
-
     OpenAPIV31SpecValidator(dict(document())).validate()
     assert document()["openapi"].startswith("3.1")
 
@@ -86,7 +87,7 @@ def test_every_operation_says_what_it_is_and_how_it_refuses(operation: str) -> N
         assert "application/json" in found["requestBody"]["content"]
 
 
-# ------------------------------------------------------------------------------------------------------------ the matrix
+# ----------------------------------------------------------------------------------------------------------- the matrix
 
 
 class Cast:
@@ -101,7 +102,13 @@ class Cast:
         self.own = api.objects(world.institution)
         self.objects = {
             OTHERS: api.objects(self.other) | {"ref": self.of_another_source()},
-            NOWHERE_AT_ALL: {"request": NO_UUID, "consent": NOWHERE, "release": NOWHERE, "event": NO_UUID, "ref": "new"},
+            NOWHERE_AT_ALL: {
+                "request": NO_UUID,
+                "consent": NOWHERE,
+                "release": NOWHERE,
+                "event": NO_UUID,
+                "ref": "new",
+            },
             ERASED: api.objects(world.institution, erased),
             OWN: self.own,
         }
@@ -111,7 +118,15 @@ class Cast:
         other = Furnisher("urn:test:another-furnisher")
         other.register(self.api.world.custodian)
         ref = "person-of-another"
-        assert self.api.ask(other, "PUT", f"/v1/subjects/{ref}/attributes", bodies(self.api.world)["PUT /v1/subjects/{ref}/attributes"]).status_code == 200
+        assert (
+            self.api.ask(
+                other,
+                "PUT",
+                f"/v1/subjects/{ref}/attributes",
+                bodies(self.api.world)["PUT /v1/subjects/{ref}/attributes"],
+            ).status_code
+            == 200
+        )
         return ref
 
     def strangers(self, operation: str) -> Iterator[tuple[str, Institution | Furnisher | None, int]]:
@@ -125,7 +140,9 @@ class Cast:
         yield "retired key", self.retired(furnishing=furnishing), 401
         suspended = self.suspended(furnishing=furnishing)
         yield "suspended", suspended, 403
-        role, party = (FURNISHER, self.furnisher.furnisher_id) if furnishing else (INSTITUTION, world.institution.institution_id)
+        role, party = (
+            (FURNISHER, self.furnisher.furnisher_id) if furnishing else (INSTITUTION, world.institution.institution_id)
+        )
         custodian.registry.suspend(role, party, suspended=False)
 
     def suspended(self, *, furnishing: bool) -> Institution | Furnisher:
@@ -139,13 +156,8 @@ class Cast:
     def retired(self, *, furnishing: bool) -> Institution | Furnisher:
         """Someone whose key of yesterday counts no more; the new one does."""
         world = self.api.world
-        old: Institution | Furnisher
-        if furnishing:
-            old, new = Furnisher("urn:test:retired"), Furnisher("urn:test:retired")
-            role, party = FURNISHER, old.furnisher_id
-        else:
-            old, new = Institution("bank-retired"), Institution("bank-retired")
-            role, party = INSTITUTION, old.institution_id
+        role, party = (FURNISHER, "urn:test:retired") if furnishing else (INSTITUTION, "bank-retired")
+        old, new = (Furnisher(party) if furnishing else Institution(party) for _ in range(2))
         old.register(world.custodian)
         jwks = exchange.check_jwks(new.jwks, ["sig"])
         world.custodian.registry.rotate_keys(role, party, jwks, now=world.clock(), overlap_seconds=0)
@@ -176,9 +188,11 @@ def test_nobody_gets_what_is_not_theirs(world: World, api: Api, operation: str) 
         answer = cast.try_it(who, operation, cast.objects[thing])
         assert answer.status_code == status, f"the owner, {thing}: {answer.text}"
         if "batch" in operation:
-            assert [one["status"] for one in answer.json["results"]] == [IN_A_BATCH[thing]]
+            assert [one["status"] for one in said(answer)["results"]] == [IN_A_BATCH[thing]]
         if thing != OTHERS:
-            assert not any(cast.objects[OTHERS][name] in answer.text for name in ("consent", "release", "request", "event"))
+            assert not any(
+                cast.objects[OTHERS][name] in answer.text for name in ("consent", "release", "request", "event")
+            )
 
 
 def test_the_table_has_no_row_for_what_is_not_there() -> None:
@@ -194,7 +208,10 @@ def test_lists_show_what_is_ones_own(world: World, api: Api, listed: str) -> Non
         assert cast.objects[mine][kind] in answer
         assert cast.objects[theirs][kind] not in answer
         # Nor does another's id say anything as the place to go on from.
-        after = [api.ask(who, "GET", f"/v1/{listed}?after={one[kind]}") for one in (cast.objects[theirs], cast.objects[NOWHERE_AT_ALL])]
+        after = [
+            api.ask(who, "GET", f"/v1/{listed}?after={one[kind]}")
+            for one in (cast.objects[theirs], cast.objects[NOWHERE_AT_ALL])
+        ]
         if listed != "events":
             assert same(*after)
 
@@ -265,7 +282,7 @@ def test_one_who_asked_for_anothers_data_is_seen_by_the_person(world: World, api
     cast = Cast(api)
     consent = cast.objects[OTHERS]["consent"]
     assert api.release(world.institution, consent).status_code == 404
-    assert [row.reason for row in world.custodian.journal.history() if row.consent_id == consent][-1] == "wrong_institution"
+    assert "wrong_institution" in {row.reason for row in world.custodian.journal.history() if row.consent_id == consent}
 
 
 def test_a_decision_on_anothers_release_is_not_on_file(world: World, api: Api) -> None:

@@ -8,20 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import DAY, VALUES, World, id_of
+from actors import DAY, VALUES, Subject, World, id_of
 from sqlalchemy import select
 
+from ledger import journal
 from ledger.consent import Hex32, Reason
+from ledger.consent_requests import token_of
 from ledger.erase import Erasure
 from ledger.errors import (
+    AnswerGoneError,
     ConflictError,
+    ConsentError,
     ConsentRevokedError,
     ErasedError,
     KeyUnavailableError,
     NotFoundError,
 )
 from ledger.exchange import verify_claims
-from ledger.store import SEALED_TABLES, records
+from ledger.store import (
+    SEALED_TABLES,
+    adverse_actions,
+    consent_requests,
+    consents,
+    deletion_attestations,
+    records,
+    releases,
+)
 
 
 class Killed(BaseException):
@@ -210,6 +222,147 @@ def test_a_furnisher_cannot_bring_an_erased_person_back(world: World) -> None:
         assert world.custodian.vault.erased_refs(tx, [index]) == {index}
     with pytest.raises(ErasedError):
         world.custodian.vault.subject_of(world.subject.ref)
+
+
+REASON = "Income insufficient for amount of credit requested"
+
+
+def everything_about_a_person(world: World) -> Hex32:
+    """An accepted request, a release under its consent, a decision that relied on it, an attested deletion."""
+    registry, clock = world.custodian.registry, world.clock
+    party = registry.institution(world.institution.institution_id)
+    asked = world.custodian.requests.ask(
+        party,
+        purpose="loan-origination",
+        attributes=["credit_amount"],
+        validity_days=31,
+        max_accesses=3,
+        accesses_per_day=3,
+        retention_days=31,
+    )
+    token = token_of(asked.link or "")
+    grant = world.custodian.requests.draft(token, world.subject.address)
+    signature = world.subject.sign(world.custodian, grant)
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+    consent = world.custodian.requests.accept(token, grant, signature, subject_id).consent_id
+    release = world.ask(consent).release_id
+    signed = world.institution.evidence(world.custodian, "/v1/x", {"reasons": [REASON]})
+    world.custodian.duties.adverse_action(
+        party, release, decision="worse_terms", reasons=[REASON], attributes=["credit_amount"], evidence=signed
+    )
+    world.custodian.duties.attest_deletion(party, consent, deleted_at=clock(), evidence=signed)
+    return release
+
+
+def duties_of(world: World) -> tuple[list[str], int | None]:
+    """What can be read of them: the reasons, and when the deletion was attested."""
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+    actions = world.custodian.duties.adverse_actions(subject_id)
+    (consent,) = world.custodian.registry.consents(subject_id)
+    attested_at = world.custodian.duties.standing([consent.consent_id])[consent.consent_id].attested_at
+    return [reason for action in actions for reason in action.reasons], attested_at
+
+
+def test_requests_attestations_and_decisions_go_with_the_person(world: World) -> None:
+    everything_about_a_person(world)
+    world.subject.pause(world.custodian, world.custodian.registry.consents()[0].consent_id)
+    sealed = sealed_bytes(world)
+    rows = (consent_requests, deletion_attestations, adverse_actions)
+    # Three values, consent and release, and one of each of these.
+    assert len(sealed) == 2 * (len(VALUES) + 2 + len(rows))
+    assert all(each in files(world) for each in sealed)
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+    erasure = erase(world)
+    assert (erasure.requests, erasure.attestations, erasure.adverse_actions) == (1, 1, 1)
+    claims = verify_claims(erasure.proof, world.custodian.accounts.signing_key, "erasure-proof+jwt")
+    destroyed = ("consentRequestsDestroyed", "deletionAttestationsDestroyed", "adverseActionsDestroyed")
+    assert [claims[name] for name in destroyed] == [1, 1, 1]
+    assert sealed_bytes(world) == []
+    left = files(world)
+    assert not any(each in left for each in sealed)
+    with world.custodian.store.read() as tx:
+        for table in (*rows, releases, consents):
+            assert subject_id not in repr(tx.execute(select(table)).all())
+
+
+def test_no_reference_value_or_reason_is_ever_in_the_files(world: World) -> None:
+    world.subject = Subject("Erika Mustermann 4711")
+    world.subject.furnish(world.custodian, {"credit_amount": 987_654_321, "savings": "from_1000"})
+    everything_about_a_person(world)
+    texts = (world.subject.ref, "987654321", "from_1000", REASON, "worse_terms")
+    assert [text for text in texts if text.encode() in files(world)] == []
+    erase(world)
+    assert [text for text in texts if text.encode() in files(world)] == []
+
+
+def test_another_persons_requests_attestations_and_decisions_stay(world: World) -> None:
+    everything_about_a_person(world)
+    kept = duties_of(world)
+    other = world.another_subject()
+    erasure = world.custodian.eraser.erase(other.ref)
+    assert (erasure.requests, erasure.attestations, erasure.adverse_actions) == (0, 0, 0)
+    assert duties_of(world) == kept == ([REASON], world.clock())
+
+
+def test_a_rotation_keeps_requests_attestations_and_decisions_readable(world: World) -> None:
+    everything_about_a_person(world)
+    before = duties_of(world)
+    old = world.custodian.keys.active_kek_id
+    assert world.custodian.rotate_keys().destroyed == (old,)
+    world.restart()
+    assert duties_of(world) == before
+    party = world.custodian.registry.institution(world.institution.institution_id)
+    (request,) = world.custodian.requests.listed(party, limit=10)
+    assert request.attributes == ("credit_amount",)
+
+
+# ------------------------------------------------------------------------------------------------ answers that were kept
+
+
+def test_a_forgotten_answer_is_gone_for_a_retry_and_for_a_look_and_its_receipt_is_not(world: World) -> None:
+    message = world.request(world.grant())
+    first = world.custodian.releases.release(message)
+    party = world.custodian.registry.institution(world.institution.institution_id)
+    assert first.sealed in files(world)
+    assert world.custodian.journal.forget_answers(world.clock() + 1) == 1
+    world.custodian.store.scrub()
+    assert first.sealed not in files(world)
+    with pytest.raises(AnswerGoneError):
+        world.retry(message)
+    with pytest.raises(AnswerGoneError):
+        world.custodian.releases.found(first.release_id, party)
+    receipt = world.custodian.releases.receipt(first.release_id)
+    claims = verify_claims(receipt, world.custodian.accounts.signing_key, "access-receipt+jwt")
+    assert (claims["entry"]["releaseId"], claims["entryHash"]) == (first.release_id, world.logged()[0])
+    assert len(world.logged()) == 1
+    # The duties that the answer made are no shorter than they were.
+    consent = world.custodian.registry.consents()[0].consent_id
+    assert world.custodian.duties.standing([consent])[consent].due_at == world.clock() + 31 * DAY
+
+
+def test_only_answers_from_before_that_time_are_forgotten_and_each_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.journal.FORGOTTEN_AT_ONCE", 2)
+    consents = [world.grant() for _ in range(5)]
+    for consent in consents:
+        world.ask(consent)
+    world.clock.advance(1)
+    late = world.ask(consents[0], key="late")
+    with pytest.raises(ConsentError):
+        world.ask(consents[1], purpose="account-review")
+    assert world.custodian.journal.forget_answers(world.clock() - 1) == 0
+    assert world.custodian.journal.forget_answers(world.clock()) == 5
+    assert world.custodian.journal.forget_answers(world.clock()) == 0
+    assert world.ask(consents[0], key="late").sealed == late.sealed
+
+
+def test_forgetting_answers_reads_no_more_than_those_that_are_kept(world: World) -> None:
+    query = journal._WITH_ANSWER.params(before=world.clock(), most=1)
+    with world.custodian.store.read() as tx:
+        compiled = query.compile(dialect=tx.dialect, compile_kwargs={"literal_binds": True})
+        (plan,) = tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}")
+    assert "INDEX releases_with_answer" in plan.detail
 
 
 # ------------------------------------------------------------------------------------------------------------- rotation

@@ -11,7 +11,9 @@ from actors import DAY, Institution, World
 from joserfc.jwk import ECKey
 
 from ledger.access import AccessEntry, entry_hash_of
+from ledger.commit import MAX_BATCH
 from ledger.consent import Hex32, Reason
+from ledger.custodian import Custodian
 from ledger.errors import (
     AnswerGoneError,
     AttributeAbsentError,
@@ -146,7 +148,15 @@ def test_a_release_that_was_refused_or_is_not_finished_is_found_as_that(world: W
         world.custodian.releases.found(found[RECORDED], ours)
 
 
-def test_one_signed_request_for_several_releases_has_each_answer_in_its_place(world: World) -> None:
+@pytest.mark.parametrize("max_batch", [MAX_BATCH, 2, 1])
+def test_one_signed_request_for_several_releases_is_let_in_once_and_has_each_answer_in_its_place(
+    world: World, max_batch: int
+) -> None:
+    # Also where it takes several rounds, as it does for whoever comes when many wait.
+    world.custodian.close()
+    world.custodian = Custodian(
+        world.config, chain=world.chain, clock=world.clock, step=world.steps, max_batch=max_batch
+    )
     ours, theirs = world.grant(), world.subject.grant(world.custodian, world.another_institution())
     wanted = [
         (ours, "loan-origination"),

@@ -141,5 +141,5 @@ def _title(error: type[LedgerError]) -> str:
 
 
 def _response(problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    body = json.dumps(problem, ensure_ascii=False)
+    body = json.dumps(problem, ensure_ascii=False, separators=(",", ":"))
     return Response(body, status=int(problem["status"]), headers=dict(headers or {}), content_type=CONTENT_TYPE)

@@ -23,12 +23,12 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"errors", "gather"}),
     frozenset({"attributes", "consent", "envelope", "locks", "store"}),
-    frozenset({"access", "importmap", "keys", "outbox", "purposes", "signatures", "stateproof"}),
+    frozenset({"access", "answers", "importmap", "keys", "outbox", "purposes", "signatures", "stateproof"}),
     frozenset({"contract", "exchange", "outbound", "requested", "vault"}),
-    frozenset({"chain", "importer", "parties"}),
+    frozenset({"chain", "channel", "importer", "parties"}),
     frozenset({"deploy", "evidence", "journal", "registry"}),
-    frozenset({"authentication", "commit", "relay", "retention", "standing", "webhooks"}),
-    frozenset({"config", "grants", "preparation"}),
+    frozenset({"authentication", "commit", "relay", "retention", "standing", "unsealing", "webhooks"}),
+    frozenset({"client", "config", "grants", "preparation"}),
     frozenset({"consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
     frozenset({"proof", "sync"}),
     frozenset({"custodian"}),
@@ -40,7 +40,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("requested", "signatures", "stateproof"),
+        *("answers", "requested", "signatures", "stateproof"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -137,6 +137,17 @@ def test_pure_modules_rest_on_pure_modules_only(name: str) -> None:
 
 def test_checking_a_receipt_needs_neither_the_store_nor_the_keys_nor_a_flow() -> None:
     assert siblings("evidence") <= VERIFIER
+
+
+def test_a_client_comes_without_database_server_and_custodian() -> None:
+    program = (
+        "import sys, ledger.client\n"
+        "own = {'store', 'vault', 'keys', 'journal', 'registry', 'release', 'custodian', 'config', 'deploy'}\n"
+        "outside = {'sqlalchemy', 'sqlite3', 'flask', 'werkzeug', 'pydantic', 'gunicorn', 'web', 'web3', 'typer'}\n"
+        "print(sorted((outside | {f'ledger.{name}' for name in own}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_the_ledger_knows_nothing_of_the_web() -> None:

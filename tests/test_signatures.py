@@ -1,4 +1,4 @@
-"""HTTP Message Signatures: what was signed is what is read, by whom it says, to us; and it can be shown to others later."""
+"""HTTP Message Signatures: what is read is what was signed, by whom it says, to us, and can be shown to others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from typing import Any, Final
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from http_message_signatures import HTTPMessageSigner, HTTPMessageVerifier, HTTPSignatureKeyResolver, algorithms
+from http_message_signatures import (
+    HTTPMessageSigner,
+    HTTPMessageVerifier,
+    HTTPSignatureKeyResolver,
+    InvalidSignature,
+    algorithms,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OKPKey
@@ -88,10 +94,10 @@ class Keys(HTTPSignatureKeyResolver):
     def __init__(self, key: Any) -> None:
         self._key = key
 
-    def resolve_public_key(self, key_id: str) -> Any:
+    def resolve_public_key(self, key_id: str) -> Any:  # noqa: ARG002
         return self._key
 
-    def resolve_private_key(self, key_id: str) -> Any:
+    def resolve_private_key(self, key_id: str) -> Any:  # noqa: ARG002
         return self._key
 
 
@@ -226,7 +232,7 @@ ALTERATIONS: Final[dict[str, Callable[[HttpRequest], HttpRequest]]] = {
     "signature": lambda message: with_header(message, "Signature", lambda was: was.replace("sig=:", "sig=:AA", 1)),
     "signature empty": lambda message: with_header(message, "Signature", lambda _: "sig=::"),
     "signature as a text": lambda message: with_header(message, "Signature", lambda was: was.replace(":", '"')),
-    "signature unpadded": lambda message: with_header(message, "Signature", lambda was: was.replace("=:", ":")[:]),
+    "signature unpadded": lambda message: with_header(message, "Signature", lambda was: was.replace("==:", ":")),
     "signature with a parameter": lambda message: with_header(message, "Signature", lambda was: f"{was};x=1"),
     "signature gone": lambda message: without(message, "Signature"),
     "input gone": lambda message: without(message, "Signature-Input"),
@@ -266,9 +272,9 @@ ALTERATIONS: Final[dict[str, Callable[[HttpRequest], HttpRequest]]] = {
 
 @pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS)
 def test_an_altered_request_is_not_what_was_signed(alter: Callable[[HttpRequest], HttpRequest]) -> None:
-    altered = alter(signed())
-    assert altered != signed
-    refused(altered)
+    message = signed()
+    assert alter(message) != message
+    refused(alter(message))
 
 
 def flipped(text: str, at: int, bit: int) -> str:
@@ -286,19 +292,19 @@ def test_any_bit_that_is_another_is_noticed(curve: str, what: str, at: int, bit:
     if what == "body":
         place = at % len(BODY)
         altered = replace(message, body=BODY[:place] + bytes([BODY[place] ^ (1 << bit)]) + BODY[place + 1 :])
-    elif what in ("method", "url"):
-        text: str = getattr(message, what)
-        altered = replace(message, **{what: flipped(text, at % len(text), bit)})
+    elif what == "method":
+        altered = replace(message, method=flipped(message.method, at % len(message.method), bit))
+    elif what == "url":
+        altered = replace(message, url=flipped(URL, at % len(URL), bit))
     else:
         altered = with_header(message, what, lambda was: flipped(was, at % len(was), bit))
     try:
         evidence = verify(altered, KEYS[curve])
     except AuthenticationError:
         return
-    # White space around a header, and the bits of base64's last character that stand for nothing, are not signed; the
-    # label is a name for the two headers only, so it is never altered alone.
+    # The bits of base64's last character that stand for nothing: the bytes are the same.
     assert what in ("Content-Digest", "Signature")
-    assert evidence == verify(message, KEYS[curve])
+    assert evidence.signature == verify(message, KEYS[curve]).signature
 
 
 @given(st.sampled_from(CHANGEABLE), st.integers(0, 10_000), st.characters(codec="latin-1"))
@@ -311,16 +317,18 @@ def test_any_character_that_is_put_in_is_noticed(what: str, at: int, character: 
 
     if what == "body":
         altered = replace(message, body=put_in(BODY.decode()).encode("latin-1"))
-    elif what in ("method", "url"):
-        altered = replace(message, **{what: put_in(getattr(message, what))})
+    elif what == "method":
+        altered = replace(message, method=put_in(message.method))
+    elif what == "url":
+        altered = replace(message, url=put_in(URL))
     else:
         altered = with_header(message, what, put_in)
     try:
         evidence = verify(altered, KEYS["Ed25519"])
     except AuthenticationError:
         return
-    # White space where structured fields allow it, or around a header.
-    assert character in " \t\r\n" or what == "Signature-Input"
+    # White space around a header or where a structured field may have it, a zero before a number: read as the same.
+    assert character in " \t" or (what, character) == ("Signature-Input", "0")
     assert what not in ("body", "method", "url")
     assert evidence == verify(message, KEYS["Ed25519"])
 
@@ -518,6 +526,8 @@ def test_a_request_with_two_signatures_is_refused_though_both_are_good() -> None
             label=label,
             covered_component_ids=PARTS,
             append_if_signature_exists=True,
+            body=BODY,
+            use_existing_digest=True,
         )
         refused(twice)
         refused(twice, key)
@@ -789,7 +799,8 @@ RFC_B26: Final = {
 }
 RFC_B24: Final = {
     "Signature-Input": (
-        'sig-b24=("@status" "content-type" "content-digest" "content-length");created=1618884473;keyid="test-key-ecc-p256"'
+        'sig-b24=("@status" "content-type" "content-digest" "content-length")'
+        ';created=1618884473;keyid="test-key-ecc-p256"'
     ),
     "Signature": "sig-b24=:wNmSUAhwb5LxtOtOpNa6W5xj067m5hFrj0XQ4fvpaCLx0NKocgPquLgyahnzDnDAUy5eCdlYUEkLIj+32oiasw==:",
 }
@@ -830,9 +841,8 @@ def test_the_library_below_agrees_with_the_examples_of_the_standard(
     verifier = Undated(signature_algorithm=algorithm, key_resolver=Keys(load_pem_public_key(pem)))
     (result,) = verifier.verify(made, max_age=None)
     assert result.parameters["created"] == 1618884473
-    # And the body is the one of the digest, where that is covered.
     spoilt = replace(made, headers=made.headers | {"Content-Type": "text/html"})
-    with pytest.raises(Exception, match=""):
+    with pytest.raises(InvalidSignature):
         verifier.verify(spoilt, max_age=None)
 
 

@@ -316,7 +316,7 @@ def test_a_rotation_keeps_requests_attestations_and_decisions_readable(world: Wo
     assert request.attributes == ("credit_amount",)
 
 
-# ------------------------------------------------------------------------------------------------ answers that were kept
+# ----------------------------------------------------------------------------------------------- answers that were kept
 
 
 def test_a_forgotten_answer_is_gone_for_a_retry_and_for_a_look_and_its_receipt_is_not(world: World) -> None:
@@ -358,10 +358,9 @@ def test_only_answers_from_before_that_time_are_forgotten_and_each_once(
 
 
 def test_forgetting_answers_reads_no_more_than_those_that_are_kept(world: World) -> None:
-    query = journal._WITH_ANSWER.params(before=world.clock(), most=1)
     with world.custodian.store.read() as tx:
-        compiled = query.compile(dialect=tx.dialect, compile_kwargs={"literal_binds": True})
-        (plan,) = tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}")
+        query = journal._WITH_ANSWER.compile(dialect=tx.dialect)
+        (plan,) = tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", (world.clock(), 1))
     assert "INDEX releases_with_answer" in plan.detail
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -53,14 +54,17 @@ class Recording(dict[str, str]):
 @pytest.mark.slow
 def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
     # As in a checkout, but for what the commands write.
-    for name in ("ledger", ".venv"):
+    for name in ("ledger", "web", ".venv"):
         (tmp_path / name).symlink_to(ROOT / name)
-    port = free_port()
+    port, http_port = free_port(), free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "CONSENT_LEDGER_DATA": str(tmp_path / "data"),
         "CONSENT_LEDGER_RPC_URL": f"http://127.0.0.1:{port}",
+        # Where the text says 8000.
+        "PORT": str(http_port),
+        "SERVICE": f"http://127.0.0.1:{http_port}",
     }
     service = subprocess.Popen(
         [EXECUTABLE, "up", "--port", str(port)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
@@ -71,6 +75,25 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
             assert service.stdout.readline().startswith("Up;")
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", block("sh by-hand")],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=SECONDS,
+            )
+            integrated = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block("sh integrate")],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=SECONDS,
+            )
+            snippet = block("python client").replace(":8000", f":{http_port}").replace(":8545", f":{port}")
+            listed = subprocess.run(
+                [sys.executable, "-c", snippet],
                 cwd=tmp_path,
                 env=environment,
                 capture_output=True,
@@ -92,10 +115,15 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
         "released",
     ]
     assert re.search(r"Erased: 20 values, 1 consent\b", done.stdout)
+    assert integrated.returncode == 0, integrated.stderr
+    assert re.search(r'"state":"in_force".*"usesLeft":1,', integrated.stdout)
+    assert set(json.loads((tmp_path / "answer.json").read_text())) == {"id", "consent", "answer", "receipt", "late"}
+    # Its one consent was erased with the person.
+    assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
 
 
 def test_every_command_of_the_readme_is_a_verb_with_these_options() -> None:
-    named = list(commands(block("sh by-hand")))
+    named = list(commands(block("sh by-hand") + block("sh integrate")))
     assert len(named) > 12
     for words in named:
         command: object = typer.main.get_command(cli.app)

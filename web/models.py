@@ -94,9 +94,8 @@ class SubjectPath(Model):
 class Page(Model):
     """Where to go on: `after` is the last id of the page before."""
 
-    model_config = ConfigDict(
-        extra="forbid", alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
-    )
+    # What stands in a query is text.
+    model_config = ConfigDict(strict=False)
 
     limit: Annotated[int, Field(ge=1, le=100)] = 50
     after: Annotated[str, Field(max_length=100, pattern=r"^[0-9a-fx-]*$")] | None = None

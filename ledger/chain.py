@@ -274,8 +274,7 @@ class JsonRpcChain:
         answers = self._ask_together(
             *(("eth_call", [{"to": to, "data": "0x" + calldata.hex()}, "latest"]) for calldata in calls)
         )
-        with _understood():
-            return [contract.decode_consent(bytes.fromhex(answer[2:])) for answer in answers]
+        return [contract.decode_consent(self._returned(answer)) for answer in answers]
 
     def log(self, custodian: Address, writer: Address) -> LogState:
         """Where a writer's log stands."""
@@ -306,7 +305,9 @@ class JsonRpcChain:
             ("eth_sendRawTransaction", ["0x" + raw.hex()]), ("eth_getTransactionReceipt", [transaction_hash])
         )
         if not isinstance(found, RpcError) and (receipt := self._read_receipt(transaction_hash, found)):
+            # It is in a block, in whatever words the node may say so.
             self._came_with_send[transaction_hash] = receipt
+            return
         if isinstance(sent, RpcError):
             if sent.revert or any(text in sent.message for text in ("already known", "nonce too low", "revert")):
                 # A node that mines at once reports a revert here although the transaction is in a block.
@@ -387,7 +388,11 @@ class JsonRpcChain:
             answer = self._rpc("eth_call", call, "latest")
         except RpcError as exc:
             raise _refusal(exc) from exc
-        if answer == "0x" and sender is None:
+        return self._returned(answer, nothing=sender is not None)
+
+    def _returned(self, answer: object, *, nothing: bool = False) -> bytes:
+        """What a call of the contract returned; `nothing` may be an answer too."""
+        if answer == "0x" and not nothing:
             # An account without code answers every call with nothing.
             raise ContractMissingError(f"no contract at {self._domain.contract}: run `consent-ledger deploy`")
         if not isinstance(answer, str) or not _HEX.match(answer):
@@ -424,7 +429,7 @@ def _understood() -> Iterator[None]:
     """What is read within is the node's answer: if it has another form than JSON-RPC says, that is no answer."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, MalformedError) as exc:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, MalformedError) as exc:
         raise ChainUnavailableError("the endpoint's answer is not that of an Ethereum node") from exc
 
 

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 from urllib3 import BaseHTTPResponse, PoolManager
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
 
 from ledger.answers import Deployment, error_of, read
 from ledger.consent import Address, Hex32
@@ -264,7 +264,7 @@ class Channel:
         delay = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**number)
         # Half of it by chance, so that clients that were turned away together do not come back together.
         jitter = delay * secrets.randbelow(1000) / 2000
-        self._sleep(min(MAX_RETRY_AFTER_SECONDS, max(delay / 2, at_least)) + jitter)
+        self._sleep(max(delay / 2, at_least) + jitter)
 
 
 def signing_key_of(keys: Mapping[str, Any]) -> JWK:
@@ -299,6 +299,9 @@ def _published(jwks: Mapping[str, Any], expected: ECKey | None) -> ECKey:
 
 
 def _body_of(response: BaseHTTPResponse) -> bytes:
+    if response.length_remaining is None and not response.chunked:
+        # Where the headers were cut off, their end looks like that of an answer that lasts until the connection ends.
+        raise ProtocolError("an answer without its length")
     body = bytearray()
     for part in response.stream(65536, decode_content=False):
         body += part
@@ -315,7 +318,7 @@ def _json(body: bytes) -> object:
 
 
 def _retry_after(response: HttpResponse, now: int) -> float:
-    """Seconds; also if it is given as a date (RFC 9110). Not signed, and so no more than a hint."""
+    """Seconds, as many as anyone should wait; also if it is given as a date (RFC 9110). Not signed: only a hint."""
     text = _header(response, "Retry-After")
     if text.isascii() and text.isdigit():
         return min(MAX_RETRY_AFTER_SECONDS, float(text))

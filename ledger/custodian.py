@@ -246,9 +246,9 @@ class Custodian:
                     lock.release()
 
     def housekeeping(self) -> None:
-        """What no request waits for: events told; old events, nonces and answers forgotten. About once a second; any process may.
+        """What no request waits for: events told; old events, nonces and answers forgotten.
 
-        Raises `StoreUnavailableError`: what was not done is done the next time.
+        About once a second; any process may. Raises `StoreUnavailableError`: what was not done is done the next time.
         """
         now = self.clock()
         self.registry.tell_expired(now)

@@ -36,6 +36,7 @@ from ledger.stateproof import StateProof, block_hash_of, header_fields, log_of, 
 BUNDLE_VERSION: Final = 1
 _BUNDLE: Final = frozenset({"version", "receipt", "header", "headerRlp", "accountProof", "storageProof", "batches"})
 _BATCH: Final = frozenset({"expectedHead", "kind", "accesses", "reasons"})
+_WORDS: Final = ("consentId", "releaseId", "requestHash", "recordsHash", "salt")
 # What reading a claim of another form than expected raises.
 _MALFORMED: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, MalformedError)
 
@@ -91,7 +92,11 @@ def open_receipt(receipt: str, custodian_key: ECKey) -> OpenedReceipt:
     """What the custodian says, signed; whether it is so is for the chain to show. Raises `AuditError`."""
     claims = verify_claims(receipt, custodian_key, "access-receipt+jwt")
     try:
-        entry = AccessEntry.from_json(claims["entry"])
+        opening = claims["entry"]
+        for name in _WORDS:
+            # Longer and shorter ones could be put together to the same hash.
+            _exactly(opening[name])
+        entry = AccessEntry.from_json(opening)
         entry_hash = entry_hash_of(entry)
         _require(entry_hash == claims["entryHash"], "the opening does not have the hash that it names")
         return OpenedReceipt(entry=entry, entry_hash=entry_hash, late=claims["late"], proof=claims["proof"])
@@ -272,7 +277,7 @@ def _batch_of(fields: Mapping[str, Any]) -> _Batch:
 
 
 def _exactly(text: object) -> Hex32:
-    found = parse_hex32(text, "batches")
+    found = parse_hex32(text, "hash")
     _require(found == text, "a hash is not in lower case")
     return found
 

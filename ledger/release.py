@@ -308,14 +308,16 @@ class Releases:
         for place, stopped in zip(logged, self._stopped([items[place] for place in logged]), strict=True):
             results[place] = stopped
         self._step("6 before decrypting")
+        # One time for the receipt and for the file: from that, a retry makes the same receipt.
+        now = self._clock()
         sealed: dict[int, Answer] = {}
         for place in [place for place in logged if results[place] is None]:
             try:
-                sealed[place], results[place] = self._sealed(*items[place])
+                sealed[place], results[place] = self._sealed(*items[place], now=now)
             except LedgerError as exc:
                 results[place] = exc
         self._step("6 before answer durable")
-        stored = self._store_answers(sealed)
+        stored = self._store_answers(sealed, now=now)
         self._step("6 answer durable")
         for place in sorted(sealed.keys() - stored):
             # Revoked, paused, erased or taken up by another process, between the check and here.
@@ -349,9 +351,9 @@ class Releases:
             stopped.append(withdrawal)
         return stopped
 
-    def _sealed(self, intent: Intent, landed: Landed) -> tuple[Answer, Release]:
+    def _sealed(self, intent: Intent, landed: Landed, *, now: int) -> tuple[Answer, Release]:
         """Decrypt and seal. Everything that must come before this has been done."""
-        now, entry = self._clock(), intent.entry
+        entry = intent.entry
         values = {record.attribute: self._vault.open(record) for record in intent.records}
         claims = {
             "version": 1,
@@ -380,7 +382,7 @@ class Releases:
             Release(release_id=entry.release_id, sealed=sealed, receipt=receipt, late=landed.late),
         )
 
-    def _store_answers(self, answers: Mapping[int, Answer]) -> set[int]:
+    def _store_answers(self, answers: Mapping[int, Answer], *, now: int) -> set[int]:
         """Make the sealed bytes durable. Returns whose were.
 
         The same transaction asks for a revocation once more: one that is on file before the answer stops it.
@@ -396,7 +398,7 @@ class Releases:
                 for place, answer in answers.items()
                 if (consent_id := open_ones.get(answer.release_id)) is not None and withdrawals[consent_id] is None
             }
-            self._journal.store_answers(tx, [answers[place] for place in stored], at=self._clock())
+            self._journal.store_answers(tx, [answers[place] for place in stored], at=now)
         return stored
 
     # ------------------------------------------------------------------------------------------------- the same again

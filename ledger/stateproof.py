@@ -51,7 +51,10 @@ class StateProof:
 
 
 def header_rlp(block: Mapping[str, Any]) -> bytes:
-    """The header of a block as JSON-RPC gives it. Raises `KeyError`, `TypeError`, `ValueError` if it is none."""
+    """The header of a block as JSON-RPC gives it.
+
+    Raises `KeyError`, `TypeError`, `ValueError`, `OverflowError`, `AttributeError` if it is none.
+    """
     names = [name for number, name in enumerate(HEADER_FIELDS) if number < OLDEST_FIELDS or block.get(name) is not None]
     encoded: bytes = rlp.encode([_field_of(name, block[name]) for name in names])
     return encoded

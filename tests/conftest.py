@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from actors import Clock, Institution, Subject, World
 from simulator import SimulatedChain
@@ -12,6 +15,26 @@ from simulator import SimulatedChain
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
+
+
+def need_programs(*names: str) -> None:
+    """Skip, saying why, if a program is not there that is not ours to install; in CI it must be."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing and "CI" in os.environ:
+        pytest.fail(f"not installed: {', '.join(missing)}")
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def stock_tools() -> None:
+    """bash, curl and openssl, as a lender's engineer has them."""
+    need_programs("bash", "curl", "openssl")
+
+
+# How long an example takes is the machine's matter.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import urllib3
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -44,11 +44,13 @@ def serving(custodian: Custodian, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def served(config: Config, port: int, *, workers: int = 2, **environment: str) -> Iterator[int]:
+def served(
+    config: Config, port: int, *, workers: int = 2, log: IO[bytes] | None = None, **environment: str
+) -> Iterator[int]:
     """Gunicorn as it is shipped, on a custodian's data and chain; `config.service_url` leads to this port. Its pid."""
     command = [sys.executable, "-m", "gunicorn", "--config", "python:web.server"]
     settings = config.environment() | {"PORT": str(port), "CONSENT_LEDGER_WORKERS": str(workers), **environment}
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)} | settings, cwd=ROOT)
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)} | settings, cwd=ROOT, stderr=log)
     try:
         _wait_for(f"http://127.0.0.1:{port}/readyz", process)
         yield process.pid

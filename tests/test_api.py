@@ -179,6 +179,16 @@ def test_a_retry_gets_the_same_bytes_for_a_day(world: World, api: Api) -> None:
     assert said(api.ask(world.institution, "GET", f"{path}/receipt"))["receipt"]
 
 
+@pytest.mark.parametrize("step", ["6 before decrypting", "6 before answer durable", "6 answer durable"])
+def test_a_retry_gets_the_same_bytes_also_if_the_first_try_took_its_time(world: World, api: Api, step: str) -> None:
+    consent = world.grant()
+    world.steps.at(step, lambda: world.clock.advance(1))
+    first = api.release(world.institution, consent, key="once")
+    world.clock.advance(1)
+    assert api.release(world.institution, consent, key="once").data == first.data
+    assert api.ask(world.institution, "GET", f"/v1/releases/{said(first)['id']}").data == first.data
+
+
 def test_a_refusal_is_said_again_with_its_reason(world: World, api: Api) -> None:
     consent = world.grant()
     world.subject.pause(world.custodian, consent)

@@ -197,3 +197,21 @@ def test_nothing_in_a_path_a_query_or_a_header_is_repeated(
             assert not TELLTALE.search(answer.text), answer.text
             assert not TELLTALE.search(str(answer.headers))
     assert not TELLTALE.search(caplog.text)
+
+
+def test_an_error_of_our_own_is_in_the_log_by_kind_and_place_and_in_the_answer_not_at_all(
+    world: World, api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(consent: str, _party: str) -> None:
+        raise RuntimeError(f"{CANARY}: {consent}") from ValueError(CANARY)
+
+    consent = world.grant()
+    monkeypatch.setattr(world.custodian.registry, "consent_of", broken)
+    answer = api.ask(world.institution, "GET", f"/v1/consents/{consent}")
+    assert (answer.status_code, code(answer)) == (500, "internal_server_error")
+    assert not TELLTALE.search(answer.text)
+    assert "RuntimeError" in caplog.text
+    assert "ValueError" in caplog.text
+    assert "in see_consent" in caplog.text
+    for name in (CANARY, consent, world.institution.institution_id):
+        assert name not in caplog.text

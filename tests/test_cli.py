@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
-from ledger import cli
+from ledger import cli, cli_serve
 from ledger.actors import PROPERTIES, Findings
 from ledger.chain import JsonRpc
 from ledger.config import Config
@@ -32,12 +33,15 @@ from ledger.custodian import Custodian
 from ledger.demo import run_demo
 from ledger.devnet import Devnet, free_port
 from ledger.erase import Eraser
-from ledger.errors import ChainUnavailableError, DevnetError, StoreUnavailableError
+from ledger.errors import ChainUnavailableError, ConfigError, DevnetError, LedgerError
+from ledger.keys import Accounts
+from ledger.serving import Service
 
 ROOT: Final = Path(__file__).parent.parent
 EXECUTABLE: Final = str(Path(sys.executable).parent / "consent-ledger")
 GERMAN: Final = ROOT / "ledger/data/german_statlog_1000.csv"
 BANK: Final = "did:web:bank.example"
+BUREAU: Final = "urn:consent-ledger:furnisher:uci-statlog-german-credit"
 HIDDEN_VALUE: Final = "18123"
 HIDDEN_TEXT: Final = "surprising-secret-4711"
 SECONDS: Final = 120
@@ -285,6 +289,14 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
     tell("import", str(csv_of(home.home / "people.csv", 5, row_1=HIDDEN_VALUE)), "--map", "german")
     tell("institutions", "add", BANK, "--name", "Example Bank", "--new-keys", str(home.jwks))
     tell("institutions", "list")
+    tell("institutions", "suspend", BANK)
+    tell("institutions", "resume", BANK)
+    tell("institutions", "rotate-keys", BANK, "--jwks", str(home.jwks))
+    tell("furnishers", "add", BUREAU, "--name", "Example Bureau", "--new-keys", str(home.home / "bureau.jwks"))
+    tell("furnishers", "list")
+    tell("furnishers", "suspend", BUREAU)
+    tell("furnishers", "resume", BUREAU)
+    tell("furnishers", "rotate-keys", BUREAU, "--jwks", str(home.home / "bureau.jwks"))
     tell("subjects", "new-key", str(home.person))
     tell("subjects", "count")
     consent = tell(*home.grant_args(subject="german-0001"))["consent"]
@@ -292,8 +304,13 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
     tell("consents", "show", consent)
     tell("subjects", "show", "german-0001")
     tell(*home.release_args(consent))
+    answer, public = home.home / "answer.json", home.home / "custodian.json"
+    answer.write_text(told["release",].out)
+    public.write_text(json.dumps(Accounts.load(home.data / "keys" / "accounts.json").signing_key.as_dict(private=False)))
+    tell("receipts", "verify", str(answer), "--custodian-key", str(public))
     tell("pause", consent, "--key", str(home.person))
     tell("log", "--subject", "german-0001")
+    tell("duties", "overdue", "--subject", "german-0001")
     tell("revoke", consent, "--key", str(home.person))
     link = home.asked_for()
     tell("requests", "show", link)
@@ -364,7 +381,8 @@ def test_no_option_takes_a_secret_itself(fresh: Installation) -> None:
         return {re.findall("--[a-z-]+", line)[0] for line in of}
 
     assert options(files) == {"--jwks", "--key", "--keys", "--new-keys"}
-    assert options(named - files) == {"--idempotency-key"}
+    # The custodian's is a public one.
+    assert options(named - files) == {"--idempotency-key", "--custodian-key"}
 
 
 # ------------------------------------------------------------------------------------------------------------ the story
@@ -395,6 +413,12 @@ def test_the_story_says_what_happened(story: Story) -> None:
     assert said[("institutions", "list")] == [
         {"institution": BANK, "name": "Example Bank", "keys": 2, "suspended": False}
     ]
+    assert said[("furnishers", "list")] == [
+        {"furnisher": BUREAU, "name": "Example Bureau", "keys": 1, "suspended": False}
+    ]
+    assert said[("furnishers", "suspend")] == {"furnisher": BUREAU, "suspended": True}
+    assert said[("institutions", "resume")] == {"institution": BANK, "suspended": False}
+    assert said[("duties", "overdue")] == []
     assert said[("consents", "show")]["status"] == said[("grant",)]["status"] == "in_force"
     assert len(said[("subjects", "show")]["attributes"]) == 20
     assert said[("release",)]["values"]["credit_amount"]["value"] == int(HIDDEN_VALUE)
@@ -571,6 +595,102 @@ def test_names_are_shown_as_they_are(home: Installation) -> None:
     assert done.code == 0
     assert "did:key:odd" in done.out
     assert "[/b] :key: Südkredit" in done.out
+
+
+# -------------------------------------------------------------------------------------------------------------- parties
+
+
+def test_a_furnishers_new_keys_are_for_its_owner_alone_and_can_only_sign(fresh: Installation) -> None:
+    fresh.ask("init")
+    keys = fresh.home / "bureau.jwks"
+    done = fresh.run("furnishers", "add", BUREAU, "--name", "Example Bureau", "--new-keys", str(keys))
+    assert (done.code, done.err) == (0, "")
+    assert (BUREAU in done.out, str(keys) in done.out) == (True, True)
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o600
+    assert [key["use"] for key in json.loads(keys.read_text())["keys"]] == ["sig"]
+    assert fresh.refusal("institutions", "add", "x", "--name", "x", "--jwks", str(keys)) == (2, "malformed", "jwks")
+    # What is not registered as one is not one.
+    assert fresh.refusal("institutions", "suspend", BUREAU) == (2, "not_found", "institution")
+
+
+def test_a_furnisher_is_registered_once_and_a_refused_one_leaves_no_keys(fresh: Installation) -> None:
+    fresh.ask("init")
+    first, second = fresh.home / "first.jwks", fresh.home / "second.jwks"
+    assert fresh.refusal("furnishers", "add", BUREAU, "--name", "x") == (2, "malformed", "jwks")
+    fresh.ask("furnishers", "add", BUREAU, "--name", "x", "--new-keys", str(first))
+    again = ("furnishers", "add", BUREAU, "--name", "x", "--new-keys", str(second))
+    assert fresh.refusal(*again) == (2, "already_exists", "furnisher")
+    assert (first.exists(), second.exists()) == (True, False)
+    fresh.ask("furnishers", "add", "urn:other", "--name", "y", "--jwks", str(first))
+    assert [one["furnisher"] for one in fresh.ask("furnishers", "list")] == [BUREAU, "urn:other"]
+
+
+def test_suspending_is_seen_in_the_list_until_it_is_taken_back(fresh: Installation) -> None:
+    fresh.ask("init")
+    for role in ("institutions", "furnishers"):
+        fresh.ask(role, "add", "urn:x", "--name", "x", "--new-keys", str(fresh.home / f"{role}.jwks"))
+        for verb, suspended in (("suspend", True), ("suspend", True), ("resume", False)):
+            assert fresh.run(role, verb, "urn:x").out == f"{verb.capitalize().rstrip('e')}ed: urn:x\n"
+            assert [one["suspended"] for one in fresh.ask(role, "list")] == [suspended]
+        assert fresh.refusal(role, "suspend", "urn:nobody") == (2, "not_found", role.removesuffix("s"))
+        assert fresh.refusal(role, "resume", "urn:nobody") == (2, "not_found", role.removesuffix("s"))
+
+
+def test_new_keys_count_beside_the_old_ones_for_the_overlap(fresh: Installation) -> None:
+    fresh.ask("init")
+    for role, keys in (("institutions", 2), ("furnishers", 1)):
+        first, second = fresh.home / f"{role}-1.jwks", fresh.home / f"{role}-2.jwks"
+        fresh.ask(role, "add", "urn:x", "--name", "x", "--new-keys", str(first))
+        fresh.ask(role, "add", "urn:y", "--name", "y", "--new-keys", str(second))
+        assert fresh.ask(role, "rotate-keys", "urn:x", "--jwks", str(second))["keys"] == 2 * keys
+        rotated = fresh.ask(role, "rotate-keys", "urn:y", "--jwks", str(first), "--overlap-days", "0")
+        assert rotated["keys"] == keys
+        assert fresh.run(role, "rotate-keys", "urn:x", "--jwks", str(second), "--overlap-days", "91").code == 2
+        unknown = fresh.refusal(role, "rotate-keys", "urn:nobody", "--jwks", str(first))
+        assert unknown == (2, "not_found", role.removesuffix("s"))
+        assert fresh.refusal(role, "rotate-keys", "urn:x", "--jwks", "/nowhere") == (2, "unreadable_file", "file")
+
+
+@pytest.mark.devnet
+def test_a_suspended_lender_is_refused_and_a_retired_key_is_no_key(home: Installation) -> None:
+    lender, old, new = "did:web:second.example", home.home / "old.jwks", home.home / "new.jwks"
+    home.ask("institutions", "add", lender, "--name", "Second Bank", "--new-keys", str(old))
+    home.ask("institutions", "add", "did:web:third.example", "--name", "Third Bank", "--new-keys", str(new))
+    consent = home.grant(institution=lender, subject="german-0003", max_accesses="3", per_day="3")
+
+    def asked(keys: Path) -> int:
+        return home.run(*home.release_args(consent, institution=lender, keys=str(keys))).code
+
+    home.ask("institutions", "suspend", lender)
+    assert home.refusal(*home.release_args(consent, institution=lender, keys=str(old)))[:2] == (
+        1,
+        "institution_suspended",
+    )
+    home.ask("institutions", "resume", lender)
+    assert asked(old) == 0
+    home.ask("institutions", "rotate-keys", lender, "--jwks", str(new), "--overlap-days", "0")
+    assert (asked(old), asked(new)) == (2, 0)
+
+
+# --------------------------------------------------------------------------------------------------------------- duties
+
+
+@pytest.mark.devnet
+def test_an_overdue_deletion_is_listed_for_the_person_and_for_the_auditor(home: Installation) -> None:
+    consent = home.grant(subject="german-0003", retention_days="0")
+    home.ask(*home.release_args(consent))
+    assert home.run("duties", "overdue").out == "Nothing is overdue.\n"
+    with sqlite3.connect(home.data / "ledger.db") as database:
+        # Eight days pass.
+        database.execute("UPDATE releases SET finished_at = finished_at - 691200 WHERE consent_id = ?", (consent,))
+    database.close()
+    (listed,) = home.ask("duties", "overdue")
+    assert (listed["consent"], listed["institution"]) == (consent, BANK)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", listed["dueAt"])
+    assert home.ask("duties", "overdue", "--subject", "german-0003") == [listed]
+    assert home.ask("duties", "overdue", "--subject", "german-0004") == []
+    assert home.run("duties", "overdue").out == f"{consent}\n    {BANK}, due {listed['dueAt']}\n"
+    assert home.refusal("duties", "overdue", "--subject", "nobody") == (2, "not_found", "subject")
 
 
 # ----------------------------------------------------------------------------------------------------------- exit codes
@@ -816,6 +936,7 @@ def test_empty_lists_say_that_they_are_empty(fresh: Installation) -> None:
     fresh.ask("init")
     assert fresh.run("consents", "list").out == "No consents.\n"
     assert fresh.run("institutions", "list").out == "No institutions.\n"
+    assert fresh.run("furnishers", "list").out == "No furnishers.\n"
     assert fresh.run("log").out == "No entries.\n"
     assert fresh.ask("consents", "list") == fresh.ask("institutions", "list") == fresh.ask("log") == []
 
@@ -910,19 +1031,26 @@ def test_up_keeps_a_consent_from_one_run_to_the_next(fresh: Installation) -> Non
     assert [secret for secret in fresh.secrets() if secret in log] == []
 
 
-def test_a_round_of_sync_that_fails_does_not_end_the_service(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("node_rounds", "service_rounds", "error", "said"),
+    [
+        (2, None, DevnetError, "the local chain ended by itself"),
+        (2, 9, DevnetError, "the local chain ended by itself"),
+        (9, 2, ConfigError, "the service ended by itself"),
+    ],
+    ids=["chain alone", "chain", "service"],
+)
+def test_what_runs_until_ctrl_c_says_what_of_it_ended_by_itself(
+    monkeypatch: pytest.MonkeyPatch, node_rounds: int, service_rounds: int | None, error: type[LedgerError], said: str
 ) -> None:
-    rounds = [True, True, False]
-    node = SimpleNamespace(is_running=lambda: rounds.pop(0))
-
-    def sync() -> None:
-        raise StoreUnavailableError("an import keeps the database busy")
+    def lasting(rounds: int) -> SimpleNamespace:
+        left = iter([*[True] * rounds, False])
+        return SimpleNamespace(is_running=lambda: next(left))
 
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    with pytest.raises(DevnetError, match="ended by itself"):
-        cli._keep_going(cast("Devnet", node), 1, cast("Custodian", SimpleNamespace(sync=sync)))
-    assert capsys.readouterr().err == "sync: an import keeps the database busy\n" * 2
+    service = lasting(service_rounds) if service_rounds is not None else None
+    with pytest.raises(error, match=said):
+        cli_serve._keep_going(cast("Devnet", lasting(node_rounds)), cast("Service | None", service))
 
 
 @pytest.mark.devnet

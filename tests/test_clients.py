@@ -1,4 +1,4 @@
-"""The whole way on the real node with clients that no one here wrote: ethers, viem and jose, in Node."""
+"""The whole way on the real node with clients that no one here wrote: ethers, viem, jose and Node's own crypto."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import Institution, Subject
+from actors import Institution, Subject, new_nonce
 
 from ledger.config import Config
-from ledger.consent import Reason, grant_typed_data, revocation_typed_data
+from ledger.consent import Hex32, Reason, grant_typed_data, revocation_typed_data
 from ledger.custodian import Custodian
 from ledger.devnet import node_binary
-from ledger.errors import InvalidSignatureError
+from ledger.errors import AuthenticationError, InvalidSignatureError
+from ledger.signatures import HttpRequest
 
 CLIENTS = Path(__file__).parent / "clients"
 Client = Callable[[str, dict[str, Any]], str]
@@ -42,6 +44,24 @@ def client() -> Client:
     return run
 
 
+def asked(custodian: Custodian, institution: Institution, consent_id: Hex32, client: Client) -> HttpRequest:
+    """What the institution sends, signed by Node with nothing of ours."""
+    url = f"{custodian.config.service_url}/v1/consents/{consent_id}/releases"
+    body = json.dumps({"purpose": "loan-origination", "attributes": ["credit_amount"]})
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "from-node"}
+    signed = client(
+        "http_signature.mjs",
+        {
+            "sign": {"method": "POST", "url": url, "headers": headers, "body": body},
+            "keyid": f"{institution.institution_id}#{institution.signing_key.kid}",
+            "key": institution.signing_key.as_dict(private=True),
+            "created": custodian.clock(),
+            "nonce": new_nonce(),
+        },
+    )
+    return HttpRequest(method="POST", url=url, headers=json.loads(signed)["headers"], body=body.encode())
+
+
 @pytest.mark.parametrize("library", ["ethers", "viem"])
 def test_what_a_foreign_wallet_signs_is_granted_answered_and_revoked(
     devnet_custodian: Custodian, devnet_config: Config, client: Client, library: str
@@ -62,7 +82,10 @@ def test_what_a_foreign_wallet_signs_is_granted_answered_and_revoked(
         subject.hand_in(custodian, draft, signed(payload, Subject().key))
     consent_id = subject.hand_in(custodian, draft, signed(payload))
 
-    release = custodian.releases.release(institution.request(custodian, consent_id))
+    message = asked(custodian, institution, consent_id, client)
+    with pytest.raises(AuthenticationError):
+        custodian.releases.release(replace(message, body=message.body.replace(b"credit_amount", b"savings")))
+    release = custodian.releases.release(message)
     given = {
         "answer": release.sealed.decode(),
         "key": institution.sealing_key.as_dict(private=True),

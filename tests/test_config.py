@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import ledger.config
-from ledger.config import DEVNET_CHAIN_ID, DEVNET_URL, Config
+from ledger.commit import Finality
+from ledger.config import DEVNET_CHAIN_ID, DEVNET_URL, RATE_LIMIT, SERVICE_URL, Config
 from ledger.errors import ConfigError, LedgerError
 
 
@@ -16,6 +17,7 @@ def test_without_any_setting_it_is_the_devnet_and_the_users_own_directory() -> N
     config = Config.from_env({})
     assert (config.rpc_url, config.chain_id) == (DEVNET_URL, DEVNET_CHAIN_ID)
     assert (config.finality.tag, config.finality.timeout) == ("latest", 30.0)
+    assert (config.service_url, config.rate_limit, config.insecure_webhooks) == (SERVICE_URL, RATE_LIMIT, False)
     assert config.data.is_absolute()
     assert config.data.name == "consent-ledger"
 
@@ -28,11 +30,46 @@ def test_every_setting_is_read() -> None:
             "CONSENT_LEDGER_CHAIN_ID": "1",
             "CONSENT_LEDGER_FINALITY": "finalized",
             "CONSENT_LEDGER_TIMEOUT": "900",
-        }
+            "CONSENT_LEDGER_URL": "https://custodian.example:8443/ledger/",
+            "CONSENT_LEDGER_RATE_LIMIT": "7",
+            "CONSENT_LEDGER_WEBHOOKS": "insecure-any",
+        },
+        port=1234,
     )
     assert config.data == Path("/somewhere")
     assert (config.rpc_url, config.chain_id) == ("https://chain.example/key", 1)
     assert (config.finality.tag, config.finality.timeout) == ("finalized", 900.0)
+    assert (config.service_url, config.rate_limit) == ("https://custodian.example:8443/ledger", 7)
+    assert config.insecure_webhooks
+
+
+def test_a_service_that_is_not_said_to_be_elsewhere_is_reached_where_it_listens() -> None:
+    assert Config.from_env({}, port=1234).service_url == "http://127.0.0.1:1234"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(data=Path("/x")),
+        Config(
+            data=Path("/somewhere with a space"),
+            rpc_url="https://chain.example/key",
+            chain_id=1,
+            finality=Finality(tag="safe", timeout=900.0),
+            service_url="https://custodian.example/ledger",
+            rate_limit=7,
+            insecure_webhooks=True,
+        ),
+    ],
+    ids=["defaults", "everything else"],
+)
+def test_a_process_that_is_started_with_it_reads_the_same(config: Config) -> None:
+    assert Config.from_env(config.environment(), port=1234) == config
+
+
+def test_a_process_waits_a_second_at_least() -> None:
+    config = Config(data=Path("/x"), finality=Finality(timeout=0.02))
+    assert Config.from_env(config.environment()).finality.timeout == 1.0
 
 
 def test_the_environment_of_the_process_is_read_when_no_other_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,9 +85,19 @@ def test_the_environment_of_the_process_is_read_when_no_other_is_given(monkeypat
             ("CONSENT_LEDGER_RPC_URL", value)
             for value in ("", "localhost:8545", "ws://x", "ipc:/x", "file:///x", " http://x")
         ),
+        *(("CONSENT_LEDGER_WEBHOOKS", value) for value in ("", "any", "private", "Public", "insecure", "1")),
+        *(
+            ("CONSENT_LEDGER_URL", value)
+            for value in (
+                *("", "custodian.example", "ftp://x", "https://", "https:///path", " https://x", "https://x\n"),
+                # A signature covers the address as it is written: it must have one form only.
+                *("https://X.example", "HTTPS://x", "https://u:p@x", "https://x?a=b", "https://x/?", "https://x/#a"),
+                *("https://x/%41", "https://x/a b", "https://\u0445"),
+            )
+        ),
         *(
             (name, value)
-            for name in ("CONSENT_LEDGER_CHAIN_ID", "CONSENT_LEDGER_TIMEOUT")
+            for name in ("CONSENT_LEDGER_CHAIN_ID", "CONSENT_LEDGER_TIMEOUT", "CONSENT_LEDGER_RATE_LIMIT")
             for value in ("", "0", "-1", "1.5", "0x7a69", "1e3", " 1", "1_000", "\u0661", "\u00b2", "nan", "9" * 5000)
         ),
     ],
@@ -72,6 +119,11 @@ def test_keys_lie_outside_the_database_and_everything_within_the_data_directory(
     assert len(set(places)) == len(places)
     assert all(tmp_path in place.parents for place in places)
     assert config.key_file.parent == config.account_file.parent != config.database.parent
+
+
+def test_a_process_is_given_every_setting() -> None:
+    documented = re.findall(r"^\| `(\w+)`", str(ledger.config.__doc__), re.MULTILINE)
+    assert set(Config(data=Path("/x")).environment()) == set(documented)
 
 
 def test_every_setting_is_documented_at_the_head_of_the_module() -> None:

@@ -285,6 +285,25 @@ def test_requests_attestations_and_decisions_go_with_the_person(world: World) ->
             assert subject_id not in repr(tx.execute(select(table)).all())
 
 
+def test_what_comes_in_during_an_erasure_goes_with_the_rest_and_nothing_comes_in_after_it(world: World) -> None:
+    everything_about_a_person(world)
+    party = world.custodian.registry.institution(world.institution.institution_id)
+    (consent,) = world.custodian.registry.consents()
+    signed = world.institution.evidence(world.custodian, "/v1/x", {})
+
+    def come_in() -> None:
+        at = world.clock()
+        world.custodian.duties.attest_deletion(party, consent.consent_id, deleted_at=at, evidence=signed)
+        world.subject.furnish(world.custodian, {"age": 44})
+
+    world.steps.at("erase revoked", come_in)
+    erasure = erase(world)
+    assert (erasure.envelopes, erasure.attestations) == (len(VALUES) + 1, 2)
+    with pytest.raises(ErasedError):
+        come_in()
+    assert sealed_bytes(world) == []
+
+
 def test_no_reference_value_or_reason_is_ever_in_the_files(world: World) -> None:
     world.subject = Subject("Erika Mustermann 4711")
     world.subject.furnish(world.custodian, {"credit_amount": 987_654_321, "savings": "from_1000"})
@@ -360,7 +379,7 @@ def test_only_answers_from_before_that_time_are_forgotten_and_each_once(
 def test_forgetting_answers_reads_no_more_than_those_that_are_kept(world: World) -> None:
     with world.custodian.store.read() as tx:
         query = journal._WITH_ANSWER.compile(dialect=tx.dialect)
-        (plan,) = tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", (world.clock(), 1))
+        (plan,) = tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", (world.clock(), 1, 0))
     assert "INDEX releases_with_answer" in plan.detail
 
 

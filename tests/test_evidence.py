@@ -105,6 +105,24 @@ def test_a_receipt_with_another_entrys_opening_is_found_out(world: World) -> Non
         verify_receipt(resigned(world, first.receipt, swap), world.chain, key)
 
 
+def test_an_opening_of_other_words_with_the_same_hash_is_found_out(world: World) -> None:
+    release = world.ask(world.grant())
+
+    def shift(claims: dict[str, Any]) -> None:
+        entry = claims["entry"]
+        entry["requestHash"] += entry["recordsHash"][2:4]
+        entry["recordsHash"] = "0x" + entry["recordsHash"][4:]
+        assert entry_hash_of(AccessEntry.from_json(entry)) == claims["entryHash"]
+
+    def upper(claims: dict[str, Any]) -> None:
+        claims["entry"]["requestHash"] = "0x" + claims["entry"]["requestHash"][2:].upper()
+        assert entry_hash_of(AccessEntry.from_json(claims["entry"])) == claims["entryHash"]
+
+    for change in (shift, upper):
+        with pytest.raises(AuditError):
+            verify_receipt(resigned(world, release.receipt, change), world.chain, world.custodian.accounts.signing_key)
+
+
 def test_a_receipt_of_someone_else_than_the_custodian_is_worth_nothing(world: World) -> None:
     release = world.ask(world.grant())
     with pytest.raises(AuditError, match="not signed by the custodian"):

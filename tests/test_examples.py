@@ -19,8 +19,7 @@ from ledger.config import Config
 from ledger.consent import Hex32
 from ledger.consent_requests import token_of
 from ledger.custodian import Custodian
-from ledger.devnet import free_port, node_binary
-from ledger.errors import DevnetError
+from ledger.devnet import Devnet, free_port, fund, node_binary
 from ledger.evidence import verify_receipt
 
 pytestmark = [pytest.mark.devnet, pytest.mark.slow]
@@ -72,15 +71,8 @@ class Engineer:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, devnet: object) -> Iterator[Config]:
+def site(tmp_path_factory: pytest.TempPathFactory, devnet: Devnet, stock_tools: None) -> Iterator[Config]:
     """A custodian with one subject, served by gunicorn with two workers."""
-    from ledger.devnet import Devnet, fund  # noqa: PLC0415 - only if there is a node
-
-    assert isinstance(devnet, Devnet)
-    try:
-        node_binary()
-    except DevnetError as exc:
-        pytest.skip(str(exc))
     port = free_port()
     config = Config(
         data=tmp_path_factory.mktemp("site") / "data", rpc_url=devnet.url, service_url=f"http://127.0.0.1:{port}"

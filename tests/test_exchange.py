@@ -1,13 +1,13 @@
-"""The exchange: who asks is who signed, just now and to us; who reads is who was meant; no paper passes for another."""
+"""The exchange: what is asked is what was signed; who reads is who was meant; no paper passes for another."""
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
 import subprocess
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,31 +20,39 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from ledger.access import AccessEntry, ChainProof, entry_hash_of
 from ledger.consent import Address, Hex32
-from ledger.errors import AuditError, AuthenticationError, LedgerError, MalformedError, StaleRequestError
+from ledger.errors import AuditError, AuthenticationError, MalformedError
 from ledger.exchange import (
-    FRESH_SECONDS,
-    JWK,
+    MAX_ATTRIBUTES,
     MAX_KEY_LENGTH,
-    Institution,
+    MAX_NAME_LENGTH,
+    Party,
     ReleaseRequest,
     check_jwks,
-    claimed_institution,
     key_for,
+    new_furnisher_keys,
     new_institution_keys,
     open_answer,
-    read_request,
+    read_release,
     receipt_claims,
+    release_request,
+    resigned_claims,
+    rotated_jwks,
     seal_answer,
     sign_claims,
-    sign_request,
+    sign_release,
+    signature_of,
     verify_claims,
 )
+from ledger.signatures import JWK, HttpRequest, sign_request, verify_request
 
 ROOT: Final = Path(__file__).parent.parent
 NOW: Final = 1_800_000_000
+DAY: Final = 86_400
+SERVICE: Final = "https://ledger.example"
 CONSENT: Final = Hex32("0x" + "ab" * 32)
 BANK: Final = "did:web:bank.example"
 CUSTODIAN: Final = "0x44594101dda99d08F949750CfBBa1ec9c80cc281"
+NONCE: Final = "n-0123456789abcdef"
 SIGNING_KEYS: Final[dict[str, JWK]] = {
     "P-256": ECKey.generate_key("P-256", {"use": "sig"}, auto_kid=True),
     "Ed25519": OKPKey.generate_key("Ed25519", {"use": "sig"}, auto_kid=True),
@@ -70,25 +78,34 @@ def jwks(*keys: JWK) -> dict[str, Any]:
     return {"keys": [key.as_dict(private=False) for key in keys]}
 
 
-def bank(*keys: JWK) -> Institution:
-    return Institution(institution_id=BANK, name="Example Bank", jwks=jwks(*(keys or (SIGN, SEAL))))
+def bank(*keys: JWK) -> Party:
+    return Party(party_id=BANK, name="Example Bank", jwks=jwks(*(keys or (SIGN, SEAL))))
 
 
-def signed(key: JWK = SIGN, **changes: Any) -> bytes:
+def signed(key: JWK = SIGN, **changes: Any) -> HttpRequest:
     asked: dict[str, Any] = {
+        "service_url": SERVICE,
         "institution": BANK,
-        "custodian": CUSTODIAN,
         "consent_id": CONSENT,
         "purpose": "loan-origination",
         "attributes": ("age", "job"),
         "idempotency_key": "k-1",
         "at": NOW,
+        "nonce": NONCE,
     }
-    return sign_request(**asked | changes, signing_key=key)
+    return sign_release(**asked | changes, signing_key=key)
 
 
-def read(request: bytes, institution: Institution | None = None, *, now: int = NOW) -> ReleaseRequest:
-    return read_request(request, institution or bank(), custodian=CUSTODIAN, now=now)
+def read(message: HttpRequest, key: JWK = SIGN, *, now: int = NOW) -> ReleaseRequest:
+    return read_release(message, verify_request(message, key, now=now), BANK)
+
+
+def resigned(key: JWK = SIGN, **changes: Any) -> HttpRequest:
+    """A request that the institution really signed, with `changes` that its own client would not make."""
+    usual = signed(key)
+    headers = {name: usual.headers[name] for name in ("Content-Type", "Idempotency-Key")}
+    message = replace(usual, **({"headers": headers} | changes))
+    return sign_request(message, party_id=BANK, key=key, at=NOW, nonce=NONCE)
 
 
 def encoded(value: object) -> bytes:
@@ -100,21 +117,13 @@ def decoded(part: bytes) -> Any:
     return json.loads(urlsafe_b64decode(part + b"=="))
 
 
-def refused(
-    request: bytes, error: type[LedgerError] = AuthenticationError, institution: Institution | None = None
-) -> None:
-    with pytest.raises(LedgerError) as caught:
-        read(request, institution)
-    assert type(caught.value) is error
-
-
 # ------------------------------------------------------------------------------------------------------------ requests
 
 
 @pytest.mark.parametrize("curve", SIGNING_KEYS)
 def test_a_signed_request_is_read_as_it_was_asked(curve: str) -> None:
     key = SIGNING_KEYS[curve]
-    request = read(signed(key), bank(key, SEAL))
+    request = read(signed(key), key)
     assert request.access.institution == BANK
     assert request.access.consent_id == CONSENT
     assert request.access.purpose == "loan-origination"
@@ -122,17 +131,27 @@ def test_a_signed_request_is_read_as_it_was_asked(curve: str) -> None:
     assert request.idempotency_key == "k-1"
 
 
-def test_the_request_hash_is_over_the_very_bytes_that_were_signed() -> None:
-    one, other = signed(), signed()
-    assert read(one).access.request_hash == read(one).access.request_hash
-    # ECDSA is random: the same question twice is two pieces of evidence.
-    assert read(one).access.request_hash != read(other).access.request_hash
-    assert read(one).signed == one
+def test_the_address_of_a_service_may_have_a_path() -> None:
+    assert read(signed(service_url=f"{SERVICE}/ledger")).access.consent_id == CONSENT
+
+
+def test_the_request_hash_is_over_what_was_signed() -> None:
+    one = read(signed())
+    assert one.access.request_hash == one.evidence.digest() == read(signed()).access.request_hash
+    others = [
+        signed(nonce=NONCE[::-1]),
+        signed(at=NOW + 1),
+        signed(purpose="account-review"),
+        signed(SIGNING_KEYS["Ed25519"]),
+    ]
+    keys = [SIGN, SIGN, SIGN, SIGNING_KEYS["Ed25519"]]
+    hashes = {read(message, key).access.request_hash for message, key in zip(others, keys, strict=True)}
+    assert len(hashes | {one.access.request_hash}) == len(others) + 1
 
 
 def test_a_retry_asks_for_the_same_and_anything_else_does_not() -> None:
     digest = read(signed()).content_digest()
-    assert read(signed(at=NOW + 7)).content_digest() == digest
+    assert read(signed(at=NOW + 7, nonce=NONCE[::-1])).content_digest() == digest
     assert read(signed(idempotency_key="k-2")).content_digest() == digest
     others: list[dict[str, Any]] = [
         {"consent_id": "0x" + "cd" * 32},
@@ -142,177 +161,169 @@ def test_a_retry_asks_for_the_same_and_anything_else_does_not() -> None:
         {"attributes": ("agejob",)},
     ]
     digests = {read(signed(**change)).content_digest() for change in others}
-    assert len(digests | {digest}) == len(others) + 1
+    digests.add(read_release(signed(), verify_request(signed(), SIGN, now=NOW), "did:web:other").content_digest())
+    assert len(digests | {digest}) == len(others) + 2
 
 
-@pytest.mark.parametrize("name", ["iss", "aud", "iat", "consent", "purpose", "attributes", "key"])
-def test_an_altered_payload_is_not_the_institutions(name: str) -> None:
-    header, payload, signature = signed().split(b".")
-    claims = decoded(payload)
-    claims[name] = claims[name] + 1 if name == "iat" else claims[name][:-1]
-    refused(b".".join([header, encoded(claims), signature]))
+def test_a_request_of_another_key_or_with_other_bytes_is_not_read() -> None:
+    message = signed()
+    for stranger in (another_like(SIGN), SIGNING_KEYS["Ed25519"], SEAL):
+        with pytest.raises(AuthenticationError):
+            read(message, stranger)
+    for altered in (
+        replace(message, body=message.body.replace(b"age", b"job")),
+        replace(message, url=message.url.replace("ab", "cd", 1)),
+        replace(message, headers=message.headers | {"Idempotency-Key": "k-2"}),
+    ):
+        with pytest.raises(AuthenticationError):
+            read(altered)
 
 
-def test_every_flipped_bit_of_a_signed_request_is_noticed() -> None:
-    request = signed()
-    for at in range(len(request)):
-        flipped = bytearray(request)
-        flipped[at] ^= 1
-        try:
-            read(bytes(flipped))
-        except LedgerError:
-            continue
-        # Base64's last character has bits that stand for nothing: then the bytes that are signed are the same.
-        parts = zip(bytes(flipped).split(b"."), request.split(b"."), strict=True)
-        assert all(urlsafe_b64decode(ours + b"==") == urlsafe_b64decode(theirs + b"==") for ours, theirs in parts)
-
-
-@pytest.mark.parametrize("other", SIGNING_KEYS.values(), ids=SIGNING_KEYS)
-def test_another_key_is_refused_even_under_the_right_key_id(other: JWK) -> None:
-    stranger = another_like(other)
-    header = {"alg": "ES256" if isinstance(other, ECKey) else "Ed25519", "kid": other.kid, "typ": "release-request+jwt"}
-    payload = urlsafe_b64decode(signed().split(b".")[1] + b"==")
-    request = jws.serialize_compact(header, payload, stranger, algorithms=["ES256", "Ed25519"])
-    refused(request.encode(), institution=bank(other, SEAL))
-
-
-def test_a_retired_key_is_refused() -> None:
-    new = ECKey.generate_key("P-256", {"use": "sig"}, auto_kid=True)
-    read(signed(new), bank(new, SEAL))
-    refused(signed(SIGN), institution=bank(new, SEAL))
-
-
-def test_during_a_rotation_both_keys_are_accepted() -> None:
-    new = ECKey.generate_key("P-256", {"use": "sig"}, auto_kid=True)
-    for key in (SIGN, new):
-        assert read(signed(key), bank(SIGN, new, SEAL)).access.purpose == "loan-origination"
-
-
-def test_the_key_for_answers_does_not_sign_requests() -> None:
-    misused = {name: value for name, value in SEAL.as_dict(private=True).items() if name != "use"}
-    refused(signed(ECKey.import_key(misused)))
-
-
-def forged(header: dict[str, Any], signature: bytes = b"") -> bytes:
-    return b".".join([encoded(header), signed().split(b".")[1], encoded(signature) if signature else b""])
-
-
-@pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", "HS256", "ES384", "RS256", "EdDSA", None, 7, []])
-def test_an_unsigned_request_is_refused_whatever_it_calls_its_algorithm(alg: object) -> None:
-    for signature in (b"", bytes(64)):
-        refused(forged({"alg": alg, "kid": SIGN.kid, "typ": "release-request+jwt"}, signature))
+OTHER: Final = f"/v1/consents/0x{'cd' * 32}/releases"
 
 
 @pytest.mark.parametrize(
-    "secret",
+    "change",
     [
-        SIGN.as_pem(private=False),
-        SIGN.as_der(private=False),
-        json.dumps(SIGN.as_dict(private=False)).encode(),
-        urlsafe_b64decode(str(SIGN.as_dict(private=False)["x"]) + "=="),
+        {"method": "GET"},
+        {"method": "PUT"},
+        *(
+            {"url": SERVICE + path}
+            for path in (
+                "/v1/consents",
+                f"/v1/consents/{CONSENT}",
+                f"/v1/consents/{CONSENT}/releases/",
+                f"/v1/consents/{CONSENT}/releases?dry=1",
+                f"/v1/consents/{CONSENT}/releases?also={OTHER}",
+                f"/v1/consents/{CONSENT}/elsewhere?{OTHER}",
+                f"/v1/consents/{CONSENT[2:]}/releases",
+                f"/v1/consents/{CONSENT}ab/releases",
+                f"/v1/consents/{CONSENT[:-1]}/releases",
+                f"/v1/consents/0x{'AB' * 32}/releases",
+                f"/v1/consents/{CONSENT}%2Freleases",
+            )
+        ),
     ],
-    ids=["PEM", "DER", "JSON", "x"],
+    ids=lambda change: str(change)[:70],
 )
-def test_the_public_key_is_no_shared_secret(secret: bytes) -> None:
-    # The classic: HS256, keyed with what everyone has. By hand, because joserfc knows better than to do it.
-    header, payload, _ = forged({"alg": "HS256", "kid": SIGN.kid, "typ": "release-request+jwt"}).split(b".")
-    refused(b".".join([header, payload, encoded(hmac.digest(secret, header + b"." + payload, "sha256"))]))
+def test_what_is_signed_for_another_route_is_no_request_for_a_release(change: dict[str, Any]) -> None:
+    with pytest.raises(MalformedError) as caught:
+        read(resigned(**change))
+    assert caught.value.field == "request"
 
 
-def test_a_key_that_the_request_brings_along_is_not_used() -> None:
-    own = ECKey.generate_key("P-256", {"use": "sig"}, auto_kid=True)
-    payload = urlsafe_b64decode(signed().split(b".")[1] + b"==")
-    header = {"alg": "ES256", "typ": "release-request+jwt", "jwk": own.as_dict(private=False)}
-    refused(jws.serialize_compact(header, payload, own, algorithms=["ES256"]).encode())
+@pytest.mark.parametrize("fragment", [OTHER, "x", ""])
+def test_what_is_put_behind_the_address_is_not_read(fragment: str) -> None:
+    message = signed()
+    with pytest.raises(AuthenticationError):
+        read(replace(message, url=f"{message.url}#{fragment}"))
 
 
-@pytest.mark.parametrize("typ", [None, "JWT", "release-request", "release-request+jwt ", "deletion-attestation+jwt"])
-def test_another_paper_of_the_institution_is_no_request(typ: str | None) -> None:
-    payload = urlsafe_b64decode(signed().split(b".")[1] + b"==")
-    header = {"alg": "ES256", "kid": SIGN.kid} | ({"typ": typ} if typ else {})
-    refused(jws.serialize_compact(header, payload, SIGN, algorithms=["ES256"]).encode())
+@pytest.mark.parametrize(
+    "body", [b"", b"7", b"null", b"[]", b'"text"', b"{", b"\xff", b"[" * 50_000, b"9" * 5000, b'{"purpose":1e999}x']
+)
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    with pytest.raises(MalformedError) as caught:
+        read(resigned(body=body))
+    assert caught.value.field == "body"
 
 
-@pytest.mark.parametrize("change", [{"custodian": "0x" + "11" * 20}, {"custodian": ""}, {"institution": "did:web:x"}])
-def test_a_request_to_another_custodian_or_of_another_institution_is_refused(change: dict[str, Any]) -> None:
-    refused(signed(**change))
-
-
-@pytest.mark.parametrize("offset", [-FRESH_SECONDS - 1, FRESH_SECONDS + 1, -(10**9), 10**30])
-def test_a_request_signed_too_long_ago_or_in_the_future_is_stale(offset: int) -> None:
-    refused(signed(at=NOW + offset), StaleRequestError)
-
-
-@pytest.mark.parametrize("offset", [-FRESH_SECONDS, 0, FRESH_SECONDS])
-def test_a_request_within_the_tolerance_is_fresh(offset: int) -> None:
-    assert read(signed(at=NOW + offset)).idempotency_key == "k-1"
-
-
-def resigned(**changes: Any) -> bytes:
-    """A request that the institution really signed, with `changes` that its own client would not make."""
-    claims = decoded(signed().split(b".")[1]) | changes
-    content = json.dumps({name: value for name, value in claims.items() if value is not ...})
-    header = {"alg": "ES256", "kid": SIGN.kid, "typ": "release-request+jwt"}
-    return jws.serialize_compact(header, content, SIGN, algorithms=["ES256"]).encode()
-
-
-WRONG: Final[dict[str, tuple[type[LedgerError], list[Any]]]] = {
-    "iss": (AuthenticationError, [..., None, 7, "", [BANK]]),
-    "aud": (AuthenticationError, [..., None, 7, "", [CUSTODIAN], CUSTODIAN.lower()]),
-    "iat": (StaleRequestError, [..., None, str(NOW), float(NOW), True, [], {}]),
-    "consent": (MalformedError, [..., None, 7, "", "0x", "0x" + "ab" * 31, [CONSENT]]),
-    "purpose": (MalformedError, [..., None, 7, [], {}, "\ud800"]),
-    "attributes": (MalformedError, [..., None, 7, "age", {"age": 1}, [7], [None], [["age"]], ["\ud800"]]),
-    "key": (MalformedError, [..., None, 7, "", [], "k" * (MAX_KEY_LENGTH + 1), "\ud800"]),
+WRONG: Final[dict[str, list[Any]]] = {
+    "purpose": [..., None, 7, [], {}, "\ud800", "p" * (MAX_NAME_LENGTH + 1)],
+    "attributes": [
+        ...,
+        None,
+        7,
+        "age",
+        {"age": 1},
+        [],
+        [7],
+        [None],
+        [["age"]],
+        ["\ud800"],
+        ["a" * (MAX_NAME_LENGTH + 1)],
+        ["age"] * (MAX_ATTRIBUTES + 1),
+    ],
 }
 
 
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_missing_or_wrongly_typed_field_is_named(name: str, value: object) -> None:
+    fields = {"purpose": "loan-origination", "attributes": ["age"]} | {name: value}
+    body = json.dumps({key: each for key, each in fields.items() if each is not ...}).encode()
+    message = resigned(body=body)
+    with pytest.raises(MalformedError) as caught:
+        read(message)
+    assert caught.value.field == name
+    assert str(caught.value).startswith(f"{name}: expected ")
+
+
+def asked(**changes: Any) -> ReleaseRequest:
+    fields: dict[str, Any] = {
+        "consent_id": CONSENT,
+        "purpose": "loan-origination",
+        "attributes": ["age"],
+        "idempotency_key": "k-1",
+    }
+    return release_request(verify_request(signed(), SIGN, now=NOW), BANK, **(fields | changes))
+
+
+@pytest.mark.parametrize("key", [None, 7, "", [], b"k", "\ud800", "k" * (MAX_KEY_LENGTH + 1)])
+def test_an_idempotency_key_that_is_none_is_named(key: object) -> None:
+    with pytest.raises(MalformedError) as caught:
+        asked(idempotency_key=key)
+    assert caught.value.field == "idempotency-key"
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "error"),
-    [(name, value, error) for name, (error, values) in WRONG.items() for value in values],
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values if value is not ...]
 )
-def test_a_missing_or_wrongly_typed_field_is_refused(name: str, value: object, error: type[LedgerError]) -> None:
-    refused(resigned(**{name: value}), error)
+def test_the_fields_of_one_release_among_several_are_named_too(name: str, value: object) -> None:
+    with pytest.raises(MalformedError) as caught:
+        asked(**{name: value})
+    assert caught.value.field == name
 
 
-@pytest.mark.parametrize("payload", [b"7", b"null", b"[]", b'"text"', b"{", b"", b"\xff", b"[" * 50_000, b"9" * 5000])
-def test_a_payload_that_is_no_object_is_refused(payload: bytes) -> None:
-    header = {"alg": "ES256", "kid": SIGN.kid, "typ": "release-request+jwt"}
-    request = jws.serialize_compact(header, payload, SIGN, algorithms=["ES256"]).encode()
-    refused(request)
-    with pytest.raises(MalformedError):
-        claimed_institution(request)
+def test_the_longest_of_everything_is_accepted() -> None:
+    assert read(signed(idempotency_key="k" * MAX_KEY_LENGTH)).idempotency_key == "k" * MAX_KEY_LENGTH
+    names = [f"{number:0{MAX_NAME_LENGTH}}" for number in range(MAX_ATTRIBUTES)]
+    request = read(signed(attributes=names, purpose="p" * MAX_NAME_LENGTH))
+    assert (request.access.attributes, request.access.purpose) == (tuple(names), "p" * MAX_NAME_LENGTH)
 
 
-def test_the_longest_idempotency_key_is_accepted() -> None:
-    assert read(resigned(key="k" * MAX_KEY_LENGTH)).idempotency_key == "k" * MAX_KEY_LENGTH
-
-
-@pytest.mark.parametrize(
-    "header",
-    [b"7", b"[]", b"null", b"[" * 50_000, b"\xff", b'{"alg":"ES256","crit":7}', b'{"alg":"ES256","crit":["x"]}', b"{}"],
-)
-def test_a_header_that_is_none_is_refused(header: bytes) -> None:
-    refused(b".".join([encoded(header), *signed().split(b".")[1:]]))
+def test_a_request_without_an_idempotency_key_is_none() -> None:
+    with pytest.raises(MalformedError) as caught:
+        read(resigned(headers={"Content-Type": "application/json"}))
+    assert caught.value.field == "idempotency-key"
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_no_bytes_make_anything_else_than_a_refusal(request: bytes) -> None:
-    with pytest.raises(AuthenticationError):
-        read(request)
+def test_no_bytes_make_anything_else_than_a_refusal(body: bytes) -> None:
     with pytest.raises(MalformedError):
-        claimed_institution(request)
+        read(resigned(SIGNING_KEYS["Ed25519"], body=body), SIGNING_KEYS["Ed25519"])
 
 
-@given(st.lists(st.binary(max_size=60).map(encoded), min_size=3, max_size=3))
-def test_no_three_parts_make_anything_else_than_a_refusal(parts: list[bytes]) -> None:
-    with pytest.raises(AuthenticationError):
-        read(b".".join(parts))
-
-
-def test_the_claimed_institution_is_read_without_believing_it() -> None:
-    header, payload, _ = signed().split(b".")
-    assert claimed_institution(b".".join([header, payload, encoded(bytes(64))])) == BANK
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+    ),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+    ),
+    st.none() | st.text(),
+)
+def test_no_fields_make_anything_else_than_a_request_or_a_refusal(purpose: Any, attributes: Any, key: Any) -> None:
+    try:
+        request = asked(purpose=purpose, attributes=attributes, idempotency_key=key)
+    except MalformedError:
+        return
+    assert (request.access.purpose, list(request.access.attributes), request.idempotency_key) == (
+        purpose,
+        attributes,
+        key,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- keys
@@ -322,8 +333,17 @@ def test_fresh_keys_of_an_institution_can_ask_and_be_answered() -> None:
     keys = new_institution_keys().as_dict(private=True)
     public = check_jwks(keys)
     sign, seal = key_for(keys, "sig"), key_for(keys, "enc")
-    assert read(signed(sign), Institution(institution_id=BANK, name="b", jwks=public)).access.institution == BANK
+    party = Party(party_id=BANK, name="b", jwks=public)
+    assert read(signed(sign), party.key("sig", now=NOW, kid=sign.kid)).access.institution == BANK
     assert open_answer(seal_answer(CLAIMS, CUSTODIANS, key_for(public, "enc")), seal, CUSTODIANS) == CLAIMS
+
+
+def test_fresh_keys_of_a_furnisher_sign_and_are_sealed_nothing() -> None:
+    keys = new_furnisher_keys().as_dict(private=True)
+    public = check_jwks(keys, ["sig"])
+    assert key_for(public, "sig").kid == key_for(keys, "sig").kid
+    with pytest.raises(MalformedError):
+        check_jwks(keys)
 
 
 def test_private_parts_are_not_kept() -> None:
@@ -349,6 +369,11 @@ def test_private_parts_are_not_kept() -> None:
         {"keys": [SIGN.as_dict(private=False) | {"x": "AAAA"}, SEAL.as_dict(private=False)]},
         {"keys": [SIGN.as_dict(private=False) | {"kid": 7}, SEAL.as_dict(private=False)]},
         {"keys": [SIGN.as_dict(private=False) | {"use": "both"}, SEAL.as_dict(private=False)]},
+        {"keys": [SIGN.as_dict(private=False), SEAL.as_dict(private=False) | {"kid": SIGN.kid}]},
+        {"keys": [SIGN.as_dict(private=False) | {"exp": "soon"}, SEAL.as_dict(private=False)]},
+        {"keys": [SIGN.as_dict(private=False) | {"exp": float(NOW)}, SEAL.as_dict(private=False)]},
+        {"keys": [SIGN.as_dict(private=False), SEAL.as_dict(private=False) | {"exp": None}]},
+        {"keys": [SIGN.as_dict(private=False), SEAL.as_dict(private=False) | {"exp": True}]},
     ],
 )
 def test_a_key_set_that_cannot_ask_and_be_answered_is_refused(given_: object) -> None:
@@ -383,6 +408,86 @@ def test_keys_of_other_kinds_are_left_out_and_a_secret_one_is_not_stored() -> No
     rsa = RSAKey.generate_key(2048, {"use": "enc"})
     public = check_jwks({"keys": [secret.as_dict(private=True), rsa.as_dict(private=False), *jwks(SIGN, SEAL)["keys"]]})
     assert public == jwks(SIGN, SEAL)
+
+
+def test_a_key_without_a_kid_gets_its_thumbprint() -> None:
+    bare = [
+        {name: value for name, value in key.as_dict(private=False).items() if name != "kid"} for key in (SIGN, SEAL)
+    ]
+    assert [key["kid"] for key in check_jwks({"keys": bare})["keys"]] == [SIGN.thumbprint(), SEAL.thumbprint()]
+
+
+def test_a_party_that_only_signs_needs_no_key_to_be_sealed_to() -> None:
+    assert check_jwks(jwks(SIGN), ["sig"]) == jwks(SIGN)
+    for keys, uses in ((jwks(SEAL), ["sig"]), (jwks(SIGN), ["enc"])):
+        with pytest.raises(MalformedError):
+            check_jwks(keys, uses)
+
+
+def retired(key: JWK, at: int) -> dict[str, Any]:
+    return {**key.as_dict(private=False), "exp": at}
+
+
+def test_a_key_of_a_party_is_found_by_its_use_and_its_id() -> None:
+    other = ECKey.generate_key("P-256", {"use": "sig"}, auto_kid=True)
+    party = bank(SIGN, other, SEAL)
+    assert party.key("sig", now=NOW).kid == SIGN.kid
+    assert party.key("sig", now=NOW, kid=other.kid).kid == other.kid
+    assert party.key("enc", now=NOW, kid=SEAL.kid).kid == SEAL.kid
+    for use, kid in (("enc", SIGN.kid), ("sig", SEAL.kid), ("sig", "nobody's"), ("sig", ""), ("both", None)):
+        with pytest.raises(MalformedError) as caught:
+            party.key(use, now=NOW, kid=kid)
+        assert caught.value.field == "jwks"
+
+
+def test_a_key_counts_until_it_retires_and_not_from_then_on() -> None:
+    newer = ECKey.generate_key("P-256", {"use": "sig"}, auto_kid=True)
+    old = {"keys": [retired(SIGN, NOW), newer.as_dict(private=False), SEAL.as_dict(private=False)]}
+    party = Party(party_id=BANK, name="b", jwks=old)
+    assert party.key("sig", now=NOW - 1).kid == SIGN.kid
+    assert party.key("sig", now=NOW - 1, kid=SIGN.kid).kid == SIGN.kid
+    assert party.key("sig", now=NOW).kid == newer.kid
+    with pytest.raises(MalformedError):
+        party.key("sig", now=NOW, kid=SIGN.kid)
+
+
+def test_parties_are_told_apart_by_what_is_registered_of_them() -> None:
+    assert bank() == bank()
+    assert bank() != bank(SEAL, SIGN)
+    assert bank() != replace(bank(), version=2)
+
+
+def test_after_a_rotation_the_new_keys_come_first_and_the_old_ones_retire() -> None:
+    new = [ECKey.generate_key("P-256", {"use": use}, auto_kid=True) for use in ("sig", "enc")]
+    together = rotated_jwks(jwks(SIGN, SEAL), check_jwks(jwks(*new)), now=NOW, overlap_seconds=DAY)
+    assert together == {"keys": [*jwks(*new)["keys"], retired(SIGN, NOW + DAY), retired(SEAL, NOW + DAY)]}
+    party = Party(party_id=BANK, name="b", jwks=together)
+    # Sealed to the new one at once: who rotates has it already.
+    assert [party.key(use, now=NOW).kid for use in ("sig", "enc")] == [key.kid for key in new]
+    assert party.key("sig", now=NOW + DAY - 1, kid=SIGN.kid)
+    with pytest.raises(MalformedError):
+        party.key("sig", now=NOW + DAY, kid=SIGN.kid)
+    # And what comes of it can be registered and rotated again.
+    assert check_jwks(together) == together
+
+
+def test_a_rotation_never_lengthens_a_life() -> None:
+    new = jwks(*(ECKey.generate_key("P-256", {"use": use}, auto_kid=True) for use in ("sig", "enc")))
+    old = {"keys": [retired(SIGN, NOW + 5), retired(SEAL, NOW), *jwks(SIGNING_KEYS["Ed25519"])["keys"]]}
+    kept = rotated_jwks(old, new, now=NOW, overlap_seconds=DAY)["keys"][2:]
+    assert kept == [retired(SIGN, NOW + 5), retired(SIGNING_KEYS["Ed25519"], NOW + DAY)]
+
+
+@pytest.mark.parametrize("overlap", [0, -1])
+def test_a_rotation_without_an_overlap_leaves_none_of_the_old_keys(overlap: int) -> None:
+    new = jwks(*(ECKey.generate_key("P-256", {"use": use}, auto_kid=True) for use in ("sig", "enc")))
+    assert rotated_jwks(jwks(SIGN, SEAL), new, now=NOW, overlap_seconds=overlap) == new
+
+
+def test_a_new_key_takes_the_place_of_the_old_one_of_its_id() -> None:
+    usurper = ECKey.generate_key("P-256", {"use": "sig", "kid": str(SIGN.kid)})
+    together = rotated_jwks(jwks(SIGN, SEAL), check_jwks(jwks(usurper, SEAL)), now=NOW, overlap_seconds=DAY)
+    assert together == jwks(usurper, SEAL)
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
@@ -511,7 +616,8 @@ def test_a_receipt_opens_the_entry_without_the_values() -> None:
         size=9,
         head=Hex32("0x" + "07" * 32),
     )
-    claims = receipt_claims(entry, proof, at=NOW, late=True)
+    entry_hash = entry_hash_of(entry)
+    claims = receipt_claims(entry, entry_hash, proof, at=NOW, late=True)
     assert claims == {
         "version": 1,
         "iss": CUSTODIAN,
@@ -522,7 +628,22 @@ def test_a_receipt_opens_the_entry_without_the_values() -> None:
         "proof": proof.as_json(),
         "late": True,
     }
-    assert receipt_claims(entry, proof, at=NOW)["late"] is False
+    assert receipt_claims(entry, entry_hash, proof, at=NOW)["late"] is False
+
+
+def test_a_receipt_is_given_again_to_the_byte_as_long_as_it_says_the_same() -> None:
+    first = sign_claims(CLAIMS, CUSTODIANS, "access-receipt+jwt")
+    assert resigned_claims(CLAIMS, CUSTODIANS, "access-receipt+jwt", signature_of(first)) == first
+    # ECDSA is random, so this is not for being signed alike.
+    assert sign_claims(CLAIMS, CUSTODIANS, "access-receipt+jwt") != first
+
+
+@pytest.mark.parametrize("signature", [b"", b"AAAA", bytes(64), signature_of(sign_claims(CLAIMS, CUSTODIANS, "JWT"))])
+def test_a_receipt_that_says_something_else_is_signed_anew(signature: bytes) -> None:
+    moved = CLAIMS | {"late": True}
+    for claims, stale in ((CLAIMS, signature), (moved, signature_of(sign_claims(CLAIMS, CUSTODIANS, "receipt+jwt")))):
+        again = resigned_claims(claims, CUSTODIANS, "receipt+jwt", stale)
+        assert verify_claims(again, CUSTODIANS, "receipt+jwt") == claims
 
 
 # -------------------------------------------------------------------------------------------------- without this code

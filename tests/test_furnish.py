@@ -140,7 +140,7 @@ def test_one_bad_value_refuses_all_and_names_its_field_without_the_value(
     world: World, furnisher: Furnisher, name: str, value: Value, error: type[LedgerError], says: str
 ) -> None:
     with pytest.raises(error) as refused:
-        put(world, furnisher, age=44, **{name: value})
+        furnisher.put(world.custodian, world.subject.ref, {"age": 44, name: value})
     assert refused.value.field == f"attributes.{name}"
     assert refused.value.message.startswith(f"attributes.{name}: ")
     assert says in refused.value.message
@@ -155,7 +155,7 @@ def test_a_name_that_is_not_in_the_catalogue_refuses_all_and_is_not_repeated(
 ) -> None:
     # Whoever mixes up names and values puts a person's data there.
     with pytest.raises(UnknownAttributeError) as refused:
-        put(world, furnisher, age=44, **{"Erika Mustermann": 4711})
+        furnisher.put(world.custodian, world.subject.ref, {"age": 44, "Erika Mustermann": 4711})
     assert refused.value.field == "attributes"
     assert "Erika" not in refused.value.message
     assert versions(world) == len(VALUES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Final
 
 import pytest
@@ -144,6 +145,148 @@ def test_an_interrupted_leader_takes_nobody_down_with_it_in_silence(fault: BaseE
         gather(1)
     rounds.fault = None
     assert gather(2) == 4
+
+
+# ---------------------------------------------------------------------------------------------- several of one caller
+
+
+def test_several_of_one_caller_share_a_round_and_have_each_its_result_in_its_place() -> None:
+    rounds = Rounds()
+    results = Gather(rounds).all([1, -2, 3])
+    assert [str(result) for result in results] == ["2", "-2", "6"]
+    assert isinstance(results[1], ValueError)
+    assert rounds.sizes == [3]
+
+
+def test_nothing_is_no_round() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+    assert gather.all([]) == []
+    assert rounds.sizes == []
+    assert gather(1) == 2
+
+
+def test_more_than_the_limit_of_one_caller_take_several_rounds() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds, limit=2)
+    assert gather.all([1, 2, 3, 4, 5]) == [2, 4, 6, 8, 10]
+    assert rounds.sizes == [2, 2, 1]
+    assert gather(6) == 12
+
+
+def test_an_error_of_one_round_is_not_the_error_of_the_next() -> None:
+    def run(items: Sequence[int]) -> list[int]:
+        if 1 in items:
+            raise LookupError
+        return [2 * item for item in items]
+
+    results = Gather(run, limit=2).all([1, 2, 3])
+    assert [type(result) for result in results] == [LookupError, LookupError, int]
+
+
+def test_several_of_many_callers_are_answered_in_the_order_in_which_they_came() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds, limit=2)
+    with ThreadPoolExecutor(4) as pool:
+        (first,) = behind(rounds, gather, pool, [])
+        many = pool.submit(gather.all, [1, 2, 3])
+        until(lambda: waiting(gather) == 3)
+        others = pool.submit(gather.all, [4, 5])
+        until(lambda: waiting(gather) == 5)
+        rounds.gate.set()
+        assert first.result(PATIENCE) == 0
+        assert many.result(PATIENCE) == [2, 4, 6]
+        assert others.result(PATIENCE) == [8, 10]
+    assert (rounds.sizes, rounds.items) == ([1, 2, 2, 1], [0, 1, 2, 3, 4, 5])
+
+
+class Turns:
+    """Takes the place of `threading` in `ledger.gather`: the impatient caller is interrupted as it waits for its turn.
+
+    It is when the test says so, or `at_its_turn`: it is told that it is its turn, and does not take it.
+    """
+
+    def __init__(self, *, at_its_turn: bool = False) -> None:
+        self.interrupted = threading.Event()
+        turns = self
+
+        class Turn(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                assert timeout is None
+                until(lambda: self.is_set() or turns.interrupted.is_set())
+                is_impatient = threading.current_thread().name == "impatient"
+                if is_impatient and (turns.interrupted.is_set() or at_its_turn):
+                    raise KeyboardInterrupt
+                return super().wait(PATIENCE)
+
+        self.as_module = SimpleNamespace(Event=Turn, Lock=threading.Lock)
+
+
+def impatient(gather: Gather[int, int], items: Sequence[int]) -> tuple[threading.Thread, list[BaseException]]:
+    """A caller in a thread of its own, and what was raised to it."""
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            gather.all(items)
+        except KeyboardInterrupt as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=call, name="impatient")
+    thread.start()
+    return thread, raised
+
+
+def test_a_caller_that_is_interrupted_while_it_waits_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, rounds = Turns(), Rounds()
+    monkeypatch.setattr("ledger.gather.threading", turns.as_module)
+    gather = Gather(rounds)
+    with ThreadPoolExecutor(4) as pool:
+        (first,) = behind(rounds, gather, pool, [])
+        thread, raised = impatient(gather, [1, 2])
+        until(lambda: waiting(gather) == 2)
+        other = pool.submit(gather, 3)
+        until(lambda: waiting(gather) == 3)
+        turns.interrupted.set()
+        thread.join(PATIENCE)
+        assert waiting(gather) == 1
+        rounds.gate.set()
+        assert (first.result(PATIENCE), other.result(PATIENCE)) == (0, 6)
+    assert [type(exc) for exc in raised] == [KeyboardInterrupt]
+    assert rounds.items == [0, 3]
+
+
+def test_a_caller_that_is_interrupted_as_it_is_to_lead_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = Rounds()
+    monkeypatch.setattr("ledger.gather.threading", Turns(at_its_turn=True).as_module)
+    gather = Gather(rounds)
+    with ThreadPoolExecutor(4) as pool:
+        (first,) = behind(rounds, gather, pool, [])
+        thread, raised = impatient(gather, [1, 2])
+        until(lambda: waiting(gather) == 2)
+        other = pool.submit(gather, 3)
+        until(lambda: waiting(gather) == 3)
+        rounds.gate.set()
+        assert (first.result(PATIENCE), other.result(PATIENCE)) == (0, 6)
+        thread.join(PATIENCE)
+    assert [type(exc) for exc in raised] == [KeyboardInterrupt]
+    assert gather(4) == 8
+    assert rounds.items == [0, 3, 4]
+
+
+def test_a_leader_that_is_interrupted_in_its_first_round_leaves_nothing_in_the_way() -> None:
+    rounds = Rounds()
+    rounds.fault = KeyboardInterrupt()
+    gather = Gather(rounds, limit=2)
+    with pytest.raises(KeyboardInterrupt):
+        gather.all([1, 2, 3, 4, 5])
+    rounds.fault = None
+    assert waiting(gather) == 0
+    assert gather(6) == 12
+    assert rounds.items == [1, 2, 6]
+
+
+# ----------------------------------------------------------------------------------------------------- what is nobody's
 
 
 @pytest.mark.parametrize("results", [[], [1], [1, 2, 3]])

@@ -52,7 +52,7 @@ class Recording(dict[str, str]):
 
 @pytest.mark.devnet
 @pytest.mark.slow
-def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path, stock_tools: None) -> None:
     # As in a checkout, but for what the commands write.
     for name in ("ledger", "web", ".venv"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -33,7 +33,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"proof", "sync"}),
     frozenset({"custodian"}),
     frozenset({"actors", "cli_output"}),
-    frozenset({"cli_consents", "cli_data", "cli_duties", "cli_parties", "cli_serve", "demo"}),
+    frozenset({"cli_consents", "cli_data", "cli_duties", "cli_evidence", "cli_parties", "cli_serve", "demo"}),
     frozenset({"cli_requests"}),
     frozenset({"cli"}),
 )

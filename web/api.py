@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from ledger import release, standing
 from ledger.authentication import Caller
-from ledger.consent import ZERO32, Hex32, parse_hex32
+from ledger.consent import ZERO32, Hex32
 from ledger.errors import LedgerError
 from ledger.exchange import release_request
 from ledger.parties import INSTITUTION
@@ -110,9 +110,9 @@ def _qr(link: str) -> str:
 
 
 @routes.get("/consents", tags=[CONSENTS], responses={200: models.ConsentList})
-def list_consents(query: models.Page) -> Response:
+def list_consents(query: models.PageOfConsents) -> Response:
     """Your consents, newest first."""
-    after = parse_hex32(query.after, "after") if query.after is not None else None
+    after = Hex32(query.after) if query.after is not None else None
     found = custodian().standings.of_institution(caller().party.party_id, limit=query.limit, after=after)
     return _answer(models.ConsentList(consents=_consents(found)))
 

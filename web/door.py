@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, abort, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 
@@ -106,6 +106,9 @@ def _authenticate() -> None:
     if not request.path.startswith(API) or request.url_rule is None:
         # What does not exist is said to anyone.
         return
+    if "Transfer-Encoding" in request.headers:
+        # How long it is must be known before it is read; a proxy that was sent it in pieces knows by then.
+        abort(HTTPStatus.LENGTH_REQUIRED)
     g.message = message = message_of_request()
     role = FURNISHER if request.path.startswith(FURNISHERS) else INSTITUTION
     g.signed = None
@@ -167,7 +170,7 @@ def _sign(response: Response) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     # The trace goes to the log of the service, without the request; the answer says nothing.
-    current_app.logger.error("unexpected %s", type(error).__name__, exc_info=error)
+    current_app.logger.error("unexpected %s", problems.trace_of(error))
     return problems.http_response(_InternalError())
 
 

@@ -98,7 +98,13 @@ class Page(Model):
     model_config = ConfigDict(strict=False)
 
     limit: Annotated[int, Field(ge=1, le=100)] = 50
-    after: Annotated[str, Field(max_length=100, pattern=r"^[0-9a-fx-]*$")] | None = None
+    after: Id | None = None
+
+
+class PageOfConsents(Page):
+    """Where to go on: `after` is the last id of the page before."""
+
+    after: Hex32 | None = None
 
 
 # ----------------------------------------------------------------------------------------------------- consent requests

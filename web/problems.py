@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from traceback import format_tb
 from typing import Any, Final, cast
 
 from flask import Response
@@ -119,21 +120,35 @@ def _expected(found: Mapping[str, Any]) -> str:
 
 def http_response(error: HTTPException) -> Response:
     """Errors of HTTP itself: no such path, method, too large."""
-    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-    phrase = HTTPStatus(status).phrase
-    code = phrase.lower().replace(" ", "_").replace("-", "_")
     if error.response is not None:
         # A response that something raised as an error, as the validation does.
         return cast("Response", error.response)
-    problem = {
-        "type": f"urn:consent-ledger:problem:{code}",
-        "title": phrase,
-        "status": int(status),
-        "code": code,
-        "detail": str(phrase),
-    }
     headers = {name: value for name, value in error.get_headers() if name == "Allow"}
-    return _response(problem, headers)
+    return _response(_fields_of_status(HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)), headers)
+
+
+def body_of_status(status: HTTPStatus) -> str:
+    """The problem for an error of HTTP itself, where there is no application to make a response."""
+    return _json(_fields_of_status(status))
+
+
+def _fields_of_status(status: HTTPStatus) -> dict[str, Any]:
+    code = status.phrase.lower().replace(" ", "_").replace("-", "_")
+    return {
+        "type": f"urn:consent-ledger:problem:{code}",
+        "title": status.phrase,
+        "status": status.value,
+        "code": code,
+        "detail": status.phrase,
+    }
+
+
+def trace_of(error: BaseException) -> str:
+    """For the log: kinds and places of an error and its causes. Not their words, which may repeat what was asked."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    return "because of ".join(f"{type(one).__name__}\n{''.join(format_tb(one.__traceback__))}" for one in causes)
 
 
 def _title(error: type[LedgerError]) -> str:
@@ -141,5 +156,10 @@ def _title(error: type[LedgerError]) -> str:
 
 
 def _response(problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    body = json.dumps(problem, ensure_ascii=False, separators=(",", ":"))
-    return Response(body, status=int(problem["status"]), headers=dict(headers or {}), content_type=CONTENT_TYPE)
+    return Response(
+        _json(problem), status=int(problem["status"]), headers=dict(headers or {}), content_type=CONTENT_TYPE
+    )
+
+
+def _json(problem: Mapping[str, Any]) -> str:
+    return json.dumps(problem, ensure_ascii=False, separators=(",", ":"))

@@ -54,6 +54,7 @@ ERRORS: Final = {
     "404": "there is no such thing, or it is not yours",
     "409": "at odds with what stands",
     "410": "no longer kept",
+    "411": "a body needs its `Content-Length`",
     "413": "too large",
     "422": "a field is not as expected: `field` names it",
     "429": "too many requests: see `Retry-After`",

@@ -24,6 +24,7 @@ from ledger.errors import LedgerError
 from ledger.locks import FileLock
 from web import create_app
 from web.metrics import MULTIPROCESS
+from web.problems import trace_of
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -40,15 +41,22 @@ SWITCH_SECONDS: Final = 0.001
 
 bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("CONSENT_LEDGER_WORKERS", "2"))
-worker_class = "gthread"
+worker_class = "web.worker.Worker"
 threads = int(os.environ.get("CONSENT_LEDGER_THREADS", str(THREADS)))
 backlog = 2048
+# With files and the chain's connections, fewer than the 1024 descriptors that a process usually has.
+worker_connections = 512
 keepalive = 30
 timeout = 120
 graceful_timeout = 60
 limit_request_line = 4094
 limit_request_fields = 50
 limit_request_field_size = 8190
+# Nothing that a client says of itself is believed, wherever it comes from.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+# So that a client that does not take a file keeps its thread for a while only.
+sendfile = False
 # A path can hold a furnisher's reference, and a header a signature: neither belongs in a log.
 accesslog = None
 loglevel = "warning"
@@ -104,15 +112,16 @@ class _Housekeeper:
                 continue
             since_sync += TICK_SECONDS
             try:
-                self._custodian.housekeeping()
+                # First, and not in every round: neither keeps the other from its turn by failing.
                 if since_sync >= SYNC_SECONDS:
                     since_sync = 0.0
                     self._custodian.sync()
+                self._custodian.housekeeping()
             except LedgerError as exc:
                 # An unreachable chain, a busy database: the next round will do.
                 self._app.logger.warning("housekeeping: %s", exc.code)
-            except Exception:
-                self._app.logger.exception("housekeeping")
+            except Exception as exc:  # noqa: BLE001 - it goes on
+                self._app.logger.error("housekeeping: unexpected %s", trace_of(exc))  # noqa: TRY400 - without its words
         self._lock.release()
 
 

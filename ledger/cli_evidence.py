@@ -1,0 +1,150 @@
+"""The verbs about evidence: what an institution or an auditor checks with no custodian of their own."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from joserfc.jwk import ECKey
+from urllib3 import PoolManager
+from urllib3.exceptions import HTTPError
+
+from ledger import deploy
+from ledger.access import AccessEntry
+from ledger.chain import JsonRpc, JsonRpcChain
+from ledger.channel import WELL_KNOWN
+from ledger.cli_output import Json, iso_time, plain, read_json, show, warn
+from ledger.config import Config
+from ledger.consent import Domain, parse_hex32
+from ledger.errors import AuditError, MalformedError, ServiceUnavailableError, UnreadableFileError
+from ledger.evidence import open_receipt, verify_bundle, verify_receipt
+from ledger.exchange import key_for
+
+PANEL: Final = "Evidence"
+TIMEOUT_SECONDS: Final = 10.0
+END_OF_TIME: Final = 250_000_000_000
+app = typer.Typer()
+receipts_app = typer.Typer(help="Receipts of accesses.", no_args_is_help=True)
+app.add_typer(receipts_app, name="receipts", rich_help_panel=PANEL)
+
+
+@receipts_app.command("verify")
+def receipts_verify(
+    *,
+    file: Annotated[Path, typer.Argument(help="The receipt, or an answer in JSON that has it.")],
+    custodian_key: Annotated[
+        str, typer.Option(help="The custodian's public key: a JWK or JWK set in a file, or the service's URL.")
+    ],
+    rpc_url: Annotated[
+        str | None, typer.Option(help="A node to ask. Default: CONSENT_LEDGER_RPC_URL, unless there is a bundle.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="A proof bundle: it is checked without any network.")] = None,
+    block_hash: Annotated[
+        str | None, typer.Option(help="The hash of the bundle's block, from a source that you trust.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a receipt by yourself: against a node, or by a proof bundle. Exit code 5 if it does not hold."""
+    if bundle is not None and rpc_url is not None:
+        raise MalformedError("bundle: expected either --rpc-url or --bundle", field="bundle")
+    if bundle is None and block_hash is not None:
+        raise MalformedError("block-hash: expected with --bundle only", field="block-hash")
+    receipt = _receipt_of(file)
+    key = _key_of(custodian_key, receipt)
+    config = Config.from_env()
+    domain = Domain(chain_id=config.chain_id, contract=deploy.contract_address())
+    found: dict[str, object]
+    if bundle is None:
+        chain = JsonRpcChain(JsonRpc(rpc_url or config.rpc_url), domain)
+        chain.check()
+        seen = verify_receipt(receipt, chain, key)
+        found = {"late": seen.outcome.late, "block": seen.block_number}
+        _show(as_json, seen.entry, found, f"It stands in block {seen.block_number}.")
+        return
+    wanted = None if block_hash is None else parse_hex32(block_hash, "block-hash")
+    content = read_json(bundle)
+    proven = verify_bundle(content, key, domain=domain, block_hash=wanted)
+    if proven.entry != open_receipt(receipt, key).entry:
+        raise AuditError("the bundle is of another receipt")
+    # Of a block that was made up it can be any number.
+    at = iso_time(proven.timestamp) if proven.timestamp < END_OF_TIME else str(proven.timestamp)
+    found = {
+        "late": proven.late,
+        "block": proven.block_number,
+        "blockHash": proven.block_hash,
+        "blockTime": at,
+        "anchored": proven.anchored,
+    }
+    where = f"block {proven.block_number} of {at}, {proven.block_hash}"
+    if proven.anchored:
+        human = f"It was on the log by {where}."
+    else:
+        human = f"The bundle agrees with itself. It proves what it says if this is the chain's: {where}."
+        warn("Not proven yet: compare the block's hash with a source that you trust, or give it by --block-hash.")
+    _show(as_json, proven.entry, found, human)
+
+
+def _show(as_json: bool, entry: AccessEntry, found: Mapping[str, object], human: str) -> None:  # noqa: FBT001
+    what = plain(f"{entry.institution}, {entry.purpose}: {', '.join(entry.attributes)}")
+    late = " It came back to the log only after the consent had ended." if found["late"] else ""
+    show(
+        as_json,
+        {"holds": True, "entry": entry.as_json(), **found},
+        f"The receipt holds. {human}{late}\n    {what}\n    consent {entry.consent_id}\n    release {entry.release_id}",
+    )
+
+
+def _receipt_of(file: Path) -> str:
+    """A JWT as it is, or the member `receipt` of a JSON object. Raises `UnreadableFileError`."""
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as exc:
+        raise UnreadableFileError(f"{file}: expected a receipt", field="file") from exc
+    if not text.startswith("{"):
+        return text
+    receipt = read_json(file).get("receipt")
+    if not isinstance(receipt, str):
+        raise UnreadableFileError(f"{file}: expected a member `receipt`", field="file")
+    return receipt
+
+
+def _key_of(source: str, receipt: str) -> ECKey:
+    """The custodian's key that a receipt names, or its only one. Raises `MalformedError`."""
+    content = _fetched(source) if source.startswith(("http://", "https://")) else read_json(Path(source))
+    content = content.get("jwks", content)
+    keys = content.get("keys", [content]) if isinstance(content, dict) else []
+    kid = _kid_of(receipt)
+    for one in keys if isinstance(keys, list) else []:
+        if isinstance(one, dict) and (len(keys) == 1 or one.get("kid") == kid):
+            with suppress(MalformedError):
+                key = key_for({"keys": [{"use": "sig", **one}]}, "sig")
+                if isinstance(key, ECKey):
+                    return key
+    raise MalformedError("custodian-key: expected the public key that the receipt names", field="custodian-key")
+
+
+def _kid_of(receipt: str) -> object:
+    try:
+        header = json.loads(base64.urlsafe_b64decode(receipt.partition(".")[0] + "=="))
+    except (ValueError, RecursionError):
+        return None
+    return header.get("kid") if isinstance(header, dict) else None
+
+
+def _fetched(url: str) -> dict[str, Any]:
+    """What the service says of itself. Whoever answers under the URL is believed. Raises `ServiceUnavailableError`."""
+    address = url if url.endswith(WELL_KNOWN) else url.rstrip("/") + WELL_KNOWN
+    try:
+        response = PoolManager(timeout=TIMEOUT_SECONDS, retries=False).request("GET", address, redirect=False)
+        content = json.loads(response.data) if response.status == HTTPStatus.OK else None
+    except (HTTPError, ValueError, RecursionError) as exc:
+        raise ServiceUnavailableError(f"no usable answer from {address}") from exc
+    if not isinstance(content, dict):
+        raise ServiceUnavailableError(f"no usable answer from {address}")
+    return content

@@ -1,0 +1,126 @@
+"""What the service does by itself: a round that fails is not the last one, and one worker at a time does it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from actors import World
+
+from ledger.custodian import Custodian
+from ledger.errors import ChainUnavailableError, StoreUnavailableError
+from web import create_app, server
+
+PATIENCE = 20.0
+
+
+class Rounds:
+    """Takes the place of one of a custodian's duties: fails as often as it is told to, and can be waited for."""
+
+    def __init__(self, *faults: Exception) -> None:
+        self._faults = list(faults)
+        self._done = threading.Semaphore(0)
+
+    def __call__(self) -> None:
+        self._done.release()
+        if self._faults:
+            raise self._faults.pop(0)
+
+    def happen(self, times: int = 1) -> bool:
+        """Whether that many more rounds begin."""
+        return all(self._done.acquire(timeout=PATIENCE) for _ in range(times))
+
+    def forget(self) -> None:
+        """Rounds until now do not count."""
+        while self._done.acquire(blocking=False):
+            pass
+
+    def has_happened(self) -> bool:
+        return self._done.acquire(blocking=False)
+
+
+@contextmanager
+def kept_by(custodian: Custodian) -> Iterator[Callable[[], None]]:
+    """A worker's housekeeper; what is yielded stops it."""
+    housekeeper = server._Housekeeper(create_app(custodian))
+    housekeeper.start()
+    try:
+        yield housekeeper.stop
+    finally:
+        housekeeper.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "TICK_SECONDS", 0.01)
+    # Every third round.
+    monkeypatch.setattr(server, "SYNC_SECONDS", 0.03)
+
+
+def test_a_round_that_fails_does_not_end_the_service(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    chores = Rounds(StoreUnavailableError("an import keeps the database busy"), ZeroDivisionError("of person-1"))
+    syncs = Rounds(ChainUnavailableError("no usable answer from the chain"), KeyError("of person-2"))
+    monkeypatch.setattr(world.custodian, "housekeeping", chores)
+    monkeypatch.setattr(world.custodian, "sync", syncs)
+    with kept_by(world.custodian):
+        assert chores.happen(times=4)
+        assert syncs.happen(times=4)
+    assert caplog.text.count("store_unavailable") == caplog.text.count("chain_unavailable") == 1
+    assert caplog.text.count("ZeroDivisionError") == caplog.text.count("KeyError") == 1
+    # What an error says may name somebody.
+    assert "person-" not in caplog.text
+
+
+@pytest.mark.parametrize("broken", ["housekeeping", "sync"])
+def test_one_that_always_fails_does_not_keep_the_other_from_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    other = ({"housekeeping", "sync"} - {broken}).pop()
+    rounds = Rounds()
+    monkeypatch.setattr(world.custodian, broken, Rounds(*[ValueError()] * 10_000))
+    monkeypatch.setattr(world.custodian, other, rounds)
+    with kept_by(world.custodian):
+        assert rounds.happen(times=3)
+
+
+def test_one_worker_at_a_time_keeps_house_and_another_takes_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with world.open() as second:
+        chores = [Rounds(), Rounds()]
+        for custodian, rounds in zip((world.custodian, second), chores, strict=True):
+            monkeypatch.setattr(custodian, "housekeeping", rounds)
+            monkeypatch.setattr(custodian, "sync", lambda: None)
+        with kept_by(world.custodian) as stop:
+            assert chores[0].happen()
+            with kept_by(second):
+                assert chores[0].happen(times=5)
+                assert not chores[1].has_happened()
+                stop()
+                chores[0].forget()
+                assert chores[1].happen(times=3)
+                assert not chores[0].has_happened()
+
+
+def test_what_a_dead_worker_left_is_ended_without_anybodys_asking(world: World) -> None:
+    def die() -> None:
+        raise SystemExit
+
+    consent = world.grant()
+    world.steps.at("5 logged", die)
+    with pytest.raises(SystemExit):
+        world.ask(consent)
+    assert world.states() == ["recorded"]
+    world.restart()
+    world.clock.advance(1000)
+    with kept_by(world.custodian):
+        ended = threading.Event()
+        for _ in range(int(PATIENCE / 0.01)):
+            if world.states() == ["aborted"]:
+                break
+            ended.wait(0.01)
+    assert world.states() == ["aborted"]

@@ -16,14 +16,15 @@ from actors import Institution, Subject
 from asking import WANTED
 from service import served
 
-from ledger.chain import Event
 from ledger.config import Config
 from ledger.consent import Hex32
+from ledger.contract import Event
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
 from ledger.signatures import HttpRequest
 
 PATIENCE: Final = 60.0
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -122,9 +123,9 @@ class Live:
         return Custodian(self.config)
 
     @contextmanager
-    def running(self, **environment: str) -> Iterator[int]:
+    def running(self) -> Iterator[int]:
         """The service with two workers. Its pid."""
-        with self.log.open("ab") as log, served(self.config, self.port, log=log, **environment) as pid:
+        with self.log.open("ab") as log, served(self.config, self.port, log=log) as pid:
             yield pid
 
     def consents(self, count: int, **terms: Any) -> list[Hex32]:
@@ -172,9 +173,9 @@ class Live:
 
     def ask_at_once(self, requests: Sequence[bytes]) -> list[WireAnswer]:
         """All of them at the same time, each on a connection of its own."""
-        return at_once([lambda raw=raw: self.ask(raw) for raw in requests])
+        return at_once(self.ask, requests)
 
 
-def at_once(acts: Sequence[Callable[[], T]]) -> list[T]:
-    with ThreadPoolExecutor(len(acts)) as pool:
-        return [each.result() for each in [pool.submit(act) for act in acts]]
+def at_once(act: Callable[[S], T], each: Sequence[S]) -> list[T]:
+    with ThreadPoolExecutor(len(each)) as pool:
+        return list(pool.map(act, each))

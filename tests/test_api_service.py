@@ -70,7 +70,7 @@ def test_clients_that_stall_keep_nobody_else_waiting(live: Live, part: bytes) ->
     try:
         for connection in stalled:
             connection.send(part)
-        answers = at_once([lambda: live.ask(HEALTH, patience=REQUEST_SECONDS / 2)] * 8)
+        answers = at_once(lambda raw: live.ask(raw, patience=REQUEST_SECONDS / 2), [HEALTH] * 8)
         assert [one.status for one in answers] == [200] * 8
     finally:
         for connection in stalled:
@@ -100,7 +100,7 @@ def test_what_a_client_began_is_ended_when_its_time_is_over(live: Live) -> None:
             connection.send(part)
             return connection.read().status, connection.is_open()
 
-    ended = at_once([lambda part=part: begin(part) for part in began])
+    ended = at_once(begin, list(began))
     assert ended == [(status, False) for status in began.values()]
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from typing import Any, Final, cast
 
 import pytest
 import typer
+import urllib3
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
@@ -34,7 +36,7 @@ from ledger.demo import run_demo
 from ledger.devnet import Devnet, free_port
 from ledger.erase import Eraser
 from ledger.errors import ChainUnavailableError, ConfigError, DevnetError, LedgerError
-from ledger.keys import Accounts
+from ledger.keys import WRITERS, Accounts
 from ledger.serving import Service
 
 ROOT: Final = Path(__file__).parent.parent
@@ -58,7 +60,7 @@ def leaves(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 VERBS: Final = dict(leaves(typer.main.get_command(cli.app)))
-IN_THE_FOREGROUND: Final = {("up",), ("devnet",), ("demo",)}
+IN_THE_FOREGROUND: Final = {("up",), ("serve",), ("devnet",), ("demo",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +195,21 @@ class Installation:
 
     def processes(self) -> list[str]:
         """The command lines of all processes with this home, whoever their parent is by now."""
+        return list(self._processes().values())
+
+    def first_process(self, name: str) -> int:
+        """The id of the oldest process with this in its command line."""
+        return min(number for number, line in self._processes().items() if name in line)
+
+    def _processes(self) -> dict[int, str]:
         if not Path("/proc/self/environ").exists():
             pytest.skip("processes are found by their environment, in /proc")
         mark = f"HOME={self.home}\0".encode()
-        found = []
+        found: dict[int, str] = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if mark in (process / "environ").read_bytes():
-                    found.append((process / "cmdline").read_text().replace("\0", " "))
+                    found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
             except OSError:
                 continue
         return found
@@ -243,6 +252,14 @@ def end(home: Installation, process: subprocess.Popen[str], by: signal.Signals) 
     home.said += [rest, complaint]
     assert rest == ""
     return process.returncode, complaint
+
+
+def health(url: str, path: str = "/healthz") -> int | None:
+    """What the service answers to a health check; None if it does not."""
+    try:
+        return urllib3.PoolManager(retries=False, timeout=SECONDS).request("GET", url + path).status
+    except urllib3.exceptions.HTTPError:
+        return None
 
 
 def csv_of(path: Path, rows: int, **replaced: str) -> Path:
@@ -306,7 +323,8 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
     tell(*home.release_args(consent))
     answer, public = home.home / "answer.json", home.home / "custodian.json"
     answer.write_text(told["release",].out)
-    public.write_text(json.dumps(Accounts.load(home.data / "keys" / "accounts.json").signing_key.as_dict(private=False)))
+    signing_key = Accounts.load(home.data / "keys" / "accounts.json").signing_key
+    public.write_text(json.dumps(signing_key.as_dict(private=False)))
     tell("receipts", "verify", str(answer), "--custodian-key", str(public))
     tell("pause", consent, "--key", str(home.person))
     tell("log", "--subject", "german-0001")
@@ -359,7 +377,10 @@ def test_the_executable_lists_its_verbs(fresh: Installation) -> None:
         ["log", "--limit", "many"],
         ["log", "--limit", "0"],
         ["up", "--port", "70000"],
-        ["up", "--every", "0"],
+        ["up", "--http-port", "0"],
+        ["up", "--workers", "0"],
+        ["serve", "--port", "8000"],
+        ["serve", "--http-port", "many"],
         ["consents"],
         [],
     ],
@@ -711,11 +732,11 @@ def test_1_the_answer_is_no(home: Installation) -> None:
 @pytest.mark.parametrize(
     ("changes", "code", "field_name", "says"),
     [
-        ({"days": "99"}, "ceiling_exceeded", "expiresAt", ["31 days", str(99 * 86_400)]),
-        ({"max_accesses": "9"}, "ceiling_exceeded", "maxAccesses", ["at most 3", "got 9"]),
-        ({"retention_days": "32"}, "ceiling_exceeded", "retentionDays", ["at most 31", "got 32"]),
+        ({"days": "99"}, "ceiling_exceeded", "expiresAt", ["31 days"]),
+        ({"max_accesses": "9"}, "ceiling_exceeded", "maxAccesses", ["at most 3"]),
+        ({"retention_days": "32"}, "ceiling_exceeded", "retentionDays", ["at most 31"]),
         ({"attribute": "foreign_worker"}, "ceiling_exceeded", "attributes", ["foreign_worker"]),
-        ({"attribute": "nonsense"}, "unknown_attribute", "attributes", ["nonsense"]),
+        ({"attribute": "nonsense"}, "unknown_attribute", "attributes", ["names of the catalogue"]),
         ({"purpose": "nonsense"}, "unknown_purpose", "purpose", ["loan-origination", "tenancy-check"]),
         ({"days": "0"}, "invalid_window", "expiresAt", []),
         ({"days": "99999999999999"}, "invalid_window", "expiresAt", []),
@@ -1002,23 +1023,26 @@ def test_a_chain_in_the_foreground_answers_and_leaves_nothing(fresh: Installatio
 @pytest.mark.devnet
 def test_up_keeps_a_consent_from_one_run_to_the_next(fresh: Installation) -> None:
     port = free_port()
-    with running(fresh, "up", "--port", str(port)) as (process, ready):
+    ports = ("--port", str(port), "--http-port", str(free_port()))
+    with running(fresh, "up", *ports) as (process, ready):
         fresh.rpc_url = f"http://127.0.0.1:{port}"
         assert ready["rpcUrl"] == fresh.rpc_url
+        assert health(ready["serviceUrl"]) == HTTPStatus.OK
         assert fresh.ask("contracts", "verify")["contract"] == ready["contract"]
         fresh.ask("import", str(csv_of(fresh.home / "people.csv", 2)), "--map", "german")
         fresh.ask("institutions", "add", BANK, "--name", "Example Bank", "--new-keys", str(fresh.jwks))
         fresh.ask("subjects", "new-key", str(fresh.person))
         consent = fresh.grant(max_accesses="2", per_day="2")
         fresh.ask(*fresh.release_args(consent))
-        other = fresh.run("up", "--port", str(free_port()))
+        other = fresh.run("up", "--port", str(free_port()), "--http-port", str(free_port()))
         assert (other.code, other.out) == (3, "")
         assert "another `consent-ledger up`" in other.err
         code, said = end(fresh, process, signal.SIGINT)
     assert (code, said) == (0, "Stopping.\n")
     assert fresh.processes() == []
+    assert health(ready["serviceUrl"]) is None
 
-    with running(fresh, "up", "--port", str(port)) as (process, ready):
+    with running(fresh, "up", *ports) as (process, ready):
         assert (ready["replayedActs"], ready["replayedAccesses"]) >= (1, 1)
         (again,) = fresh.ask("consents", "list")
         assert (again["consent"], again["status"], again["used"]) == (consent, "in_force", 1)
@@ -1054,17 +1078,71 @@ def test_what_runs_until_ctrl_c_says_what_of_it_ended_by_itself(
 
 
 @pytest.mark.devnet
-def test_up_tells_a_person_what_to_do_next(fresh: Installation) -> None:
+def test_a_service_in_the_foreground_answers_and_leaves_nothing(home: Installation) -> None:
     port = free_port()
+    with running(home, "serve", "--http-port", str(port), "--workers", "2") as (process, ready):
+        assert ready["serviceUrl"] == f"http://127.0.0.1:{port}"
+        assert health(ready["serviceUrl"], "/readyz") == HTTPStatus.OK
+        # A command beside the service has a writer of its own.
+        home.ask(*home.release_args(home.grant()))
+        assert home.refusal("serve", "--http-port", str(port))[:2] == (3, "config")
+        assert len([line for line in home.processes() if "gunicorn" in line]) == 3
+        code, said = end(home, process, signal.SIGINT)
+    assert (code, said) == (0, "Stopping.\n")
+    assert home.processes() == []
+    assert health(ready["serviceUrl"]) is None
+    with running(home, "serve", "--http-port", str(port), "--workers", "1") as (process, _):
+        code, _ = end(home, process, signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM
+    assert home.processes() == []
+
+
+@pytest.mark.devnet
+def test_a_service_that_cannot_be_is_not_started(home: Installation, fresh: Installation) -> None:
+    port = ("--http-port", str(free_port()))
+    assert home.refusal("serve", *port, "--workers", str(WRITERS - 1))[:2] == (3, "config")
+    assert fresh.refusal("serve", *port)[0] == 3
+    assert not fresh.data.exists()
+    fresh.ask("init")
+    assert fresh.refusal("serve", *port)[:2] == (4, "chain_unavailable")
+    assert home.processes() + fresh.processes() == []
+
+
+@pytest.mark.devnet
+@pytest.mark.parametrize(("victim", "expected"), [("gunicorn", 3), ("hardhat", 4)])
+def test_up_ends_when_a_part_of_it_is_killed_and_leaves_nothing(
+    fresh: Installation, victim: str, expected: int
+) -> None:
+    ports = ("--port", str(free_port()), "--http-port", str(free_port()), "--workers", "2")
+    with running(fresh, "up", *ports) as (process, _):
+        os.kill(fresh.first_process(victim), signal.SIGKILL)
+        rest, complaint = process.communicate(timeout=SECONDS)
+    assert (process.returncode, rest) == (expected, "")
+    assert "ended by itself" in complaint
+    # The workers notice that they are alone.
+    deadline = time.monotonic() + SECONDS
+    while fresh.processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert fresh.processes() == []
+
+
+@pytest.mark.devnet
+def test_up_tells_a_person_what_to_do_next(fresh: Installation) -> None:
+    port, http_port = free_port(), free_port()
     with subprocess.Popen(
-        [EXECUTABLE, "up", "--port", str(port)], stdout=subprocess.PIPE, text=True, env=fresh.environment()
+        [EXECUTABLE, "up", "--port", str(port)],
+        stdout=subprocess.PIPE,
+        text=True,
+        # A platform says in this way which port is to be served.
+        env=fresh.environment(PORT=str(http_port)),
     ) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(5)]
+        lines = [process.stdout.readline() for _ in range(6)]
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 0
     said = "".join(lines)
     assert str(fresh.data) in said
+    assert f"http://127.0.0.1:{http_port} " in said
     assert f"export CONSENT_LEDGER_RPC_URL=http://127.0.0.1:{port}\n" in said
     assert fresh.processes() == []
 

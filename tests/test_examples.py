@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 from actors import Subject
+from middle import Middle, WireAnswer, altering
 from service import served
 
 from ledger.config import Config
@@ -70,28 +71,36 @@ class Engineer:
         return done.stdout.strip()
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where the service is, and who stands before it."""
+
+    config: Config
+    middle: Middle
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, devnet: Devnet, stock_tools: None) -> Iterator[Config]:
-    """A custodian with one subject, served by gunicorn with two workers."""
+def site(tmp_path_factory: pytest.TempPathFactory, devnet: Devnet, stock_tools: None) -> Iterator[Site]:
+    """A custodian with one subject, served by gunicorn with two workers, behind a man in the middle."""
     port = free_port()
-    config = Config(
-        data=tmp_path_factory.mktemp("site") / "data", rpc_url=devnet.url, service_url=f"http://127.0.0.1:{port}"
-    )
+    middle = Middle(port)
+    config = Config(data=tmp_path_factory.mktemp("site") / "data", rpc_url=devnet.url, service_url=middle.url)
     Custodian.init(config)
     with Custodian(config) as custodian:
         fund(custodian.rpc, [account.address for account in custodian.accounts.every()])
         custodian.deploy()
         Subject().furnish(custodian)
     with served(config, port):
-        yield config
+        yield Site(config=config, middle=middle)
+    middle.close()
 
 
 @pytest.fixture(params=WALKS)
-def engineer(request: pytest.FixtureRequest, tmp_path: Path, site: Config) -> Engineer:
+def engineer(request: pytest.FixtureRequest, tmp_path: Path, site: Site) -> Engineer:
     for file in EXAMPLES.iterdir():
         shutil.copy(file, tmp_path)
     (tmp_path / "node_modules").symlink_to(ROOT / "node_modules")
-    return Engineer(home=tmp_path, config=site, walk=request.param)
+    return Engineer(home=tmp_path, config=site.config, walk=request.param)
 
 
 def register(engineer: Engineer) -> None:
@@ -176,3 +185,36 @@ def test_a_request_for_another_service_is_refused(engineer: Engineer) -> None:
     )
     done = elsewhere.run("ask")
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda answer: replace(answer, body=answer.body.replace(b"savings", b"housing")),
+        lambda answer: replace(answer, status=200),
+        lambda answer: answer.having("Signature", None).having("Signature-Input", None),
+        lambda answer: answer.having("Signature-Input", answer.header("Signature-Input").replace('"@status" ', "")),
+        lambda answer: answer.having("Content-Digest", None),
+    ],
+    ids=["body", "status", "unsigned", "covers less", "no digest"],
+)
+def test_an_altered_answer_ends_the_walk(
+    engineer: Engineer, site: Site, change: Callable[[WireAnswer], WireAnswer]
+) -> None:
+    register(engineer)
+    engineer.does("ask")
+    site.middle.plans.append(altering(change))
+    done = engineer.run("ask")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert site.middle.plans == []
+
+
+def test_an_older_answer_ends_the_walk(engineer: Engineer, site: Site) -> None:
+    register(engineer)
+    for _ in range(2):
+        engineer.does("ask")
+    old = site.middle.answers[-1]
+    site.middle.plans.append(lambda _middle, _request: old)
+    done = engineer.run("ask")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "not signed by the custodian" in done.stderr

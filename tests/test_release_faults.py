@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -49,6 +49,7 @@ from ledger.keys import WRITERS, KeyFile
 from ledger.release import Release
 from ledger.signatures import HttpRequest
 from ledger.store import institutions
+from ledger.vault import StoredRecord
 
 BEFORE_THE_ANSWER = (
     "4 before intent",
@@ -147,6 +148,27 @@ def test_revocation_after_the_answer_is_durable_does_not_take_it_back(world: Wor
     assert world.ask(consent, key="once").sealed == release.sealed
     with pytest.raises(ConsentRevokedError):
         world.ask(consent)
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_ANSWER[:6])
+@pytest.mark.parametrize("known", [True, False], ids=["told", "not told"])
+def test_nothing_is_decrypted_once_a_revocation_is_visible(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str, known: bool
+) -> None:
+    consent = world.grant()
+    opened: list[StoredRecord] = []
+    monkeypatch.setattr(world.custodian.vault, "open", opened.append)
+
+    def revoke() -> None:
+        if known:
+            world.subject.revoke(world.custodian, consent)
+        else:
+            world.subject.revoke_directly(world.chain, world.grant_of(consent))
+
+    world.steps.at(step, revoke)
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent)
+    assert opened == []
 
 
 def require_nothing_released(world: World, consent: Hex32, *, recorded: int) -> None:
@@ -532,6 +554,34 @@ def test_a_release_of_a_dead_process_is_finished_by_another_writer(world: World)
         other.releases.release(world.request(consent, key="once"))
     other.close()
     assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_two_retries_at_once_of_what_a_dead_process_left_are_one_access(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = world.request(world.grant())
+    world.steps.at("4 intent durable", die)
+    with pytest.raises(Killed):
+        world.custodian.releases.release(message)
+    world.restart()
+    really_resolve = world.custodian.log.resolve
+    second_came = threading.Event()
+    retries: list[Future[Release]] = []
+
+    def resolve() -> None:
+        """The first to take it up waits for a second one that would do the same, which must not come so far."""
+        really_resolve()
+        if retries:
+            second_came.set()
+            return
+        retries.append(pool.submit(world.retry, message))
+        second_came.wait(timeout=0.5)
+
+    monkeypatch.setattr(world.custodian.log, "resolve", resolve)
+    with ThreadPoolExecutor(1) as pool:
+        first = world.retry(message)
+        assert retries[0].result() == first
     assert len(world.logged()) == 1
 
 

@@ -267,8 +267,10 @@ def test_every_error_is_documented_named_as_one_and_of_one_family(kind: type[Led
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
 def test_every_error_has_the_status_of_its_family_unless_it_says_otherwise(kind: type[LedgerError]) -> None:
-    nearest = next(base for base in kind.__mro__ if base in OTHERWISE or base in FAMILIES)
-    assert kind.http_status == OTHERWISE.get(nearest, FAMILIES.get(nearest))
+    statuses = {kind: status for given in (FAMILIES, OTHERWISE) for kind, status in given.items()}
+    assert kind.http_status == next(
+        status for base in kind.__mro__ for given, status in statuses.items() if given is base
+    )
 
 
 def test_an_error_carries_its_message_and_field() -> None:

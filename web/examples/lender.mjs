@@ -58,13 +58,17 @@ async function call(method, path, content, idempotencyKey) {
     ...(body && { "content-type": "application/json", "content-digest": digestOf(body) }),
     ...(idempotencyKey && { "idempotency-key": idempotencyKey }),
   };
+  let requestHash; // what the log will have of this request
   const request = await httpbis.signMessage(
     {
       name: "sig",
       key: {
         id: `${INSTITUTION}#${own.kid}`,
         alg: "ed25519",
-        sign: async (base) => sign(null, base, createPrivateKey({ key: own, format: "jwk" })),
+        sign: async (base) => {
+          requestHash = `0x${createHash("sha256").update(base).digest("hex")}`;
+          return sign(null, base, createPrivateKey({ key: own, format: "jwk" }));
+        },
       },
       fields: ["@method", "@target-uri", ...Object.keys(headers).filter((name) => name !== "content-type")],
       params: ["created", "nonce", "keyid", "alg"],
@@ -77,7 +81,7 @@ async function call(method, path, content, idempotencyKey) {
   await checkAnswer(request, response, text);
   const answer = JSON.parse(text);
   require(response.ok, `refused: ${response.status} ${answer.code}: ${answer.detail}`);
-  return answer;
+  return { ...answer, requestHash };
 }
 
 // The custodian signed this answer, to this very request.
@@ -135,7 +139,7 @@ async function consent() {
 
 async function release(consentId, ...attributes) {
   const asked = { purpose: "loan-origination", attributes };
-  const { answer, receipt } = await call("POST", `/v1/consents/${consentId}/releases`, asked, crypto.randomUUID());
+  const { answer, receipt, requestHash } = await call("POST", `/v1/consents/${consentId}/releases`, asked, crypto.randomUUID());
 
   // The answer: sealed to our key, and inside it a JWT by the custodian.
   const custodian = await jose.importJWK((await deployment()).jwks.keys[0], "ES256");
@@ -144,14 +148,15 @@ async function release(consentId, ...attributes) {
   const { payload } = await jose.jwtVerify(plaintext, custodian, { typ: "answer+jwt", audience: INSTITUTION });
   require(payload.consent === consentId, "another consent's answer");
 
-  const block = await checkReceipt(receipt, custodian, payload.entryHash);
+  const block = await checkReceipt(receipt, custodian, payload.entryHash, requestHash);
   return JSON.stringify({ values: payload.values, eraseBy: payload.eraseBy, loggedInBlock: block }, null, 1);
 }
 
 // The receipt opens the entry on the log: who asked for what under which consent, and by which signed request.
-async function checkReceipt(receipt, custodian, expectedHash) {
+async function checkReceipt(receipt, custodian, expectedHash, requestHash) {
   const { payload } = await jose.jwtVerify(receipt, custodian, { typ: "access-receipt+jwt" });
   const { entry, entryHash, proof } = payload;
+  require(entry.requestHash === requestHash, "it is about another request than this one");
   const text = (name) => ({ name, type: "string" });
   const word = (name) => ({ name, type: "bytes32" });
   const names = { name: "attributes", type: "string[]" };

@@ -298,15 +298,33 @@ class Journal:
 
     def learned_until(self) -> int:
         """The last block whose events were taken in."""
-        with self._store.read() as tx:
-            value = tx.scalar(select(meta.c.value).where(meta.c.key == "learned_until"))
+        value = self._remembered("learned_until")
         return int(value) if value is not None else -1
 
     def set_learned_until(self, block_number: int) -> None:
         """Remember it."""
+        self._remember("learned_until", str(block_number))
+
+    def checked_block(self) -> tuple[int, Hex32] | None:
+        """Number and hash of the block up to which every anchor was found on chain; None if none was."""
+        value = self._remembered("checked_block")
+        if not value:
+            return None
+        number, _, block_hash = value.partition(" ")
+        return int(number), Hex32(block_hash)
+
+    def set_checked_block(self, checked: Anchor | None) -> None:
+        """Remember it."""
+        self._remember("checked_block", f"{checked.block_number} {checked.block_hash}" if checked else "")
+
+    def _remembered(self, key: str) -> str | None:
+        with self._store.read() as tx:
+            return tx.scalar(select(meta.c.value).where(meta.c.key == key))
+
+    def _remember(self, key: str, value: str) -> None:
         with self._store.begin() as tx:
-            tx.execute(delete(meta).where(meta.c.key == "learned_until"))
-            tx.execute(meta.insert(), [{"key": "learned_until", "value": str(block_number)}])
+            tx.execute(delete(meta).where(meta.c.key == key))
+            tx.execute(meta.insert(), [{"key": key, "value": value}])
 
     def last_head(self, writer: str) -> Hex32 | None:
         """The head after this writer's newest batch on chain."""
@@ -441,8 +459,8 @@ class Journal:
 
     # -------------------------------------------------------------------------------------------------------- anchors
 
-    def anchors(self, state: str = ANCHORED) -> list[Anchor]:
-        """Everything on chain (or lost), in chain order."""
+    def anchors(self, state: str = ANCHORED, *, after: int = -1) -> list[Anchor]:
+        """Everything on chain (or lost) in a later block than `after`, in chain order."""
         place = ("block_number", "block_hash", "transaction_index", "transaction_hash")
         with self._store.read() as tx:
             found = [
@@ -452,7 +470,7 @@ class Journal:
                     batch_id=getattr(row, "batch_id", None),
                 )
                 for table in (acts, batches)
-                for row in tx.execute(select(table).where(table.c.state == state))
+                for row in tx.execute(select(table).where(table.c.state == state, table.c.block_number > after))
             ]
         return sorted(found, key=lambda anchor: (anchor.block_number, anchor.transaction_index))
 

@@ -97,6 +97,4 @@ class Proofs:
 
 def _require_near(distance: int, limit: int) -> None:
     if distance > limit:
-        raise ChainUnavailableError(
-            "too much was logged since: only a node with the state of that day can prove it"
-        )
+        raise ChainUnavailableError("too much was logged since: only a node with the state of that day can prove it")

@@ -129,10 +129,19 @@ class Sync:
     # -------------------------------------------------------------------------------------------------------- (2) lost
 
     def _find_lost(self, report: SyncReport) -> None:
-        """Mark what is not on chain any more; move what is in another block now."""
+        """Mark what is not on chain any more; move what is in another block now.
+
+        A block's hash stands for all blocks before it: while the one up to which everything was found is on chain,
+        only what came after it is looked at.
+        """
         hashes: dict[int, Hex32 | None] = {}
         lost = []
-        for anchor in self._journal.anchors():
+        checked = self._journal.checked_block()
+        if checked is not None and self._chain.block_hash(checked[0]) != checked[1]:
+            checked = None
+        anchors = self._journal.anchors(after=checked[0] if checked else -1)
+        moved = report.moved
+        for anchor in anchors:
             if anchor.block_number not in hashes:
                 hashes[anchor.block_number] = self._chain.block_hash(anchor.block_number)
             if hashes[anchor.block_number] == anchor.block_hash:
@@ -148,6 +157,10 @@ class Sync:
             self._journal.set_learned_until(-1)
         self._journal.mark_lost(lost)
         report.lost = len(lost)
+        if lost or report.moved > moved:
+            self._journal.set_checked_block(None)
+        elif anchors:
+            self._journal.set_checked_block(anchors[-1])
 
     def _replay(self, report: SyncReport) -> None:
         """Everything that is marked as lost, in its old order; also what an interrupted run left over."""

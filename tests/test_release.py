@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from actors import DAY, Institution, World
 from joserfc.jwk import ECKey
 
 from ledger.access import AccessEntry, entry_hash_of
+from ledger.authentication import Signed
 from ledger.commit import MAX_BATCH
 from ledger.consent import Hex32, Reason
 from ledger.custodian import Custodian
@@ -38,13 +40,20 @@ from ledger.errors import (
     StaleRequestError,
     WrongInstitutionError,
 )
-from ledger.exchange import MAX_ATTRIBUTES, MAX_KEY_LENGTH, MAX_NAME_LENGTH, release_request, verify_claims
+from ledger.exchange import (
+    MAX_ATTRIBUTES,
+    MAX_KEY_LENGTH,
+    MAX_NAME_LENGTH,
+    ReleaseRequest,
+    release_request,
+    verify_claims,
+)
 from ledger.journal import RECORDED, REFUSED, RELEASED
 from ledger.parties import INSTITUTION
-from ledger.preparation import LOGGED_REFUSALS_PER_DAY
+from ledger.preparation import LOGGED_REFUSALS_PER_DAY, opening_context
 from ledger.release import KEPT_SECONDS, Release
-from ledger.signatures import HttpRequest
-from ledger.vault import AttributeValue, StoredRecord
+from ledger.signatures import HttpRequest, SignedRequest, verify_evidence
+from ledger.vault import AttributeValue, StoredRecord, open_json
 
 # -------------------------------------------------------------------------------------------------------- the happy way
 
@@ -71,6 +80,17 @@ def test_the_receipt_opens_the_entry_on_chain_and_says_no_value(world: World) ->
     (event,) = [event for event in world.chain.all_events() if event.name == "AccessRecorded"]
     assert (claims["proof"]["blockHash"], claims["proof"]["logIndex"]) == (event.block_hash, event.log_index)
     assert "1169" not in json.dumps(claims)
+
+
+def test_what_the_institution_signed_is_kept_and_is_what_the_log_says_it_asked(world: World) -> None:
+    message = world.request(world.grant())
+    world.custodian.releases.release(message)
+    (row,) = world.custodian.journal.history()
+    opening = open_json(row, opening_context(row.release_id), world.custodian.keys)
+    evidence = SignedRequest.from_json(opening["request"])
+    verify_evidence(evidence, world.institution.signing_key)
+    assert (evidence.body, opening["entry"]["requestHash"]) == (message.body, evidence.digest())
+    assert f'"@target-uri": {message.url}\n' in evidence.base.decode()
 
 
 def test_only_the_institution_that_asked_can_open_the_answer(world: World) -> None:
@@ -165,19 +185,9 @@ def test_one_signed_request_for_several_releases_is_let_in_once_and_has_each_ans
         (theirs, "loan-origination"),
         (ours, "loan-origination"),
     ]
-    message = world.request(ours)
-    signed = world.custodian.authentication.verify(message)
-    requests = [
-        release_request(
-            signed.evidence,
-            signed.party.party_id,
-            consent_id=consent,
-            purpose=purpose,
-            attributes=["savings"],
-            idempotency_key=f"many-{number}",
-        )
-        for number, (consent, purpose) in enumerate(wanted)
-    ]
+    signed, requests = several(
+        world, [(consent, purpose, f"many-{number}") for number, (consent, purpose) in enumerate(wanted)]
+    )
     caller, results = world.custodian.releases.answer(requests, signed)
     assert [type(result) for result in results] == [
         Release,
@@ -191,6 +201,51 @@ def test_one_signed_request_for_several_releases_is_let_in_once_and_has_each_ans
     assert len(world.logged()) == 2
     with pytest.raises(ReplayedRequestError):
         world.custodian.releases.answer(requests, signed)
+
+
+def several(world: World, wanted: Sequence[tuple[Hex32, str, str]]) -> tuple[Signed, list[ReleaseRequest]]:
+    """One signed request for several releases: of which consent, for what, and under which key."""
+    signed = world.custodian.authentication.verify(world.request(wanted[0][0]))
+    requests = [
+        release_request(
+            signed.evidence,
+            signed.party.party_id,
+            consent_id=consent,
+            purpose=purpose,
+            attributes=["savings"],
+            idempotency_key=key,
+        )
+        for consent, purpose, key in wanted
+    ]
+    return signed, requests
+
+
+def test_one_key_twice_in_one_round_is_one_release_or_a_conflict(world: World) -> None:
+    consent, other = world.grant(), world.grant()
+    once = (consent, "loan-origination", "once")
+    signed, requests = several(world, [once, once, (other, "loan-origination", "once"), once])
+    _, (first, again, conflict, third) = world.custodian.releases.answer(requests, signed)
+    assert isinstance(first, Release)
+    assert first == again == third
+    assert isinstance(conflict, IdempotencyConflictError)
+    assert len(world.logged()) == 1
+
+
+def test_the_daily_limit_holds_within_one_round(world: World) -> None:
+    consent = world.grant(max_accesses=3, accesses_per_day=2)
+    signed, requests = several(world, [(consent, "loan-origination", f"k-{number}") for number in range(3)])
+    _, results = world.custodian.releases.answer(requests, signed)
+    assert [type(result) for result in results] == [Release, Release, DailyLimitError]
+    assert world.chain.consent(consent).accesses == 2
+
+
+def test_refusals_beyond_the_daily_number_are_not_logged_if_they_come_in_one_round_either(world: World) -> None:
+    consent = world.grant()
+    wanted = [(consent, "account-review", f"k-{number}") for number in range(LOGGED_REFUSALS_PER_DAY + 3)]
+    signed, requests = several(world, wanted)
+    _, results = world.custodian.releases.answer(requests, signed)
+    assert {type(result) for result in results} == {PurposeMismatchError}
+    assert world.states() == [REFUSED] * LOGGED_REFUSALS_PER_DAY
 
 
 def test_a_retry_after_the_revocation_still_returns_what_was_released_before_it(world: World) -> None:
@@ -437,6 +492,21 @@ def test_a_consent_of_another_institution_gives_nothing_and_is_seen_by_the_perso
     assert len(world.logged("AccessRefused")) == 1
 
 
+def test_another_institution_does_not_learn_what_became_of_a_consent(world: World) -> None:
+    """Whatever it is by now, whoever it was never given to is told the same of it."""
+    thief = world.another_institution()
+    standing, paused, revoked, lost = (world.grant() for _ in range(4))
+    world.subject.pause(world.custodian, paused)
+    world.subject.revoke(world.custodian, revoked)
+    world.subject.revoke_directly(world.chain, world.grant_of(lost))
+    for consent in (standing, paused, revoked, lost):
+        with pytest.raises(WrongInstitutionError):
+            world.custodian.releases.release(thief.request(world.custodian, consent))
+    world.chain.down = True
+    with pytest.raises(WrongInstitutionError):
+        world.custodian.releases.release(thief.request(world.custodian, standing))
+
+
 def test_a_consent_that_nobody_gave_is_not_found(world: World) -> None:
     with pytest.raises(NotFoundError):
         world.ask(Hex32("0x" + "ab" * 32))
@@ -470,6 +540,7 @@ def test_a_disputed_attribute_is_not_released(world: World) -> None:
     world.custodian.vault.set_disputed(subject_id, "credit_amount", disputed=True)
     with pytest.raises(DisputedError):
         world.ask(consent)
+    assert world.states() == [REFUSED]
     assert world.ask(consent, attributes=("savings",)).sealed
     world.custodian.vault.set_disputed(subject_id, "credit_amount", disputed=False)
     assert world.ask(consent).sealed

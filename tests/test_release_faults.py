@@ -128,6 +128,18 @@ def test_revocation_while_the_chain_is_down_stops_a_release_at_any_step(world: W
     assert world.chain.statuses([consent], world.custodian.address) == [Reason.REVOKED]
 
 
+def test_a_revocation_that_the_chain_has_not_heard_of_yet_keeps_an_access_off_the_log(world: World) -> None:
+    consent = world.grant()
+    world.chain.down = True
+    assert world.subject.revoke(world.custodian, consent).receipt is None
+    world.chain.down = False
+    assert world.chain.statuses([consent], world.custodian.address) == [Reason.NONE]
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent)
+    assert world.logged() == []
+    assert world.states() == [REFUSED]
+
+
 @pytest.mark.parametrize("step", BEFORE_THE_ANSWER)
 def test_erasure_in_the_middle_of_a_release_releases_nothing_and_leaves_no_opening(world: World, step: str) -> None:
     consent = world.grant()

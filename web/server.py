@@ -3,8 +3,9 @@
 Run as `gunicorn --config python:web.server`; `consent-ledger serve` does that. Settings that differ between
 installations come from the environment (`ledger/config.py`); `PORT` and `CONSENT_LEDGER_WORKERS` from `serve`.
 
-A worker that is told to stop answers what is in flight first. What a killed one left behind is taken up by a retry, or
-ended by `sync`. One of the workers keeps house: webhooks, expiry, sync.
+A thread is handed a request once it is here whole (`worker.py`). A worker that is told to stop answers what is in
+flight first. What a killed one left behind is taken up by a retry, or ended by `sync`. One of the workers keeps house:
+webhooks, expiry, sync.
 """
 
 from __future__ import annotations
@@ -54,7 +55,6 @@ limit_request_fields = 50
 limit_request_field_size = 8190
 # Nothing that a client says of itself is believed, wherever it comes from.
 forwarded_allow_ips = ""
-forwarder_headers = ""
 # So that a client that does not take a file keeps its thread for a while only.
 sendfile = False
 # A path can hold a furnisher's reference, and a header a signature: neither belongs in a log.
@@ -81,7 +81,8 @@ def child_exit(_server: Arbiter, worker: Worker) -> None:
 def worker_exit(_server: Arbiter, worker: Worker) -> None:
     """Gunicorn's hook, in the worker: what was in flight has been answered."""
     app: Flask = worker.wsgi
-    app.extensions["housekeeper"].stop()
+    if housekeeper := app.extensions.get("housekeeper"):
+        housekeeper.stop()
     app.extensions["custodian"].close()
 
 

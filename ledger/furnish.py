@@ -121,7 +121,7 @@ class Furnish:
         # Of all of them, before anything is said of a date: that would be another's.
         for record in offered:
             if (old := held.get(record.attribute)) is not None and old.source != record.value.source:
-                field = f"attributes.{record.attribute}"
+                field = f"values.{record.attribute}"
                 raise ConflictError(f"{field}: held from another source, which alone can correct it", field=field)
         if any(old.as_of > record.value.as_of for record in offered if (old := held.get(record.attribute))):
             raise ConflictError("asOf: expected no earlier day than that of the values that are held", field="asOf")
@@ -198,7 +198,7 @@ def _require_in_catalogue(values: Mapping[str, Value]) -> None:
     for name, value in values.items():
         if name not in ATTRIBUTES:
             raise UnknownAttributeError("attributes: expected only names of the catalogue", field="attributes")
-        field = f"attributes.{name}"
+        field = f"values.{name}"
         try:
             ATTRIBUTES[name].check(value)
         except ValueNotInCatalogueError:

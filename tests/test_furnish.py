@@ -141,8 +141,8 @@ def test_one_bad_value_refuses_all_and_names_its_field_without_the_value(
 ) -> None:
     with pytest.raises(error) as refused:
         furnisher.put(world.custodian, world.subject.ref, {"age": 44, name: value})
-    assert refused.value.field == f"attributes.{name}"
-    assert refused.value.message.startswith(f"attributes.{name}: ")
+    assert refused.value.field == f"values.{name}"
+    assert refused.value.message.startswith(f"values.{name}: ")
     assert says in refused.value.message
     assert "4711" not in refused.value.message
     # What a log would show of it.
@@ -224,7 +224,7 @@ def test_one_furnisher_cannot_overwrite_anothers_value_nor_learn_its_date(
     other.register(world.custodian)
     with pytest.raises(ConflictError) as refused:
         put(world, other, as_of=as_of, age=44, credit_amount=value)
-    assert refused.value.field == "attributes.credit_amount"
+    assert refused.value.field == "values.credit_amount"
     assert "held from another source" in refused.value.message
     assert SOURCE not in refused.value.message
     assert versions(world) == len(VALUES)

@@ -380,3 +380,58 @@ def test_an_older_backup_of_the_database_is_told_from_the_chain(world: World, tm
     world.custodian = world.open()
     assert raising(lambda: world.ask(consent)) == "chain_lost"
     assert len(world.logged()) == 1
+
+
+# ------------------------------------------------------------------------------------------ what is not looked at again
+
+
+def asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The blocks whose hash a sync asks for."""
+    asked: list[int] = []
+    really = world.chain.block_hash
+
+    def watched(number: int) -> Hex32 | None:
+        asked.append(number)
+        return really(number)
+
+    monkeypatch.setattr(world.chain, "block_hash", watched)
+    world.custodian.sync()
+    monkeypatch.undo()
+    return asked
+
+
+def test_what_was_found_on_chain_once_is_not_looked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    History(world)
+    assert len(asked_for(world, monkeypatch)) > 5
+    assert len(asked_for(world, monkeypatch)) == 1
+    world.ask(world.grant())
+    assert len(asked_for(world, monkeypatch)) == 3
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_a_tail_lost_after_it_was_checked_is_noticed_and_put_back(world: World, depth: int) -> None:
+    history = History(world)
+    world.custodian.sync()
+    assert world.custodian.journal.checked_block() is not None
+    world.chain.reorg(depth)
+    report = world.custodian.sync()
+    assert report.lost > 0
+    history.require_all_back()
+    assert world.custodian.sync().lost == 0
+
+
+def test_a_chain_lost_after_it_was_checked_is_put_back(world: World) -> None:
+    history = History(world)
+    world.custodian.sync()
+    rebuilt(world)
+    assert world.custodian.sync().lost > 0
+    history.require_all_back()
+
+
+def test_after_a_loss_everything_is_looked_at_once_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    History(world)
+    world.custodian.sync()
+    world.chain.reorg(1)
+    world.custodian.sync()
+    assert world.custodian.journal.checked_block() is None
+    assert len(asked_for(world, monkeypatch)) > 5

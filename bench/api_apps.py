@@ -66,6 +66,7 @@ def ungoverned() -> Flask:
         accounts=accounts,
         address=address,
         clock=unix_now,
+        close=lambda: None,
         authentication=SimpleNamespace(verify=verify),
         releases=SimpleNamespace(answer=answer),
     )

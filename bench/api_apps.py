@@ -12,6 +12,7 @@ from ledger.config import Config
 from ledger.consent import Address, Hex32
 from ledger.custodian import Custodian, unix_now
 from ledger.exchange import ReleaseRequest, seal_answer
+from ledger.gather import Gather
 from ledger.keys import Accounts
 from ledger.release import Release
 from ledger.signatures import HttpRequest, claimed_keyid, split_keyid, verify_request
@@ -68,6 +69,6 @@ def ungoverned() -> Flask:
         clock=unix_now,
         close=lambda: None,
         authentication=SimpleNamespace(verify=verify),
-        releases=SimpleNamespace(answer=answer),
+        releases=SimpleNamespace(answer=answer, near=Gather(list).near),
     )
     return create_app(cast("Custodian", stub))

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
-from eth_utils import keccak
+from eth_hash.backends.pysha3 import keccak256
 
 from ledger.consent import Address, Hex32, Reason, hex32_of
 
-ENTRY_TYPEHASH: Final = keccak(
-    text="AccessEntry(bytes32 consentId,bytes32 releaseId,string institution,string purpose,string[] attributes,"
-    "bytes32 requestHash,bytes32 recordsHash,bytes32 salt)"
+ENTRY_TYPEHASH: Final = keccak256(
+    b"AccessEntry(bytes32 consentId,bytes32 releaseId,string institution,string purpose,string[] attributes,"
+    b"bytes32 requestHash,bytes32 recordsHash,bytes32 salt)"
 )
 
 
@@ -116,13 +116,13 @@ class ChainProof:
 def entry_hash_of(entry: AccessEntry) -> Hex32:
     """`hashStruct(AccessEntry)` (EIP-712), encoded by hand: several times for each release, a general encoder shows."""
     return hex32_of(
-        keccak(
+        keccak256(
             ENTRY_TYPEHASH
             + _word(entry.consent_id)
             + _word(entry.release_id)
-            + keccak(text=entry.institution)
-            + keccak(text=entry.purpose)
-            + keccak(b"".join(keccak(text=name) for name in entry.attributes))
+            + _text(entry.institution)
+            + _text(entry.purpose)
+            + keccak256(b"".join(_text(name) for name in entry.attributes))
             + _word(entry.request_hash)
             + _word(entry.records_hash)
             + _word(entry.salt)
@@ -132,20 +132,24 @@ def entry_hash_of(entry: AccessEntry) -> Hex32:
 
 def records_hash_of(digests: Iterable[bytes]) -> Hex32:
     """Keccak-256 over the envelopes' SHA-256 digests, in the order of the entry's attributes."""
-    return hex32_of(keccak(b"".join(digests)))
+    return hex32_of(keccak256(b"".join(digests)))
 
 
 def refusal_hash(code: str) -> Hex32:
     """The `recordsHash` of a request that the custodian refused for the reason `code`."""
-    return hex32_of(keccak(text=f"refused:{code}"))
+    return hex32_of(_text(f"refused:{code}"))
 
 
 def fold(head: Hex32, kind: BatchKind, accesses: Sequence[LoggedAccess], reasons: Sequence[Reason]) -> Hex32:
     """The head of a log after a batch, as `IConsentLedger.append` documents it."""
-    folded = keccak(_word(head) + _number(kind) + _number(len(accesses)))
+    folded = keccak256(_word(head) + _number(kind) + _number(len(accesses)))
     for access, reason in zip(accesses, reasons, strict=True):
-        folded = keccak(folded + _word(access.consent_id) + _word(access.entry_hash) + _number(reason))
+        folded = keccak256(folded + _word(access.consent_id) + _word(access.entry_hash) + _number(reason))
     return hex32_of(folded)
+
+
+def _text(value: str) -> bytes:
+    return keccak256(value.encode())
 
 
 def _word(value: Hex32) -> bytes:

@@ -62,6 +62,14 @@ class RawTransaction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What an account's next transaction is signed with: its nonce, and the base fee of the newest block, in wei."""
+
+    nonce: int
+    base_fee: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """A transaction in a block."""
 
@@ -96,6 +104,11 @@ class Chain(Protocol):
     def statuses(self, consent_ids: Sequence[Hex32], custodian: Address) -> list[Reason]:
         """The contract's verdict on each, at the latest block."""
 
+    def prospect(
+        self, consent_ids: Sequence[Hex32], custodian: Address, sender: Address
+    ) -> tuple[list[Reason], Prospect]:
+        """As `statuses`, with what the sender's next transaction needs."""
+
     def consent(self, consent_id: Hex32) -> ConsentState:
         """What is on chain about a consent."""
 
@@ -108,8 +121,10 @@ class Chain(Protocol):
     def simulate(self, sender: Address, calldata: bytes) -> None:
         """Raise what a transaction with this calldata would."""
 
-    def sign(self, account: LocalAccount, calldata: bytes, *, gas: int) -> RawTransaction:
-        """Sign a call to the contract with the account's next nonce; sends nothing."""
+    def sign(
+        self, account: LocalAccount, calldata: bytes, *, gas: int, prospect: Prospect | None = None
+    ) -> RawTransaction:
+        """Sign a call to the contract with the account's next nonce, asked for if not given; sends nothing."""
 
     def send(self, raw: bytes) -> None:
         """Broadcast. A transaction that the node knows already is fine."""
@@ -258,10 +273,18 @@ class JsonRpcChain:
 
     def statuses(self, consent_ids: Sequence[Hex32], custodian: Address) -> list[Reason]:
         """The contract's verdict on each, at the latest block."""
-        reasons = contract.decode_reasons(self._view(contract.statuses_call(consent_ids, custodian)))
-        if len(reasons) != len(consent_ids):
-            raise ChainUnavailableError("the endpoint's answer is not one of the contract")
-        return reasons
+        return _reasons(self._view(contract.statuses_call(consent_ids, custodian)), len(consent_ids))
+
+    def prospect(
+        self, consent_ids: Sequence[Hex32], custodian: Address, sender: Address
+    ) -> tuple[list[Reason], Prospect]:
+        """As `statuses`, with what the sender's next transaction needs: one round trip for all."""
+        calldata = contract.statuses_call(consent_ids, custodian)
+        verdict, *next_transaction = self._ask_together(
+            ("eth_call", [{"to": self._domain.contract, "data": "0x" + calldata.hex()}, "latest"]),
+            *_prospect_calls(sender),
+        )
+        return _reasons(self._returned(verdict), len(consent_ids)), _prospect(next_transaction)
 
     def consent(self, consent_id: Hex32) -> ConsentState:
         """What is on chain about a consent."""
@@ -284,15 +307,13 @@ class JsonRpcChain:
         """Raise what a transaction with this calldata would."""
         self._view(calldata, sender)
 
-    def sign(self, account: LocalAccount, calldata: bytes, *, gas: int) -> RawTransaction:
-        """Sign a call to the contract with the account's next nonce; sends nothing."""
-        block, nonce = self._ask_together(
-            ("eth_getBlockByNumber", ["latest", False]), ("eth_getTransactionCount", [account.address, "pending"])
-        )
-        with _understood():
-            base_fee = int(block.get("baseFeePerGas") or "0x0", 16)
-            nonce = int(nonce, 16)
-        return _signed(account, self._domain, nonce, base_fee, gas, calldata)
+    def sign(
+        self, account: LocalAccount, calldata: bytes, *, gas: int, prospect: Prospect | None = None
+    ) -> RawTransaction:
+        """Sign a call to the contract with the account's next nonce, asked for if not given; sends nothing."""
+        if prospect is None:
+            prospect = _prospect(self._ask_together(*_prospect_calls(Address(account.address))))
+        return _signed(account, self._domain, prospect, gas, calldata)
 
     def send(self, raw: bytes) -> None:
         """Broadcast. Raises `TransactionRevertedError` or the contract's error if the node will not take it.
@@ -412,10 +433,26 @@ class JsonRpcChain:
             raise ChainUnavailableError(f"the chain refused a call: {exc.message[:200]}") from exc
 
 
-def _signed(
-    account: LocalAccount, domain: Domain, nonce: int, base_fee: int, gas: int, calldata: bytes
-) -> RawTransaction:
+def _reasons(returned: bytes, count: int) -> list[Reason]:
+    reasons = contract.decode_reasons(returned)
+    if len(reasons) != count:
+        raise ChainUnavailableError("the endpoint's answer is not one of the contract")
+    return reasons
+
+
+def _prospect_calls(sender: Address) -> tuple[tuple[str, list[object]], ...]:
+    return ("eth_getBlockByNumber", ["latest", False]), ("eth_getTransactionCount", [sender, "pending"])
+
+
+def _prospect(answers: Sequence[Any]) -> Prospect:
+    block, nonce = answers
+    with _understood():
+        return Prospect(nonce=int(nonce, 16), base_fee=int(block.get("baseFeePerGas") or "0x0", 16))
+
+
+def _signed(account: LocalAccount, domain: Domain, prospect: Prospect, gas: int, calldata: bytes) -> RawTransaction:
     """An EIP-1559 transaction, encoded here: the general signer checks and converts for longer than it signs."""
+    nonce, base_fee = prospect.nonce, prospect.base_fee
     tip = base_fee // 10
     to = bytes.fromhex(domain.contract[2:])
     fields = [domain.chain_id, nonce, tip, 2 * base_fee + tip, gas, to, 0, calldata, []]

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from eth_account.signers.local import LocalAccount
+from sqlalchemy import Connection
 
-from ledger.access import BatchKind, ChainProof, fold
-from ledger.chain import Chain, Receipt
+from ledger.access import BatchKind, ChainProof, LoggedAccess, fold
+from ledger.chain import Chain, Prospect, Receipt
 from ledger.consent import ZERO32, Address, Hex32, Reason
 from ledger.contract import Appended, append_call, batches_of
 from ledger.errors import (
@@ -28,6 +29,7 @@ from ledger.errors import (
     TransactionRevertedError,
 )
 from ledger.journal import Batch, Journal, QueuedAccess
+from ledger.store import Store
 
 MAX_BATCH: Final = 200
 GAS_BASE: Final = 150_000
@@ -52,11 +54,21 @@ class Finality:
     timeout: float = 30.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Landing:
+    """A batch on chain that the journal does not know to be there yet."""
+
+    batch: Batch
+    receipt: Receipt
+    appended: Appended
+
+
 class LogWriter:
     """Appends to the log of one writer key. The caller holds that writer's lock for as long as this lives."""
 
     def __init__(
         self,
+        store: Store,
         journal: Journal,
         chain: Chain,
         *,
@@ -66,8 +78,7 @@ class LogWriter:
         clock: Callable[[], int],
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._journal = journal
-        self._chain = chain
+        self._store, self._journal, self._chain = store, journal, chain
         self._account = writer
         self.address = Address(writer.address)
         self._custodian = custodian
@@ -76,26 +87,98 @@ class LogWriter:
         self._step = step
         self._in_flight = threading.Lock()
         self._head: Hex32 | None = None
+        self._next: tuple[Hex32, Prospect] | None = None
+        self._batch: Batch | None = None
+        self._landing: _Landing | None = None
 
     def append(self, kind: BatchKind, queued: Sequence[QueuedAccess]) -> list[Landed]:
-        """Log a batch and wait until it counts.
+        """Log a batch of what is on file and wait until it counts.
 
         Raises `ConfirmationTimeoutError` and other `ChainError`s: the outcome is then unknown, the entries stay in the
         journal and `resolve` finds out later.
         """
+        with self.turn():
+            self.statuses([])
+            with self._store.begin() as tx:
+                batch_id = self.put(tx, kind, [entry.access for entry in queued])
+                self._journal.put_in_batch(tx, batch_id, queued)
+            landed = self.land(queued)
+            self.settle_alone()
+        return landed
+
+    # --------------------------------------------------------------------------------------------- a turn, in its steps
+    # So that a flow can write in one transaction what it has to write and what the log has to.
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One batch of this writer, in steps: nobody else appends until the block ends.
+
+        `statuses`, `put` in a transaction, `land`, `settle` in a transaction, `settled` after it. Left before the end,
+        a batch that is on file is one in flight, and whoever comes next finds out what became of it.
+        """
         with self._in_flight:
-            self._resolve()
-            head = self._current_head()
-            calldata = append_call(kind, self._custodian, head, [entry.access for entry in queued])
-            gas = GAS_BASE + GAS_PER_ENTRY * len(queued)
-            transaction = self._chain.sign(self._account, calldata, gas=gas)
-            # From here on a batch may be pending, until it is settled: whoever comes next resolves it first.
-            self._head = None
-            batch = self._journal.save_batch(kind, self.address, head, transaction, queued, at=self._clock())
-            self._step("batch durable")
-            self._chain.send(transaction.raw)
-            self._step("batch sent")
-            return self._settle(batch, queued)
+            self._next = self._landing = None
+            yield
+
+    def statuses(self, consent_ids: Sequence[Hex32]) -> list[Reason]:
+        """The contract's verdict on these consents, and with it whatever the batch needs. Raises `ChainError`."""
+        self._resolve()
+        head = self._current_head()
+        reasons, prospect = self._chain.prospect(consent_ids, self._custodian, self.address)
+        self._next = (head, prospect)
+        return reasons
+
+    def put(self, tx: Connection, kind: BatchKind, accesses: Sequence[LoggedAccess]) -> str:
+        """Sign a batch and put it on file. Returns its id, for the rows of its entries."""
+        assert self._next is not None, "a turn begins with `statuses`"
+        head, prospect = self._next
+        calldata = append_call(kind, self._custodian, head, accesses)
+        gas = GAS_BASE + GAS_PER_ENTRY * len(accesses)
+        transaction = self._chain.sign(self._account, calldata, gas=gas, prospect=prospect)
+        # From here on a batch may be pending, until it is settled: whoever comes next resolves it first.
+        self._head = None
+        self._batch = self._journal.add_batch(tx, kind, self.address, head, transaction, at=self._clock())
+        return self._batch.batch_id
+
+    def land(self, queued: Sequence[QueuedAccess]) -> list[Landed]:
+        """Send the batch and wait until it counts. Raises `ChainError`: the outcome is then unknown."""
+        assert self._batch is not None, "a batch is on file before it is sent"
+        self._step("batch durable")
+        self._chain.send(self._batch.raw)
+        self._step("batch sent")
+        self._landing = self._landed(self._batch, [entry.access for entry in queued])
+        receipt, appended = self._landing.receipt, self._landing.appended
+        return [
+            Landed(
+                release_id=entry.release_id,
+                reason=outcome.reason,
+                late=outcome.late,
+                proof=self._proof(receipt, appended, outcome.log_index),
+            )
+            for entry, outcome in zip(queued, appended.outcomes, strict=True)
+        ]
+
+    def settle(self, tx: Connection, *, answered: Container[Hex32] = ()) -> None:
+        """Every entry of what has landed has its outcome; the caller writes that of `answered` (entry hashes) itself.
+
+        Does nothing where nothing has landed in this turn.
+        """
+        if self._landing is not None:
+            self._settle(tx, self._landing, answered)
+
+    def settled(self) -> None:
+        """The transaction of `settle` is durable."""
+        if self._landing is not None:
+            self._head = self._landing.appended.head
+            self._landing = None
+
+    def settle_alone(self) -> None:
+        """`settle` in a transaction of its own."""
+        with self._store.begin() as tx:
+            self.settle(tx)
+        self.settled()
+
+    # ----------------------------------------------------------------------------------------------- what was in flight
 
     def resolve(self) -> None:
         """Settle what was in flight when this writer's last process ended. Does nothing if nothing was."""
@@ -127,7 +210,10 @@ class LogWriter:
             self._chain.send(batch.raw)
         # That it reverted settles it too: its entries wait for another batch.
         with suppress(TransactionRevertedError):
-            self._settle(batch, self._journal.queued_in(batch.batch_id))
+            landing = self._landed(batch, [entry.access for entry in self._journal.queued_in(batch.batch_id)])
+            with self._store.begin() as tx:
+                self._settle(tx, landing)
+            self._head = landing.appended.head
 
     def _current_head(self) -> Hex32:
         if self._head is None:
@@ -139,7 +225,8 @@ class LogWriter:
             self._head = log.head
         return self._head
 
-    def _settle(self, batch: Batch, queued: Sequence[QueuedAccess]) -> list[Landed]:
+    def _landed(self, batch: Batch, accesses: Sequence[LoggedAccess]) -> _Landing:
+        """Wait until a batch that was sent counts."""
         self._head = None
         receipt = self._chain.wait(batch.transaction_hash, timeout=self._finality.timeout)
         if not receipt.succeeded:
@@ -150,32 +237,26 @@ class LogWriter:
             # It reverted as a whole, so nothing of it is on the log and the entries are free for another batch.
             self._journal.lose_batch(batch)
             raise TransactionRevertedError("the contract reverted a batch")
-        appended = self._checked(batch, queued, receipt)
+        appended = self._checked(batch, accesses, receipt)
         self._await_finality(receipt)
         self._step("batch landed")
-        self._journal.settle_batch(batch, receipt, appended, at=self._clock())
-        self._head = appended.head
-        return [
-            Landed(
-                release_id=entry.release_id,
-                reason=outcome.reason,
-                late=outcome.late,
-                proof=self._proof(receipt, appended, outcome.log_index),
-            )
-            for entry, outcome in zip(queued, appended.outcomes, strict=True)
-        ]
+        return _Landing(batch=batch, receipt=receipt, appended=appended)
 
-    def _checked(self, batch: Batch, queued: Sequence[QueuedAccess], receipt: Receipt) -> Appended:
+    def _settle(self, tx: Connection, landing: _Landing, answered: Container[Hex32] = ()) -> None:
+        self._journal.settle_batch(
+            tx, landing.batch, landing.receipt, landing.appended, at=self._clock(), answered=answered
+        )
+
+    def _checked(self, batch: Batch, accesses: Sequence[LoggedAccess], receipt: Receipt) -> Appended:
         """The endpoint may lie: entries, kind, writer and head must all be the ones that this batch makes."""
         found = [appended for appended in batches_of(receipt.events) if appended.writer == self.address]
-        accesses = [entry.access for entry in queued]
         if len(found) == 1:
             appended = found[0]
             reasons = [outcome.reason for outcome in appended.outcomes]
             if (
                 appended.kind is batch.kind
                 and appended.custodian == self._custodian
-                and [outcome.access for outcome in appended.outcomes] == accesses
+                and [outcome.access for outcome in appended.outcomes] == list(accesses)
                 and appended.head == fold(batch.expected_head, batch.kind, accesses, reasons)
             ):
                 return appended

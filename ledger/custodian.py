@@ -306,6 +306,7 @@ class Custodian:
 
     def _log_writer(self, account: LocalAccount) -> LogWriter:
         return LogWriter(
+            self.store,
             self.journal,
             self.chain,
             writer=account,

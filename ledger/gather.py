@@ -3,17 +3,25 @@
 The first caller runs at once (no timer, so a lone caller never waits for company); whoever arrives meanwhile is
 answered by one call for all of them, run by the first of them. It is group commit (DeWitt et al., SIGMOD 1984, §5.2) as
 a function: the same shape serves appending to the log, asking for statuses and committing to the database.
+
+What surrounds a call can say so (`near`). A call that is about to start then waits a moment for those that are near:
+they are about to hand something in, or to answer who may ask again. And of all that are near one at a time computes:
+more threads than that only take the interpreter from each other, and from the call.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+PATIENCE_SECONDS: Final = 0.05
+"""How long a call waits for those that are near, at most: about what a few dozen of them take."""
 
 
 class _Ticket(Generic[T, R]):
@@ -41,6 +49,45 @@ class Gather(Generic[T, R]):
         self._lock = threading.Lock()
         self._waiting: deque[_Ticket[T, R]] = deque()
         self._busy = False
+        self._near = 0
+        self._nobody_is_near = threading.Condition(self._lock)
+        self._computing = threading.Lock()
+        self._this_thread = threading.local()
+
+    @contextmanager
+    def near(self) -> Iterator[None]:
+        """Around a call and the work before and after it, in which nothing is waited for but the call (or `aside`)."""
+        self._come_near()
+        try:
+            yield
+        finally:
+            self._go_away()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around waiting for something else within `near`."""
+        if not getattr(self._this_thread, "is_near", False):
+            yield
+            return
+        self._go_away()
+        try:
+            yield
+        finally:
+            self._come_near()
+
+    def _come_near(self) -> None:
+        with self._lock:
+            self._near += 1
+        self._computing.acquire()
+        self._this_thread.is_near = True
+
+    def _go_away(self) -> None:
+        self._this_thread.is_near = False
+        self._computing.release()
+        with self._lock:
+            self._near -= 1
+            if not self._near:
+                self._nobody_is_near.notify()
 
     def __call__(self, item: T) -> R:
         """Hand in one item and wait for its result."""
@@ -57,6 +104,11 @@ class Gather(Generic[T, R]):
         with self._lock:
             self._waiting.extend(tickets)
             tickets[0].leads, self._busy = not self._busy, True
+        with self.aside():
+            self._wait_for(tickets)
+        return [ticket.error or ticket.result for ticket in tickets]  # type: ignore[misc] # set by its round
+
+    def _wait_for(self, tickets: Sequence[_Ticket[T, R]]) -> None:
         for number, ticket in enumerate(tickets):
             if not ticket.leads:
                 try:
@@ -70,7 +122,6 @@ class Gather(Generic[T, R]):
             if ticket.error is not None and not isinstance(ticket.error, Exception):
                 self._leave(tickets[number + 1 :])
                 raise ticket.error
-        return [ticket.error or ticket.result for ticket in tickets]  # type: ignore[misc] # set by its round
 
     def _leave(self, tickets: Sequence[_Ticket[T, R]]) -> None:
         with self._lock:
@@ -83,6 +134,7 @@ class Gather(Generic[T, R]):
     def _lead(self) -> None:
         # The leader's own ticket is the oldest, so it is always in the round.
         with self._lock:
+            self._nobody_is_near.wait_for(self._is_worth_starting, PATIENCE_SECONDS)
             tickets = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
         try:
             results = self._run([ticket.item for ticket in tickets])
@@ -95,10 +147,14 @@ class Gather(Generic[T, R]):
             for ticket in tickets:
                 ticket.error = exc
         finally:
-            self._hand_over()
+            # They first, so that they are near when the next one looks.
             for ticket in tickets:
                 ticket.done = True
                 ticket.turn.set()
+            self._hand_over()
+
+    def _is_worth_starting(self) -> bool:
+        return self._near == 0 or len(self._waiting) >= self._limit
 
     def _hand_over(self) -> None:
         with self._lock:

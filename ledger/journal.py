@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.sql.dml import Update
 
 from ledger.access import BatchKind, LoggedAccess
@@ -53,7 +53,7 @@ _USED_ON: Final = (
     .group_by(releases.c.consent_id)
 )
 _OPEN: Final = select(releases.c.release_id, releases.c.consent_id).where(
-    releases.c.release_id.in_(bindparam("ids", expanding=True)), releases.c.state == RECORDED
+    releases.c.release_id.in_(bindparam("ids", expanding=True)), releases.c.state.in_((INTENT, RECORDED))
 )
 _ANSWER: Final = (
     update(releases)
@@ -63,6 +63,8 @@ _ANSWER: Final = (
         sealed=bindparam("answer"),
         receipt_signature=bindparam("receipt"),
         finished_at=bindparam("at"),
+        log_index=bindparam("place"),
+        late=bindparam("is_late"),
     )
 )
 _LAST_ANSWERED: Final = (
@@ -77,6 +79,14 @@ _WITH_ANSWER: Final = (
 )
 _FORGET_ANSWER: Final = (
     update(releases).where(releases.c.release_id == bindparam("id")).values(sealed=None, receipt_signature=None)
+)
+_ADD_BATCH: Final = insert(batches)
+_ADD_RELEASE: Final = insert(releases)
+_PLACE: Final = ("transaction_hash", "block_number", "block_hash", "transaction_index")
+_ANCHOR_BATCH: Final = (
+    update(batches)
+    .where(batches.c.batch_id == bindparam("batch"))
+    .values(state=ANCHORED, **{name: bindparam(f"new_{name}") for name in (*_PLACE, "size", "head")})
 )
 _PENDING_BATCH: Final = select(batches).where(batches.c.writer == bindparam("address"), batches.c.state == PENDING)
 _PUT_IN_BATCH: Final = (
@@ -150,11 +160,14 @@ class QueuedAccess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What makes a release answered: the sealed bytes, and the signature of the receipt that goes with them."""
+    """What makes a release answered: the sealed bytes, the signature of its receipt, and its place on chain."""
 
     release_id: Hex32
+    entry_hash: Hex32
     sealed: bytes
     receipt_signature: bytes
+    log_index: int
+    late: bool
 
 
 class Journal:
@@ -212,20 +225,19 @@ class Journal:
 
     # --------------------------------------------------------------------------------------------------------- batches
 
-    def save_batch(
+    def add_batch(
         self,
+        tx: Connection,
         kind: BatchKind,
         writer: str,
         head: Hex32,
         transaction: RawTransaction,
-        queued: Sequence[QueuedAccess],
         *,
         at: int,
     ) -> Batch:
-        """Make a signed batch durable, with the order of its entries, before it is sent."""
-        batch_id = new_id()
+        """Put a signed batch on file, before it is sent; its entries say themselves that they are in it."""
         row = {
-            "batch_id": batch_id,
+            "batch_id": new_id(),
             "kind": int(kind),
             "writer": writer,
             "expected_head": head,
@@ -234,16 +246,18 @@ class Journal:
             "state": PENDING,
             "created_at": at,
         }
-        with self._store.begin() as tx:
-            tx.execute(batches.insert(), [row])
-            tx.execute(
-                _PUT_IN_BATCH,
-                [
-                    {"entry": entry.release_id, "batch": batch_id, "place": position}
-                    for position, entry in enumerate(queued)
-                ],
-            )
+        tx.execute(_ADD_BATCH, [row])
         return _batch_of(row)
+
+    def put_in_batch(self, tx: Connection, batch_id: str, queued: Sequence[QueuedAccess]) -> None:
+        """Say of releases on file that they are in a batch, in this order."""
+        tx.execute(
+            _PUT_IN_BATCH,
+            [
+                {"entry": entry.release_id, "batch": batch_id, "place": position}
+                for position, entry in enumerate(queued)
+            ],
+        )
 
     def pending_batch(self, writer: str) -> Batch | None:
         """The batch of this writer that is in flight, or was when its process died. There is at most one."""
@@ -257,24 +271,32 @@ class Journal:
             query = select(releases).where(releases.c.batch_id == batch_id).order_by(releases.c.position)
             return [_queued(row) for row in tx.execute(query)]
 
-    def settle_batch(self, batch: Batch, receipt: Receipt, appended: Appended, *, at: int) -> None:
-        """The batch is on chain: every entry has its outcome."""
-        with self._store.begin() as tx:
-            place = {"state": ANCHORED, "size": appended.size, "head": appended.head, **_place(receipt)}
-            tx.execute(update(batches).where(batches.c.batch_id == batch.batch_id).values(**place))
-            recorded = [_landed(outcome) for outcome in appended.outcomes if not outcome.reason]
-            refused = [outcome for outcome in appended.outcomes if outcome.reason]
-            if recorded:
-                tx.execute(_RECORD, recorded)
-            if refused:
-                tx.execute(_LAND, [_landed(outcome) for outcome in refused])
-                tx.execute(
-                    _REFUSE,
-                    [
-                        {"entry": outcome.access.entry_hash, "why": outcome.reason.name.lower(), "at": at}
-                        for outcome in refused
-                    ],
-                )
+    def settle_batch(
+        self, tx: Connection, batch: Batch, receipt: Receipt, appended: Appended, *, at: int, answered: Container[Hex32]
+    ) -> None:
+        """The batch is on chain: every entry has its outcome, but those that `store_answers` writes with their answer.
+
+        `answered` has their entry hashes.
+        """
+        place = {**_place(receipt), "size": appended.size, "head": appended.head}
+        tx.execute(_ANCHOR_BATCH, {"batch": batch.batch_id, **{f"new_{name}": value for name, value in place.items()}})
+        recorded = [
+            _landed(outcome)
+            for outcome in appended.outcomes
+            if not outcome.reason and outcome.access.entry_hash not in answered
+        ]
+        refused = [outcome for outcome in appended.outcomes if outcome.reason]
+        if recorded:
+            tx.execute(_RECORD, recorded)
+        if refused:
+            tx.execute(_LAND, [_landed(outcome) for outcome in refused])
+            tx.execute(
+                _REFUSE,
+                [
+                    {"entry": outcome.access.entry_hash, "why": outcome.reason.name.lower(), "at": at}
+                    for outcome in refused
+                ],
+            )
 
     def lose_batch(self, batch: Batch) -> None:
         """The batch can never land: its entries wait for another one."""
@@ -385,13 +407,21 @@ class Journal:
         return tx.scalar(select(func.count()).where(*row)) or 0
 
     def still_open(self, tx: Connection, release_ids: Sequence[Hex32]) -> dict[Hex32, Hex32]:
-        """Those of the releases that are recorded and wait for their answer, with their consents."""
+        """Those of the releases that wait for their answer, with their consents."""
         return {row.release_id: row.consent_id for row in tx.execute(_OPEN, {"ids": list(release_ids)})}
 
     def store_answers(self, tx: Connection, answers: Sequence[Answer], *, at: int) -> None:
         """The sealed bytes, once and for all; the caller has seen in this transaction that they are waited for."""
         rows = [
-            {"id": one.release_id, "answer": one.sealed, "receipt": one.receipt_signature, "at": at} for one in answers
+            {
+                "id": one.release_id,
+                "answer": one.sealed,
+                "receipt": one.receipt_signature,
+                "at": at,
+                "place": one.log_index,
+                "is_late": one.late,
+            }
+            for one in answers
         ]
         if rows:
             tx.execute(_ANSWER, rows)
@@ -414,16 +444,20 @@ class Journal:
     def add_releases(self, tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """Put intents or refusals on file within the caller's transaction."""
         if rows:
-            tx.execute(releases.insert(), list(rows))
+            tx.execute(_ADD_RELEASE, list(rows))
 
     def move(self, release_id: Hex32, from_state: str, to_state: str, **values: object) -> bool:
         """Change a release's state if it is still the expected one. Returns whether it was."""
         with self._store.begin() as tx:
-            changed = tx.execute(
-                update(releases)
-                .where(releases.c.release_id == release_id, releases.c.state == from_state)
-                .values(state=to_state, **values)
-            )
+            return self.move_in(tx, release_id, from_state, to_state, **values)
+
+    def move_in(self, tx: Connection, release_id: Hex32, from_state: str, to_state: str, **values: object) -> bool:
+        """As `move`, within the caller's transaction."""
+        changed = tx.execute(
+            update(releases)
+            .where(releases.c.release_id == release_id, releases.c.state == from_state)
+            .values(state=to_state, **values)
+        )
         return changed.rowcount == 1
 
     def writers_with_work(self) -> set[str]:
@@ -504,12 +538,7 @@ def _landed(outcome: Outcome) -> dict[str, Any]:
 
 
 def _place(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "transaction_hash": receipt.transaction_hash,
-        "block_number": receipt.block_number,
-        "block_hash": receipt.block_hash,
-        "transaction_index": receipt.transaction_index,
-    }
+    return {name: getattr(receipt, name) for name in _PLACE}
 
 
 def _act(row: Row[Any]) -> Act:

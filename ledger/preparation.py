@@ -5,6 +5,7 @@ The steps are numbered as in `release.py`, whose transaction this works in.
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,12 +114,18 @@ class Preparation:
 
     def run(self, asked: Sequence[Asked], callers: Sequence[Caller | Exception]) -> list[Intent | Earlier | Exception]:
         """All of them, in the order in which they came; nothing for those who were not let in."""
-        results = [
+        return [
             caller if isinstance(caller, Exception) else self._one(one)
             for one, caller in zip(asked, callers, strict=True)
         ]
+
+    def put_on_file(self, batch_id: str | None) -> None:
+        """(4) Everything that was judged, the intents as entries of the batch in their order."""
+        positions = itertools.count()
+        for row in self._rows:
+            is_entry = row["state"] == INTENT
+            row |= {"batch_id": batch_id if is_entry else None, "position": next(positions) if is_entry else None}
         self._journal.add_releases(self._tx, self._rows)
-        return results
 
     def _one(self, asked: Asked) -> Intent | Earlier | Exception:
         if earlier := self._earlier.get(asked.index):
@@ -151,7 +158,7 @@ class Preparation:
         # (4)
         entry = _entry(asked.request, records_hash_of(record.envelope.digest() for record in records))
         entry_hash = entry_hash_of(entry)
-        self._put_on_file(asked, consent, entry, entry_hash, records, state=INTENT)
+        self._judged(asked, consent, entry, entry_hash, records, state=INTENT)
         self._used[consent.consent_id] += 1
         return Intent(
             institution=asked.signed.party, grant=consent.grant, entry=entry, entry_hash=entry_hash, records=records
@@ -186,11 +193,11 @@ class Preparation:
             if isinstance(refusal, WrongInstitutionError):
                 # Under no key: what becomes of the key later must not tell that there is such a consent.
                 asked = replace(asked, index=entry.release_id)
-            self._put_on_file(
+            self._judged(
                 asked, consent, entry, entry_hash_of(entry), (), state=REFUSED, reason=refusal.code, at=self._now
             )
 
-    def _put_on_file(
+    def _judged(
         self,
         asked: Asked,
         consent: StoredConsent,

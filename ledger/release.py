@@ -20,6 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -139,6 +140,8 @@ class Releases:
         self._let_in: dict[int, tuple[Signed, Caller]] = {}
         self._done = threading.Condition()
         self._rounds: Gather[Asked, _Done] = Gather(self._round, limit=max_batch)
+        self.near = self._rounds.near
+        """Around a request for releases and its answer: see `gather.py`."""
 
     # ------------------------------------------------------------------------------------------------------- the way
 
@@ -181,14 +184,16 @@ class Releases:
 
     def _round(self, asked: Sequence[Asked]) -> list[_Done | Exception]:
         """(0) to (7) for everyone who waits. It does not raise for one of them only."""
-        # (0) to (4)
-        callers, prepared = self._prepare_all(asked)
-        intents = [one for one in prepared if isinstance(one, Intent)]
+        intents: list[Intent] = []
         try:
-            # (5)
-            landed = self._append_all(intents)
-            # (6) and (7)
-            finished = iter(self._finish_all(intents, landed))
+            with self._log.turn():
+                # (0) to (4)
+                callers, prepared = self._prepare_all(asked)
+                intents = [one for one in prepared if isinstance(one, Intent)]
+                # (5)
+                landed = self._append_all(intents)
+                # (6) and (7)
+                finished = iter(self._finish_all(intents, landed))
         finally:
             self._no_longer_at_work([intent.entry.release_id for intent in intents])
         outcomes = [next(finished) if isinstance(one, Intent) else one for one in prepared]
@@ -212,7 +217,8 @@ class Releases:
         if earlier is None:
             return outcome  # type: ignore[return-value] # no Earlier
         try:
-            return self._again(earlier.release_id, request, caller.party)
+            with self._rounds.aside():
+                return self._again(earlier.release_id, request, caller.party)
         except Exception as exc:  # noqa: BLE001 - it stands in its place
             return exc
 
@@ -236,18 +242,21 @@ class Releases:
     def _prepare_all(
         self, asked: Sequence[Asked]
     ) -> tuple[list[Caller | Exception], list[Intent | Earlier | Exception]]:
-        """(0) to (4) for everyone who waits: one question to the chain, one transaction."""
+        """(0) to (4) for everyone who waits: one question to the chain, one transaction.
+
+        The batch of (5) is signed and put on file with the intents.
+        """
         consent_ids = list({one.request.access.consent_id for one in asked})
         # (1) Unreachable: no one gets anything new.
         reasons: dict[Hex32, Reason] | ChainError
         try:
-            reasons = dict(zip(consent_ids, self._chain.statuses(consent_ids, self._custodian), strict=True))
+            reasons = dict(zip(consent_ids, self._log.statuses(consent_ids), strict=True))
         except ChainError as exc:
             reasons = exc
         self._step("4 before intent")
         with self._store.begin() as tx:
             callers = self._admitted(tx, asked)
-            results = Preparation(
+            preparation = Preparation(
                 tx,
                 asked,
                 reasons,
@@ -257,10 +266,16 @@ class Releases:
                 self._keys,
                 writer=self._log.address,
                 now=self._clock(),
-            ).run(asked, callers)
+            )
+            results = preparation.run(asked, callers)
+            intents = [one for one in results if isinstance(one, Intent)]
+            batch_id = None
+            if intents:
+                batch_id = self._log.put(tx, BatchKind.ACCESSES, [intent.queued.access for intent in intents])
+            preparation.put_on_file(batch_id)
             # Before anyone else can see them.
             with self._done:
-                self._working.update(one.entry.release_id for one in results if isinstance(one, Intent))
+                self._working.update(intent.entry.release_id for intent in intents)
         for one, caller in zip(asked, callers, strict=True):
             if isinstance(caller, Caller):
                 self._let_in[id(one.signed)] = (one.signed, caller)
@@ -280,7 +295,7 @@ class Releases:
         if not intents:
             return []
         try:
-            landed = self._log.append(BatchKind.ACCESSES, [intent.queued for intent in intents])
+            landed = self._log.land([intent.queued for intent in intents])
         except LedgerError as exc:
             return [exc] * len(intents)
         self._step("5 logged")
@@ -289,45 +304,47 @@ class Releases:
     # ---------------------------------------------------------------------------------------------------- (6) and (7)
 
     def _finish_all(self, intents: Sequence[Intent], landed: Sequence[Landed | Exception]) -> list[Release | Exception]:
-        """(6) and (7) for everyone whose access has landed."""
+        """(6) and (7) for everyone whose access has landed in this turn."""
         try:
-            return self._finished(intents, landed)
+            return self._finished(intents, landed, in_turn=True)
         except LedgerError as exc:
             # The chain or the store, so it is everyone's: a retry goes on from (6).
+            with suppress(LedgerError):
+                self._log.settle_alone()
             return [one if isinstance(one, Exception) else exc for one in landed]
 
-    def _finished(self, intents: Sequence[Intent], landed: Sequence[Landed | Exception]) -> list[Release | Exception]:
+    def _finished(
+        self, intents: Sequence[Intent], landed: Sequence[Landed | Exception], *, in_turn: bool
+    ) -> list[Release | Exception]:
+        """`in_turn`: what has landed is not on file yet, and goes there in the transaction of the answers."""
         results: list[Release | Exception | None] = [
             one if isinstance(one, Exception) else _refusal(one.reason) for one in landed
         ]
         items = {place: (intents[place], one) for place, one in enumerate(landed) if isinstance(one, Landed)}
         # (6) A revocation that is visible by now stops it, whoever sent it to the chain.
         logged = [place for place, result in enumerate(results) if result is None]
-        if not logged:
-            return results  # type: ignore[return-value] # every place has its own
         for place, stopped in zip(logged, self._stopped([items[place] for place in logged]), strict=True):
             results[place] = stopped
         self._step("6 before decrypting")
         # One time for the receipt and for the file: from that, a retry makes the same receipt.
         now = self._clock()
-        sealed: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         for place in [place for place in logged if results[place] is None]:
             try:
-                sealed[place], results[place] = self._sealed(*items[place], now=now)
+                answers[place], results[place] = self._sealed(*items[place], now=now)
             except LedgerError as exc:
                 results[place] = exc
         self._step("6 before answer durable")
-        stored = self._store_answers(sealed, now=now)
+        if items:
+            entries = {place: items[place][0].entry for place in logged}
+            stopped_late = self._put_on_file(entries, answers, results, in_turn=in_turn, now=now)
+            results = [stopped_late.get(place, result) for place, result in enumerate(results)]
         self._step("6 answer durable")
-        for place in sorted(sealed.keys() - stored):
-            # Revoked, paused, erased or taken up by another process, between the check and here.
-            (again,) = self._stopped([items[place]])
-            results[place] = again or self._final_error(items[place][0].entry.release_id)
         # (7)
         return results  # type: ignore[return-value] # every place has its own by now
 
     def _stopped(self, items: Sequence[tuple[Intent, Landed]]) -> list[Exception | None]:
-        """Why each may not be answered after all: revoked or paused or erased meanwhile. It is aborted then."""
+        """Why each may not be answered after all: revoked or paused or erased meanwhile."""
         if not items:
             return []
         consent_ids = list({intent.entry.consent_id for intent, _ in items})
@@ -336,20 +353,55 @@ class Releases:
             withdrawals = self._registry.withdrawals(tx, consent_ids)
         stopped: list[Exception | None] = []
         for intent, landed in items:
-            entry = intent.entry
-            if reasons[entry.consent_id] is Reason.NOT_GRANTED:
+            consent_id = intent.entry.consent_id
+            withdrawal = withdrawals[consent_id] or _withdrawn_on_chain(reasons[consent_id])
+            if reasons[consent_id] is Reason.NOT_GRANTED:
                 stopped.append(
                     ChainLostError("the chain lost the consent, and the access with it: run `consent-ledger sync`")
                 )
-                continue
-            withdrawal = withdrawals[entry.consent_id] or _withdrawn_on_chain(reasons[entry.consent_id])
-            if withdrawal is None and landed.late:
-                withdrawal = ReleaseAbortedError("back on the log only after the consent had ended: nothing released")
-            if withdrawal is not None:
-                ended = {"reason": withdrawal.code, "finished_at": self._clock()}
-                self._journal.move(entry.release_id, RECORDED, ABORTED, **ended)
-            stopped.append(withdrawal)
+            elif withdrawal is None and landed.late:
+                stopped.append(
+                    ReleaseAbortedError("back on the log only after the consent had ended: nothing released")
+                )
+            else:
+                stopped.append(withdrawal)
         return stopped
+
+    def _put_on_file(
+        self,
+        entries: Mapping[int, AccessEntry],
+        answers: Mapping[int, Answer],
+        results: Sequence[Release | Exception | None],
+        *,
+        in_turn: bool,
+        now: int,
+    ) -> dict[int, Exception]:
+        """Make what has landed, the sealed bytes and what was stopped durable. Returns who is stopped only here.
+
+        The same transaction asks for a revocation once more: one that is on file before the answer stops it.
+        """
+        ended = {place: end for place in entries if isinstance(end := results[place], ConsentError)}
+        late: dict[int, Exception] = {}
+        with self._store.begin() as tx:
+            open_ones = self._journal.still_open(tx, [answer.release_id for answer in answers.values()])
+            withdrawals = self._registry.withdrawals(tx, list({entries[place].consent_id for place in answers}))
+            for place, answer in answers.items():
+                if withdrawal := withdrawals[entries[place].consent_id]:
+                    late[place] = ended[place] = withdrawal
+                elif answer.release_id not in open_ones:
+                    # Taken up by another process, between the check and here.
+                    late[place] = self._final_error_of(self._journal.release_in(tx, answer.release_id))
+            stored = [answer for place, answer in answers.items() if place not in late]
+            if in_turn:
+                self._log.settle(tx, answered={answer.entry_hash for answer in stored})
+            self._journal.store_answers(tx, stored, at=now)
+            for place, end in ended.items():
+                self._journal.move_in(
+                    tx, entries[place].release_id, RECORDED, ABORTED, reason=end.code, finished_at=now
+                )
+        if in_turn:
+            self._log.settled()
+        return late
 
     def _sealed(self, intent: Intent, landed: Landed, *, now: int) -> tuple[Answer, Release]:
         """Decrypt and seal. Everything that must come before this has been done."""
@@ -378,28 +430,16 @@ class Releases:
             RECEIPT_TYPE,
         )
         return (
-            Answer(release_id=entry.release_id, sealed=sealed, receipt_signature=signature_of(receipt)),
+            Answer(
+                release_id=entry.release_id,
+                entry_hash=intent.entry_hash,
+                sealed=sealed,
+                receipt_signature=signature_of(receipt),
+                log_index=landed.proof.log_index,
+                late=landed.late,
+            ),
             Release(release_id=entry.release_id, sealed=sealed, receipt=receipt, late=landed.late),
         )
-
-    def _store_answers(self, answers: Mapping[int, Answer], *, now: int) -> set[int]:
-        """Make the sealed bytes durable. Returns whose were.
-
-        The same transaction asks for a revocation once more: one that is on file before the answer stops it.
-        """
-        if not answers:
-            return set()
-        release_ids = [answer.release_id for answer in answers.values()]
-        with self._store.begin() as tx:
-            open_ones = self._journal.still_open(tx, release_ids)
-            withdrawals = self._registry.withdrawals(tx, list(set(open_ones.values())))
-            stored = {
-                place
-                for place, answer in answers.items()
-                if (consent_id := open_ones.get(answer.release_id)) is not None and withdrawals[consent_id] is None
-            }
-            self._journal.store_answers(tx, [answers[place] for place in stored], at=now)
-        return stored
 
     # ------------------------------------------------------------------------------------------------- the same again
 
@@ -453,7 +493,7 @@ class Releases:
                 self._journal.move(row.release_id, INTENT, ABORTED, reason=exc.code, finished_at=self._clock())
                 raise
             (landed,) = self._log.append(BatchKind.ACCESSES, [intent.queued])
-        (result,) = self._finished([intent], [landed])
+        (result,) = self._finished([intent], [landed], in_turn=False)
         if isinstance(result, Exception):
             raise result
         return result
@@ -493,7 +533,9 @@ class Releases:
 
     def _final_error(self, release_id: Hex32) -> ConsentError:
         """Why a release ended without an answer."""
-        row = self._journal.release_row(release_id)
+        return self._final_error_of(self._journal.release_row(release_id))
+
+    def _final_error_of(self, row: Row[Any] | None) -> ConsentError:
         code = row.reason if row else None
         for kind in ConsentError.__subclasses__():
             if kind.code == code:

@@ -34,7 +34,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from ledger.errors import AlreadyExistsError, StoreMismatchError, StoreUnavailableError
 
@@ -362,8 +362,8 @@ def _guarded() -> Iterator[None]:
         yield
     except IntegrityError as exc:
         raise AlreadyExistsError("the database has a row of that key already") from exc
-    except (DBAPIError, SQLAlchemyError) as exc:
-        cause = str(getattr(exc, "orig", "")) or type(exc).__name__
+    except (DBAPIError, SQLAlchemyError, sqlite3.Error) as exc:
+        cause = str(getattr(exc, "orig", exc)) or type(exc).__name__
         raise StoreUnavailableError(f"the database did not take it, nothing was written: {cause}") from exc
 
 
@@ -381,25 +381,28 @@ def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    # On the driver's own connection: SQLAlchemy's way around a statement takes longer than these do.
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
     if connection.get_execution_options().get("read_only", False):
-        connection.exec_driver_sql("BEGIN")
+        driver.execute("BEGIN")
         return
     # SQLite's own waiting sleeps longer each time, up to a tenth of a second: a process that writes often would hardly
     # let another one in.
     deadline = time.monotonic() + BUSY_SECONDS
-    connection.exec_driver_sql("PRAGMA busy_timeout=0")
+    driver.execute("PRAGMA busy_timeout=0")
     try:
-        while not _has_begun(connection, last=time.monotonic() >= deadline):
+        while not _has_begun(driver, last=time.monotonic() >= deadline):
             time.sleep(TURN_SECONDS)
     finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+        driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
 
 
-def _has_begun(connection: Connection, *, last: bool) -> bool:
+def _has_begun(driver: sqlite3.Connection, *, last: bool) -> bool:
     try:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    except OperationalError as exc:
-        if last or getattr(exc.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as exc:
+        if last or exc.sqlite_errorcode != sqlite3.SQLITE_BUSY:
             raise
         return False
     return True

@@ -24,7 +24,7 @@ from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 
-from ledger.chain import Block, RawTransaction, Receipt
+from ledger.chain import Block, Prospect, RawTransaction, Receipt
 from ledger.consent import Address, ConsentState, Domain, Hex32, Reason, hex32_of
 from ledger.contract import Event, LogState, decode_call
 from ledger.errors import (
@@ -158,7 +158,9 @@ class SimulatedChain:
     def transact(self, account: LocalAccount, calldata: bytes) -> Receipt | None:
         """Someone sends a transaction by themselves, whatever the faults are. None while it is in no block."""
         with self._lock:
-            transaction = self._read(self._signed(account, calldata, 1_000_000).raw)
+            transaction = self._read(
+                self._signed(account, calldata, 1_000_000, self._next_nonce(Address(account.address))).raw
+            )
             self._pool.append(transaction)
             if self.automine:
                 self.mine()
@@ -218,6 +220,11 @@ class SimulatedChain:
                 for consent_id in consent_ids
             ]
 
+    def prospect(
+        self, consent_ids: Sequence[Hex32], custodian: Address, sender: Address
+    ) -> tuple[list[Reason], Prospect]:
+        return self.statuses(consent_ids, custodian), Prospect(nonce=self._next_nonce(sender), base_fee=BASE_FEE)
+
     def consent(self, consent_id: Hex32) -> ConsentState:
         self._enter("consent")
         self._require_contract()
@@ -237,9 +244,12 @@ class SimulatedChain:
         with self._lock:
             self._call(self.state.copy(), sender, self._now(), calldata)
 
-    def sign(self, account: LocalAccount, calldata: bytes, *, gas: int) -> RawTransaction:
+    def sign(
+        self, account: LocalAccount, calldata: bytes, *, gas: int, prospect: Prospect | None = None
+    ) -> RawTransaction:
         self._enter("sign")
-        return self._signed(account, calldata, gas)
+        nonce = prospect.nonce if prospect else self._next_nonce(Address(account.address))
+        return self._signed(account, calldata, gas, nonce)
 
     def send(self, raw: bytes) -> None:
         self._enter("send")
@@ -304,8 +314,7 @@ class SimulatedChain:
         # A view sees the time of the last block, which stands still while nothing happens.
         return self._blocks[-1].block.timestamp
 
-    def _signed(self, account: LocalAccount, calldata: bytes, gas: int) -> RawTransaction:
-        nonce = self._next_nonce(Address(account.address))
+    def _signed(self, account: LocalAccount, calldata: bytes, gas: int, nonce: int) -> RawTransaction:
         fields: dict[str, Any] = {
             "type": 2,
             "chainId": self._domain.chain_id,

@@ -144,6 +144,7 @@ CALLS: Final[dict[str, Callable[[JsonRpcChain], object]]] = {
     "block_hash": lambda chain: chain.block_hash(7),
     "finalized": lambda chain: chain.finalized("finalized"),
     "statuses": lambda chain: chain.statuses([ID], OTHER),
+    "prospect": lambda chain: chain.prospect([ID], OTHER, Address(ACCOUNT.address)),
     "consent": lambda chain: chain.consent(ID),
     "consents": lambda chain: chain.consents([ID, ID]),
     "log": lambda chain: chain.log(OTHER, OTHER),

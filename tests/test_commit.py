@@ -221,7 +221,7 @@ def test_a_log_that_someone_else_wrote_to_stops_the_writer_and_releases_nothing(
     stolen = world.custodian.accounts.writers[0]
     assert Address(stolen.address) == world.custodian.log.address
     calldata = call("append", world.custodian.address, bytes(32), [(b"\x09" * 32, b"\x08" * 32)])
-    world.chain.before("sign", lambda: world.chain.transact(stolen, calldata))
+    world.chain.before("statuses", lambda: world.chain.transact(stolen, calldata))
     for _ in range(2):
         with pytest.raises(ChainLostError):
             world.ask(consent, key="once")

@@ -219,7 +219,9 @@ class Turns:
                     raise KeyboardInterrupt
                 return super().wait(PATIENCE)
 
-        self.as_module = SimpleNamespace(Event=Turn, Lock=threading.Lock)
+        self.as_module = SimpleNamespace(
+            Event=Turn, Lock=threading.Lock, Condition=threading.Condition, local=threading.local
+        )
 
 
 def impatient(gather: Gather[int, int], items: Sequence[int]) -> tuple[threading.Thread, list[BaseException]]:

@@ -29,6 +29,7 @@ from ledger.errors import (
     ConfirmationTimeoutError,
     ConsentError,
     ConsentExhaustedError,
+    ConsentExpiredError,
     ConsentPausedError,
     ConsentRevokedError,
     ContractMissingError,
@@ -37,6 +38,7 @@ from ledger.errors import (
     KeyFileError,
     LedgerError,
     NotFoundError,
+    NotWriterError,
     ReleaseAbortedError,
     ReplayedRequestError,
     StoreMismatchError,
@@ -391,10 +393,11 @@ def test_a_reorganisation_that_takes_consent_and_access_before_decrypting_releas
 
 def test_an_access_that_comes_back_late_is_not_released_any_more(world: World) -> None:
     consent = world.grant()
-    world.steps.at("5 logged", die)
-    with pytest.raises(Killed):
+    world.steps.at("5 logged", lambda: setattr(world.chain, "down", True))
+    with pytest.raises(ChainUnavailableError):
         world.ask(consent, key="once")
-    world.restart()
+    assert world.states() == [RECORDED]
+    world.chain.down = False
     world.chain.reorg(1)
     world.clock.advance(30 * DAY)
     assert world.custodian.sync(stale_after=60 * DAY).late == 1
@@ -403,9 +406,26 @@ def test_an_access_that_comes_back_late_is_not_released_any_more(world: World) -
     assert world.states() == [ABORTED]
 
 
+def test_a_batch_that_the_chain_lost_before_it_was_settled_is_sent_again_and_judged_anew(world: World) -> None:
+    consent = world.grant()
+    world.steps.at("5 logged", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    world.chain.reorg(1)
+    world.clock.advance(30 * DAY)
+    world.custodian.sync(stale_after=60 * DAY)
+    with pytest.raises(ConsentExpiredError):
+        world.ask(consent, key="once")
+    assert world.states() == [REFUSED]
+
+
 def test_a_chain_that_forgot_a_standing_consent_is_reported_as_lost(world: World) -> None:
     consent = world.grant()
     world.chain.restart_empty(deployed=True)
+    with pytest.raises(NotWriterError):
+        world.ask(consent)
+    world.custodian.allow_writers()
     with pytest.raises(ChainLostError):
         world.ask(consent)
     assert world.states() == []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask, Response, abort, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
@@ -22,9 +23,13 @@ from ledger.release import Release
 from ledger.signatures import HttpRequest, HttpResponse, sign_response
 from web import problems
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 API: Final = "/v1/"
 MAX_BODY: Final = 256 * 1024
 FURNISHERS: Final = "/v1/subjects/"
+RELEASES: Final = re.compile(r"/v1/(consents/[^/]+|batch)/releases")
 _AUTHORITY: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 LET_IN_BY_THEIR_ROUND: Final = frozenset({"api.release_under_consent", "api.release_many"})
 """Releases are let in by the transaction that puts them on file; for all others, that of `authenticate`."""
@@ -95,11 +100,24 @@ def install(app: Flask) -> None:
     """Put the door in front of every route of the app."""
     app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.wsgi_app = _near(app)  # type: ignore[method-assign,assignment] # the way that Flask documents for a middleware
     app.before_request(_authenticate)
     app.after_request(_sign)
     app.register_error_handler(LedgerError, problems.response_of)
     app.register_error_handler(HTTPException, problems.http_response)
     app.register_error_handler(Exception, _unexpected)
+
+
+def _near(app: Flask) -> WSGIApplication:
+    """Tells the rounds of releases who is on the way to them or back; what waits for a client stays outside."""
+    answer, rounds = app.wsgi_app, app.extensions["custodian"].releases
+
+    def near(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        is_release = environ["REQUEST_METHOD"] == "POST" and RELEASES.fullmatch(environ["PATH_INFO"])
+        with rounds.near() if is_release else nullcontext():
+            return answer(environ, start_response)
+
+    return near
 
 
 def _authenticate() -> None:

@@ -20,15 +20,19 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-PATIENCE_SECONDS: Final = 0.05
+PATIENCE_SECONDS: Final = 0.1
 """How long a call waits for those that are near, at most: about what a few dozen of them take."""
+LINGER_SECONDS: Final = 0.004
+"""And for those of the last round to ask again, about what they need for it. After a round of one nobody waits."""
 
 
 class _Ticket(Generic[T, R]):
-    __slots__ = ("done", "error", "item", "leads", "result", "turn")
+    __slots__ = ("comes_back", "done", "error", "is_back", "item", "leads", "result", "turn")
 
     def __init__(self, item: T) -> None:
         self.item = item
+        # Whether its caller is near again once it is answered, and whether it was counted as such.
+        self.comes_back = self.is_back = False
         self.turn = threading.Event()
         self.leads = False
         self.done = False
@@ -49,7 +53,7 @@ class Gather(Generic[T, R]):
         self._lock = threading.Lock()
         self._waiting: deque[_Ticket[T, R]] = deque()
         self._busy = False
-        self._near = 0
+        self._near, self._last_round = 0, 1
         self._nobody_is_near = threading.Condition(self._lock)
         self._computing = threading.Lock()
         self._this_thread = threading.local()
@@ -78,6 +82,9 @@ class Gather(Generic[T, R]):
     def _come_near(self) -> None:
         with self._lock:
             self._near += 1
+        self._compute()
+
+    def _compute(self) -> None:
         self._computing.acquire()
         self._this_thread.is_near = True
 
@@ -104,9 +111,24 @@ class Gather(Generic[T, R]):
         with self._lock:
             self._waiting.extend(tickets)
             tickets[0].leads, self._busy = not self._busy, True
-        with self.aside():
+        if not getattr(self._this_thread, "is_near", False):
             self._wait_for(tickets)
+        else:
+            self._wait_away(tickets)
         return [ticket.error or ticket.result for ticket in tickets]  # type: ignore[misc] # set by its round
+
+    def _wait_away(self, tickets: Sequence[_Ticket[T, R]]) -> None:
+        """Away from those that are near; back among them at the moment of the answer, not only when the thread runs."""
+        last = tickets[-1]
+        last.comes_back = True
+        self._go_away()
+        try:
+            self._wait_for(tickets)
+        finally:
+            with self._lock:
+                last.comes_back = False
+                self._near += not last.is_back
+            self._compute()
 
     def _wait_for(self, tickets: Sequence[_Ticket[T, R]]) -> None:
         for number, ticket in enumerate(tickets):
@@ -134,8 +156,10 @@ class Gather(Generic[T, R]):
     def _lead(self) -> None:
         # The leader's own ticket is the oldest, so it is always in the round.
         with self._lock:
-            self._nobody_is_near.wait_for(self._is_worth_starting, PATIENCE_SECONDS)
+            if self._nobody_is_near.wait_for(lambda: self._is_worth_starting(1), PATIENCE_SECONDS):
+                self._nobody_is_near.wait_for(lambda: self._is_worth_starting(self._last_round), LINGER_SECONDS)
             tickets = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
+            self._last_round = len(tickets)
         try:
             results = self._run([ticket.item for ticket in tickets])
             for ticket, result in zip(tickets, results, strict=True):
@@ -148,13 +172,17 @@ class Gather(Generic[T, R]):
                 ticket.error = exc
         finally:
             # They first, so that they are near when the next one looks.
+            with self._lock:
+                for ticket in tickets:
+                    ticket.is_back = ticket.comes_back
+                    self._near += ticket.is_back
             for ticket in tickets:
                 ticket.done = True
                 ticket.turn.set()
             self._hand_over()
 
-    def _is_worth_starting(self) -> bool:
-        return self._near == 0 or len(self._waiting) >= self._limit
+    def _is_worth_starting(self, enough: int) -> bool:
+        return len(self._waiting) >= self._limit or (self._near == 0 and len(self._waiting) >= enough)
 
     def _hand_over(self) -> None:
         with self._lock:

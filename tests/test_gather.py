@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Final
 
@@ -224,13 +225,16 @@ class Turns:
         )
 
 
-def impatient(gather: Gather[int, int], items: Sequence[int]) -> tuple[threading.Thread, list[BaseException]]:
+def impatient(
+    gather: Gather[int, int], items: Sequence[int], *, near: bool = False
+) -> tuple[threading.Thread, list[BaseException]]:
     """A caller in a thread of its own, and what was raised to it."""
     raised: list[BaseException] = []
 
     def call() -> None:
         try:
-            gather.all(items)
+            with gather.near() if near else nullcontext():
+                gather.all(items)
         except KeyboardInterrupt as exc:
             raised.append(exc)
 
@@ -286,6 +290,153 @@ def test_a_leader_that_is_interrupted_in_its_first_round_leaves_nothing_in_the_w
     assert waiting(gather) == 0
     assert gather(6) == 12
     assert rounds.items == [1, 2, 6]
+
+
+# ------------------------------------------------------------------------------------------------------- who is near
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for must come: the time after which a call goes without it is longer than a test may take."""
+    monkeypatch.setattr("ledger.gather.PATIENCE_SECONDS", 3 * PATIENCE)
+    monkeypatch.setattr("ledger.gather.LINGER_SECONDS", 3 * PATIENCE)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_lone_caller_that_is_near_does_not_wait_for_company() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+    for item in (1, 2):
+        with gather.near():
+            assert gather(item) == 2 * item
+    assert rounds.sizes == [1, 1]
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_call_waits_for_who_is_near_and_has_not_handed_in_yet() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+    handed_in = threading.Event()
+
+    def second() -> int:
+        with gather.near():
+            handed_in.set()
+            # The first can hand in, but not start: this one is near, and computes.
+            until(lambda: gather._near == 2)
+            return gather(2)
+
+    def first() -> int:
+        assert handed_in.wait(PATIENCE)
+        with gather.near():
+            return gather(1)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [future.result(PATIENCE) for future in [pool.submit(second), pool.submit(first)]] == [4, 2]
+    assert rounds.sizes == [2]
+
+
+def test_who_is_near_and_hands_nothing_in_delays_a_call_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.gather.PATIENCE_SECONDS", 0.01)
+    gather = Gather(Rounds())
+    with gather.near(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(gather, 4).result(PATIENCE) == 8
+
+
+@pytest.mark.usefixtures("patient")
+def test_who_waits_for_something_else_is_not_waited_for_and_lets_others_compute() -> None:
+    gather = Gather(Rounds())
+
+    def other() -> int:
+        with gather.near():
+            return gather(4)
+
+    with gather.near(), gather.aside(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(other).result(PATIENCE) == 8
+    with gather.aside():
+        assert gather(5) == 10
+
+
+@pytest.mark.usefixtures("patient")
+def test_who_was_answered_is_near_before_the_next_call_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One asks again as soon as it is answered, another waited meanwhile: the next round has both."""
+    monkeypatch.setattr("ledger.gather.LINGER_SECONDS", 0.0)
+    rounds = Rounds()
+    gather = Gather(rounds)
+
+    def first() -> None:
+        with gather.near():
+            gather(0)
+            gather(1)
+
+    rounds.gate.clear()
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(first)]
+        assert rounds.entered.acquire(timeout=PATIENCE)
+        asking.append(pool.submit(lambda: behind_in(gather)))
+        until(lambda: waiting(gather) == 1)
+        rounds.gate.set()
+        for future in asking:
+            future.result(PATIENCE)
+    assert rounds.sizes == [1, 2]
+
+
+def behind_in(gather: Gather[int, int]) -> None:
+    with gather.near():
+        gather(2)
+
+
+def test_of_those_that_are_near_one_at_a_time_computes() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+    at_once, most = 0, 0
+
+    def caller(number: int) -> int:
+        nonlocal at_once, most
+        answer = 0
+        for _ in range(50):
+            with gather.near():
+                for step in range(2):
+                    at_once += 1
+                    most = max(most, at_once)
+                    threading.Event().wait(0.0001)
+                    at_once -= 1
+                    if step == 0:
+                        answer = gather(number)
+        return answer
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [future.result(60) for future in [pool.submit(caller, number) for number in range(8)]] == [
+            2 * number for number in range(8)
+        ]
+    assert most == 1
+    assert gather._near == 0
+
+
+def test_what_goes_wrong_while_near_leaves_nobody_near() -> None:
+    gather = Gather(Rounds())
+    with pytest.raises(ZeroDivisionError), gather.near():
+        raise ZeroDivisionError
+    with pytest.raises(ValueError, match="-3"), gather.near():
+        gather(-3)
+    assert gather._near == 0
+    with gather.near():
+        assert gather(1) == 2
+
+
+def test_a_caller_that_is_interrupted_while_near_is_not_counted_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, rounds = Turns(), Rounds()
+    monkeypatch.setattr("ledger.gather.threading", turns.as_module)
+    gather = Gather(rounds)
+    with ThreadPoolExecutor(2) as pool:
+        (first,) = behind(rounds, gather, pool, [])
+        thread, raised = impatient(gather, [1, 2], near=True)
+        until(lambda: waiting(gather) == 2)
+        turns.interrupted.set()
+        thread.join(PATIENCE)
+        rounds.gate.set()
+        assert first.result(PATIENCE) == 0
+    assert [type(exc) for exc in raised] == [KeyboardInterrupt]
+    assert gather._near == 0
 
 
 # ----------------------------------------------------------------------------------------------------- what is nobody's

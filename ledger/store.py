@@ -38,7 +38,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlch
 
 from ledger.errors import AlreadyExistsError, StoreMismatchError, StoreUnavailableError
 
-SCHEMA_VERSION: Final = "2"
+SCHEMA_VERSION: Final = "3"
 BUSY_SECONDS: Final = 10
 TURN_SECONDS: Final = 0.0005
 
@@ -273,6 +273,77 @@ events = _table(
     Index("events_by_state_time", "state", "next_attempt_at"),
 )
 
+invitations = _table(
+    "invitations",
+    Column("invitation_id", Text, primary_key=True),
+    Column("code_index", Text, nullable=False, unique=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("furnisher_index", Text),
+    Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False, index=True),
+)
+
+accounts = _table(
+    "accounts",
+    Column("account_id", Text, primary_key=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("created_at", Integer, nullable=False),
+)
+
+passkeys = _table(
+    "passkeys",
+    Column("passkey_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("credential_index", Text, nullable=False, unique=True),
+    Column("sign_count", Integer, nullable=False),
+    Column("backup_eligible", Flag, nullable=False),
+    Column("backed_up", Flag, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("last_used_at", Integer),
+    *_sealed(),
+)
+
+wallets = _table(
+    "wallets",
+    Column("wallet_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("address_index", Text, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("last_used_at", Integer),
+    *_sealed(),
+)
+
+sessions = _table(
+    "sessions",
+    Column("session_id", Text, primary_key=True),
+    Column("token_index", Text, nullable=False, unique=True),
+    Column("account_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("method", Text, nullable=False),
+    Column("proof_id", Text, nullable=False, index=True),
+    Column("created_at", Integer, nullable=False),
+    Column("seen_at", Integer, nullable=False, index=True),
+    Column("stepped_up_at", Integer),
+    *_sealed(),
+)
+
+challenges = _table(
+    "challenges",
+    Column("challenge_index", Text, primary_key=True),
+    Column("subject_id", Text, index=True),
+    Column("expires_at", Integer, nullable=False, index=True),
+    *_sealed(),
+)
+
+attempts = _table(
+    "attempts",
+    Column("attempt_index", Text, primary_key=True),
+    Column("made", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False, index=True),
+)
+
 SEALED_TABLES: Final = {
     records: "record_id",
     consents: "consent_id",
@@ -280,6 +351,10 @@ SEALED_TABLES: Final = {
     consent_requests: "request_id",
     deletion_attestations: "attestation_id",
     adverse_actions: "release_id",
+    passkeys: "passkey_id",
+    wallets: "wallet_id",
+    sessions: "session_id",
+    challenges: "challenge_index",
 }
 
 

@@ -33,8 +33,11 @@ from ledger.invitations import Invitations
 from ledger.journal import Journal
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
+from ledger.notices import Notices
 from ledger.outbound import Outbound
 from ledger.outbox import Outbox
+from ledger.own_requests import OwnRequests
+from ledger.prompts import Prompts
 from ledger.proof import Proofs
 from ledger.registry import Registry
 from ledger.relay import Relay
@@ -94,6 +97,8 @@ class Custodian:
         self.journal = Journal(self.store)
         self.vault = Vault(self.store, self.keys)
         self.outbox = Outbox(self.store)
+        self.notices = Notices(self.store)
+        self.prompts = Prompts(self.store, clock=clock)
         self.registry = Registry(self.store, self.keys, self.outbox)
         lanes = (self.accounts.custodian, self.accounts.grants, self.accounts.revocations)
         timeout = config.finality.timeout
@@ -105,6 +110,7 @@ class Custodian:
             self.registry,
             self.relay,
             self.chain,
+            self.notices,
             lanes=Lanes(
                 grants=Address(self.accounts.grants.address),
                 revocations=Address(self.accounts.revocations.address),
@@ -115,8 +121,16 @@ class Custodian:
             step=step,
         )
         self.requests = ConsentRequests(
-            self.store, self.registry, self.grants, self.keys, service_url=config.service_url, clock=clock
+            self.store,
+            self.registry,
+            self.grants,
+            self.notices,
+            self.prompts,
+            self.keys,
+            service_url=config.service_url,
+            clock=clock,
         )
+        self.own_requests = OwnRequests(self.store, self.requests, self.prompts, clock=clock)
         self.furnish = Furnish(self.store, self.vault, self.registry, self.journal, self.outbox, self.keys, clock=clock)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
         self.attempts = Attempts(self.store, self.keys, clock=clock)

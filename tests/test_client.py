@@ -230,7 +230,7 @@ def test_a_furnisher_hands_in_what_it_knows(line: Line) -> None:
         assert client.put(ref, "2026-02-28", {"credit_amount": 1200}).unchanged == ("credit_amount",)
         assert line.custodian.vault.held(line.custodian.vault.subject_of(ref)) == ["credit_amount"]
         invitation = client.invite(ref)
-        assert invitation.link == f"{line.world.config.portal_origin}/enrol"
+        assert invitation.link == f"{line.custodian.config.portal_origin}/enrol"
         invited = line.custodian.invitations.of_code(invitation.code)
         assert invited.subject_id == line.custodian.vault.subject_of(ref)
         assert invitation.code not in repr(invitation)

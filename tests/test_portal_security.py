@@ -125,6 +125,16 @@ def test_another_sites_page_changes_nothing(world: World, victim: Browser, route
             "data": "{}",
             "content_type": "application/json",
         },
+        "with the token, from another site that is not named": {
+            "headers": with_token | {"Sec-Fetch-Site": "cross-site"},
+            "data": "{}",
+            "content_type": "application/json",
+        },
+        "with the token, from a neighbour that is not named": {
+            "headers": with_token | {"Sec-Fetch-Site": "same-site"},
+            "data": "{}",
+            "content_type": "application/json",
+        },
         "an old browser's form": {"headers": {}, "content_type": FORM, "data": {}},
         "without a token": {"headers": SAME_ORIGIN | {"Origin": victim.origin}, "content_type": FORM, "data": {}},
         "with an empty token": {

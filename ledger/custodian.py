@@ -131,12 +131,21 @@ class Custodian:
             clock=clock,
         )
         self.own_requests = OwnRequests(self.store, self.requests, self.prompts, clock=clock)
-        self.furnish = Furnish(self.store, self.vault, self.registry, self.journal, self.outbox, self.keys, clock=clock)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
         self.attempts = Attempts(self.store, self.keys, clock=clock)
         self.challenges = Challenges(self.store, self.keys, clock=clock)
         self.sessions = Sessions(self.store, self.keys, clock=clock)
         self.invitations = Invitations(self.store, self.keys, clock=clock)
+        self.furnish = Furnish(
+            self.store,
+            self.vault,
+            self.registry,
+            self.journal,
+            self.outbox,
+            self.invitations,
+            self.keys,
+            clock=clock,
+        )
         self.enrolment = Enrolment(self.store, self.keys, self.invitations, self.sessions, clock=clock)
         self.eraser = Eraser(
             self.store,

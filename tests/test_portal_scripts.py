@@ -22,7 +22,9 @@ UNSAFE: Final = re.compile(
     r"\beval\(|new Function\b|innerHTML|outerHTML|document\.write|insertAdjacentHTML"
     r"|\.style\b|setAttribute\(\"style\"|createElement\(\"script\"\)|\bimport\("
 )
-CODE: Final = re.compile(r"new PortalError\(\s*\"(\w+)\"|textOf\([\w.]*texts, \"(\w+)\"|\"((?:wallet|passkey)_\w+)\"")
+CODE: Final = re.compile(
+    r"new PortalError\(\s*\"(\w+)\"|textOf\([\w.]*texts, \"(\w+)\"|\"((?:wallet|passkey)_[a-z_]+)\""
+)
 
 
 def node(*arguments: str) -> str:

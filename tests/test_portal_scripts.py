@@ -25,8 +25,6 @@ UNSAFE: Final = re.compile(
 CODE: Final = re.compile(
     r"new PortalError\(\s*\"(\w+)\"|textOf\([\w.]*texts, \"(\w+)\"|\"((?:wallet|passkey)_[a-z_]+)\""
 )
-    r"new PortalError\(\s*\"(\w+)\"|textOf\([\w.]*texts, \"(\w+)\"|\"((?:wallet|passkey)_[a-z_]+)\""
-)
 
 
 def node(*arguments: str) -> str:

@@ -15,26 +15,34 @@ from typing import Final
 from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
+from ledger.attempts import Attempts
 from ledger.authentication import Authentication
 from ledger.chain import Chain, JsonRpc, JsonRpcChain
+from ledger.challenges import Challenges
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.config import Config
 from ledger.consent import Address, Domain
 from ledger.consent_requests import ConsentRequests
 from ledger.duties import Duties
+from ledger.enrolment import Enrolment
 from ledger.erase import Eraser
 from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError, StoreUnavailableError
 from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
+from ledger.invitations import Invitations
 from ledger.journal import Journal
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
+from ledger.notices import Notices
 from ledger.outbound import Outbound
 from ledger.outbox import Outbox
+from ledger.own_requests import OwnRequests
+from ledger.prompts import Prompts
 from ledger.proof import Proofs
 from ledger.registry import Registry
 from ledger.relay import Relay
 from ledger.release import KEPT_SECONDS, Releases
+from ledger.sessions import Sessions
 from ledger.standing import Standings
 from ledger.store import Store
 from ledger.sync import Sync, SyncReport
@@ -89,6 +97,8 @@ class Custodian:
         self.journal = Journal(self.store)
         self.vault = Vault(self.store, self.keys)
         self.outbox = Outbox(self.store)
+        self.notices = Notices(self.store)
+        self.prompts = Prompts(self.store, clock=clock)
         self.registry = Registry(self.store, self.keys, self.outbox)
         lanes = (self.accounts.custodian, self.accounts.grants, self.accounts.revocations)
         timeout = config.finality.timeout
@@ -100,6 +110,7 @@ class Custodian:
             self.registry,
             self.relay,
             self.chain,
+            self.notices,
             lanes=Lanes(
                 grants=Address(self.accounts.grants.address),
                 revocations=Address(self.accounts.revocations.address),
@@ -110,16 +121,31 @@ class Custodian:
             step=step,
         )
         self.requests = ConsentRequests(
-            self.store, self.registry, self.grants, self.keys, service_url=config.service_url, clock=clock
+            self.store,
+            self.registry,
+            self.grants,
+            self.notices,
+            self.prompts,
+            self.keys,
+            service_url=config.service_url,
+            clock=clock,
         )
+        self.own_requests = OwnRequests(self.store, self.requests, self.prompts, clock=clock)
         self.furnish = Furnish(self.store, self.vault, self.registry, self.journal, self.outbox, self.keys, clock=clock)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
+        self.attempts = Attempts(self.store, self.keys, clock=clock)
+        self.challenges = Challenges(self.store, self.keys, clock=clock)
+        self.sessions = Sessions(self.store, self.keys, clock=clock)
+        self.invitations = Invitations(self.store, self.keys, clock=clock)
+        self.enrolment = Enrolment(self.store, self.keys, self.invitations, self.sessions, clock=clock)
         self.eraser = Eraser(
             self.store,
             self.vault,
             self.registry,
             self.grants,
             self.keys,
+            self.enrolment,
+            self.challenges,
             custodian=self.address,
             signing_key=signing_key,
             clock=clock,
@@ -257,6 +283,9 @@ class Custodian:
             self.outbox.forget(now - EVENTS_KEPT_SECONDS)
             self.authentication.forget_nonces()
             self.journal.forget_answers(now - KEPT_SECONDS)
+            with self.store.begin() as tx:
+                for each in (self.attempts, self.challenges, self.sessions, self.invitations):
+                    each.forget(tx)
             self._forgot_at = now
 
     # ------------------------------------------------------------------------------------------------------------ keys

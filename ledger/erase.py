@@ -1,9 +1,10 @@
 """Erasure and key rotation: what makes data unreadable, and what keeps it readable.
 
 Erasing a person: every consent of theirs is revoked by the custodian, then in one transaction every envelope, wrapped
-key, opening and salt is deleted (of values, consents, answers, requests, attestations and adverse actions alike) and a
-tombstone stays. What is on chain (salted hashes) then opens to nothing and links to no one. Backups still hold wrapped
-keys: they become unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with.
+key, opening and salt is deleted (of values, consents, answers, requests, attestations and adverse actions alike), the
+person's account of the portal goes with its passkeys, wallets, sessions and invitations, and a tombstone stays. What is
+on chain (salted hashes) then opens to nothing and links to no one. Backups still hold wrapped keys: they become
+unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with.
 
 Rotation re-wraps every DEK under a new KEK, in small transactions; envelopes' bodies are never touched. It may be
 killed at any point and run again. The old KEK is destroyed only when nothing is wrapped under it any more.
@@ -18,7 +19,9 @@ from typing import Final
 from joserfc.jwk import ECKey
 from sqlalchemy import Table, bindparam, func, select, update
 
+from ledger.challenges import Challenges
 from ledger.consent import Address
+from ledger.enrolment import Enrolment
 from ledger.envelope import WrappedKey
 from ledger.errors import ConflictError, StoreUnavailableError
 from ledger.exchange import sign_claims
@@ -46,6 +49,7 @@ class Erasure:
     requests: int
     attestations: int
     adverse_actions: int
+    accounts: int
     revocation: ActResult | None
     scrubbed: bool
     readable_in_backups_until_destroyed: tuple[str, ...]
@@ -62,6 +66,8 @@ class Eraser:
         registry: Registry,
         grants: Grants,
         keys: KeyFile,
+        enrolment: Enrolment,
+        challenges: Challenges,
         *,
         custodian: Address,
         signing_key: ECKey,
@@ -69,6 +75,7 @@ class Eraser:
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._vault, self._registry, self._grants = store, vault, registry, grants
+        self._enrolment, self._challenges = enrolment, challenges
         self._keys, self._custodian, self._signing_key = keys, custodian, signing_key
         self._clock, self._step = clock, step
 
@@ -83,6 +90,8 @@ class Eraser:
         with self._store.begin() as tx:
             if self._registry.live(tx, subject_id):
                 raise ConflictError("subject: a consent was granted meanwhile, nothing was erased: try again")
+            accounts = self._enrolment.erase(tx, subject_id)
+            self._challenges.erase(tx, subject_id)
             envelopes = self._vault.erase(tx, subject_id, at=now)
             consents = self._registry.erase(tx, subject_id, at=now)
             mine = releases.c.subject_id == subject_id
@@ -109,6 +118,7 @@ class Eraser:
             "consentRequestsDestroyed": requests,
             "deletionAttestationsDestroyed": attestations,
             "adverseActionsDestroyed": actions,
+            "portalAccountsDestroyed": accounts,
             "writeAheadLogEmptied": scrubbed,
             "readableInBackupsUntilDestroyed": list(keks),
         }
@@ -120,6 +130,7 @@ class Eraser:
             requests=requests,
             attestations=attestations,
             adverse_actions=actions,
+            accounts=accounts,
             revocation=revocation,
             scrubbed=scrubbed,
             readable_in_backups_until_destroyed=keks,

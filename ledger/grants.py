@@ -53,6 +53,7 @@ from ledger.errors import (
 )
 from ledger.exchange import sign_claims
 from ledger.journal import FAILED, Journal
+from ledger.notices import Notices
 from ledger.outbox import BY_CUSTODIAN, BY_SUBJECT
 from ledger.purposes import check_ceilings
 from ledger.registry import Registry, StoredConsent
@@ -91,6 +92,7 @@ class Grants:
         registry: Registry,
         relay: Relay,
         chain: Chain,
+        notices: Notices,
         *,
         lanes: Lanes,
         signing_key: ECKey,
@@ -98,7 +100,7 @@ class Grants:
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._journal, self._registry = store, journal, registry
-        self._relay, self._chain, self._lanes = relay, chain, lanes
+        self._relay, self._chain, self._notices, self._lanes = relay, chain, notices, lanes
         self._signing_key, self._clock, self._step = signing_key, clock, step
 
     def prepare(
@@ -173,6 +175,7 @@ class Grants:
         now = self._clock()
         with self._store.begin() as tx:
             within(tx)
+            self._notices.keep(tx, grant.terms.notice_hash)
             self._registry.add_consent(tx, consent_id, grant, signature, subject_id, at=now)
             act_id = self._journal.add_act(
                 tx, kind="grant", consent_ids=[consent_id], lane=self._lanes.grants, calldata=calldata, at=now

@@ -22,7 +22,7 @@ from ledger.access import BatchKind, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
 from ledger.consent import Hex32
 from ledger.contract import Appended, Outcome
-from ledger.store import Store, acts, batches, meta, new_id, releases
+from ledger.store import Store, act_consents, acts, batches, meta, new_id, releases
 
 INTENT: Final = "intent"
 RECORDED: Final = "recorded"
@@ -83,6 +83,12 @@ _PUT_IN_BATCH: Final = (
     update(releases)
     .where(releases.c.release_id == bindparam("entry"))
     .values(batch_id=bindparam("batch"), position=bindparam("place"))
+)
+_ABOUT: Final = (
+    select(acts)
+    .join(act_consents, act_consents.c.act_id == acts.c.act_id)
+    .where(act_consents.c.consent_id == bindparam("consent"))
+    .order_by(acts.c.act_id.desc())
 )
 _ENTRY: Final = releases.c.entry_hash == bindparam("entry")
 _LAND: Final = update(releases).where(_ENTRY).values(log_index=bindparam("place"), late=bindparam("is_late"))
@@ -172,6 +178,9 @@ class Journal:
         act_id = new_id()
         row = {"act_id": act_id, "kind": kind, "consent_ids": json.dumps(list(consent_ids)), "lane": lane}
         tx.execute(acts.insert(), [row | {"calldata": calldata, "state": PENDING, "created_at": at}])
+        if consent_ids:
+            about = [{"consent_id": consent_id, "act_id": act_id} for consent_id in dict.fromkeys(consent_ids)]
+            tx.execute(act_consents.insert(), about)
         return act_id
 
     def act(self, act_id: str) -> Act:
@@ -188,9 +197,13 @@ class Journal:
     def grant_act(self, consent_id: Hex32) -> Act | None:
         """The act that granted a consent."""
         with self._store.read() as tx:
-            query = select(acts).where(acts.c.kind == "grant", acts.c.consent_ids == json.dumps([consent_id]))
-            row = tx.execute(query.order_by(acts.c.act_id.desc())).first()
+            row = tx.execute(_ABOUT.where(acts.c.kind == "grant"), {"consent": consent_id}).first()
         return _act(row) if row else None
+
+    def acts_about(self, consent_id: Hex32) -> list[Row[Any]]:
+        """Every act about a consent, newest first, with its place on chain."""
+        with self._store.read() as tx:
+            return list(tx.execute(_ABOUT, {"consent": consent_id}))
 
     def attach_transaction(self, act_id: str, transaction: RawTransaction) -> None:
         """Make a signed transaction durable, before it is sent. What was lost keeps its place until it is back."""

@@ -60,6 +60,7 @@ class StoredRecord:
     attribute: str
     version: int
     disputed: bool
+    created_at: int
     envelope: Envelope
 
 
@@ -143,7 +144,7 @@ class Vault:
         rows = []
         for record in new:
             subject_id = known[refs[record.subject_ref]]
-            row = self._row(subject_id, record, newest.get((subject_id, record.attribute)))
+            row = self._row(subject_id, record, newest.get((subject_id, record.attribute)), at)
             if row:
                 rows.append(row)
         if rows:
@@ -227,7 +228,9 @@ class Vault:
             )
         }
 
-    def _row(self, subject_id: str, record: NewRecord, newest: tuple[int, str] | None) -> dict[str, Any] | None:
+    def _row(
+        self, subject_id: str, record: NewRecord, newest: tuple[int, str] | None, at: int
+    ) -> dict[str, Any] | None:
         plaintext = record.value.encode()
         # Tells a repeated value from a new one without decrypting; keyed and per subject, so it compares nothing else.
         value_index = self._keys.index("value", f"{subject_id}\n{record.attribute}\n{plaintext.decode()}")
@@ -242,6 +245,7 @@ class Vault:
             "version": version + 1,
             "value_index": value_index,
             "disputed": int(record.disputed),
+            "created_at": at,
             **sealed_columns(envelope),
         }
 
@@ -295,6 +299,7 @@ def _record(row: Row[Any]) -> StoredRecord:
         attribute=row.attribute,
         version=row.version,
         disputed=row.disputed,
+        created_at=row.created_at,
         envelope=envelope_of(row),
     )
 

@@ -23,14 +23,24 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"errors", "gather"}),
     frozenset({"attributes", "consent", "envelope", "locks", "store"}),
-    frozenset({"access", "answers", "importmap", "keys", "outbox", "purposes", "signatures", "stateproof"}),
-    frozenset({"contract", "exchange", "outbound", "requested", "vault"}),
-    frozenset({"chain", "channel", "importer", "parties"}),
-    frozenset({"deploy", "evidence", "journal", "registry"}),
+    frozenset(
+        {
+            *("access", "answers", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes", "signatures"),
+            *("stateproof", "texts"),
+        }
+    ),
+    frozenset(
+        {
+            *("attempts", "contract", "exchange", "invitations", "notice_texts", "outbound", "requested", "vault"),
+            "wallets",
+        }
+    ),
+    frozenset({"chain", "challenges", "channel", "importer", "notices", "parties", "sessions"}),
+    frozenset({"deploy", "enrolment", "evidence", "journal", "registry"}),
     frozenset({"authentication", "commit", "relay", "retention", "standing", "unsealing", "webhooks"}),
     frozenset({"client", "config", "grants", "preparation"}),
     frozenset({"consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
-    frozenset({"proof", "sync"}),
+    frozenset({"own_requests", "proof", "sync"}),
     frozenset({"custodian"}),
     frozenset({"actors", "cli_output"}),
     frozenset({"cli_consents", "cli_data", "cli_duties", "cli_evidence", "cli_parties", "cli_serve", "demo"}),
@@ -40,7 +50,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("answers", "requested", "signatures", "stateproof"),
+        *("answers", "notice_texts", "requested", "signatures", "stateproof", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

@@ -13,7 +13,8 @@ from flask_openapi3.openapi import OpenAPI
 from ledger.attributes import ATTRIBUTES
 from ledger.authentication import WINDOW_SECONDS
 from ledger.errors import ChainError, LedgerError
-from ledger.purposes import PURPOSES, notice_hash_of
+from ledger.notice_texts import notice_hash_of
+from ledger.purposes import PURPOSES
 from ledger.release import KEPT_SECONDS
 from ledger.signatures import FRESH_SECONDS, IDEMPOTENCY_KEY
 from web import models

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from joserfc.jwk import ECKey
-from sqlalchemy import Table, bindparam, func, select, update
+from sqlalchemy import Table, bindparam, delete, func, select, update
 
 from ledger.consent import Address
 from ledger.envelope import WrappedKey
@@ -26,7 +26,15 @@ from ledger.grants import ActResult, Grants
 from ledger.journal import ABORTED, INTENT, RECORDED
 from ledger.keys import KeyFile
 from ledger.registry import Registry
-from ledger.store import SEALED_TABLES, Store, adverse_actions, consent_requests, deletion_attestations, releases
+from ledger.store import (
+    SEALED_TABLES,
+    Store,
+    adverse_actions,
+    consent_requests,
+    deletion_attestations,
+    disputes,
+    releases,
+)
 from ledger.vault import Vault
 
 CHUNK: Final = 1000
@@ -46,6 +54,7 @@ class Erasure:
     requests: int
     attestations: int
     adverse_actions: int
+    disputes: int
     revocation: ActResult | None
     scrubbed: bool
     readable_in_backups_until_destroyed: tuple[str, ...]
@@ -83,6 +92,7 @@ class Eraser:
         with self._store.begin() as tx:
             if self._registry.live(tx, subject_id):
                 raise ConflictError("subject: a consent was granted meanwhile, nothing was erased: try again")
+            disputed = tx.execute(delete(disputes).where(disputes.c.subject_id == subject_id)).rowcount
             envelopes = self._vault.erase(tx, subject_id, at=now)
             consents = self._registry.erase(tx, subject_id, at=now)
             mine = releases.c.subject_id == subject_id
@@ -109,6 +119,7 @@ class Eraser:
             "consentRequestsDestroyed": requests,
             "deletionAttestationsDestroyed": attestations,
             "adverseActionsDestroyed": actions,
+            "disputesDestroyed": disputed,
             "writeAheadLogEmptied": scrubbed,
             "readableInBackupsUntilDestroyed": list(keks),
         }
@@ -120,6 +131,7 @@ class Eraser:
             requests=requests,
             attestations=attestations,
             adverse_actions=actions,
+            disputes=disputed,
             revocation=revocation,
             scrubbed=scrubbed,
             readable_in_backups_until_destroyed=keks,

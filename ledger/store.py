@@ -104,6 +104,7 @@ disputes = _table(
     Column("dispute_id", Text, primary_key=True),
     Column("subject_id", Text, nullable=False, index=True),
     Column("attribute", Text, nullable=False),
+    Column("version", Integer, nullable=False),
     Column("opened_at", Integer, nullable=False),
     Column("closed_at", Integer),
     Column("outcome", Text),

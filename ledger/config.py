@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 
@@ -37,6 +38,7 @@ TAGS: Final = ("latest", "safe", "finalized")
 SERVICE_PORT: Final = 8000
 SERVICE_URL: Final = f"http://127.0.0.1:{SERVICE_PORT}"
 RATE_LIMIT: Final = 600
+LOOPBACK: Final = ("127.0.0.1", "::1")
 WEBHOOKS: Final = ("public", "insecure-any")
 _URL: Final = re.compile(r"https?://[a-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\Z")
 
@@ -86,6 +88,23 @@ class Config:
             "CONSENT_LEDGER_RATE_LIMIT": str(self.rate_limit),
             "CONSENT_LEDGER_WEBHOOKS": WEBHOOKS[self.insecure_webhooks],
         }
+
+    @property
+    def portal_origin(self) -> str:
+        """Where the subject's portal is, as browsers write an origin.
+
+        On this machine it is `localhost`: passkeys are bound to a name, never to an IP address (WebAuthn Level 3,
+        section 5.4.2).
+        """
+        parts = urlsplit(self.service_url)
+        port = f":{parts.port}" if parts.port not in (None, {"http": 80, "https": 443}[parts.scheme]) else ""
+        host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+        return f"{parts.scheme}://{'localhost' if parts.hostname in LOOPBACK else host}{port}"
+
+    @property
+    def rp_id(self) -> str:
+        """The name that passkeys are bound to."""
+        return str(urlsplit(self.portal_origin).hostname)
 
     @property
     def database(self) -> Path:

@@ -16,8 +16,10 @@ from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
 from ledger.activity import Activities
+from ledger.attempts import Attempts
 from ledger.authentication import Authentication
 from ledger.chain import Chain, JsonRpc, JsonRpcChain
+from ledger.challenges import Challenges
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.concerns import Concerns
 from ledger.config import Config
@@ -25,10 +27,12 @@ from ledger.consent import Address, Domain
 from ledger.consent_requests import ConsentRequests
 from ledger.disputes import Disputes
 from ledger.duties import Duties
+from ledger.enrolment import Enrolment
 from ledger.erase import Eraser
 from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError, StoreUnavailableError
 from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
+from ledger.invitations import Invitations
 from ledger.journal import Journal
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
@@ -41,6 +45,7 @@ from ledger.proof import Proofs
 from ledger.registry import Registry
 from ledger.relay import Relay
 from ledger.release import KEPT_SECONDS, Releases
+from ledger.sessions import Sessions
 from ledger.standing import Standings
 from ledger.store import Store
 from ledger.subject_data import SubjectData
@@ -135,12 +140,19 @@ class Custodian:
         self.subject_data = SubjectData(self.vault, self.registry, self.disputes)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
         self.concerns = Concerns(self.duties, self.registry)
+        self.attempts = Attempts(self.store, self.keys, clock=clock)
+        self.challenges = Challenges(self.store, self.keys, clock=clock)
+        self.sessions = Sessions(self.store, self.keys, clock=clock)
+        self.invitations = Invitations(self.store, self.keys, clock=clock)
+        self.enrolment = Enrolment(self.store, self.keys, self.invitations, self.sessions, clock=clock)
         self.eraser = Eraser(
             self.store,
             self.vault,
             self.registry,
             self.grants,
             self.keys,
+            self.enrolment,
+            self.challenges,
             custodian=self.address,
             signing_key=signing_key,
             clock=clock,
@@ -287,6 +299,9 @@ class Custodian:
             self.outbox.forget(now - EVENTS_KEPT_SECONDS)
             self.authentication.forget_nonces()
             self.journal.forget_answers(now - KEPT_SECONDS)
+            with self.store.begin() as tx:
+                for each in (self.attempts, self.challenges, self.sessions, self.invitations):
+                    each.forget(tx)
             self._forgot_at = now
 
     # ------------------------------------------------------------------------------------------------------------ keys

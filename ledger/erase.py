@@ -1,9 +1,10 @@
 """Erasure and key rotation: what makes data unreadable, and what keeps it readable.
 
 Erasing a person: every consent of theirs is revoked by the custodian, then in one transaction every envelope, wrapped
-key, opening and salt is deleted (of values, consents, answers, requests, attestations and adverse actions alike) and a
-tombstone stays. What is on chain (salted hashes) then opens to nothing and links to no one. Backups still hold wrapped
-keys: they become unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with.
+key, opening and salt is deleted (of values, consents, answers, requests, attestations and adverse actions alike), the
+person's account of the portal goes with its passkeys, wallets, sessions and invitations, and a tombstone stays. What is
+on chain (salted hashes) then opens to nothing and links to no one. Backups still hold wrapped keys: they become
+unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with.
 
 Rotation re-wraps every DEK under a new KEK, in small transactions; envelopes' bodies are never touched. It may be
 killed at any point and run again. The old KEK is destroyed only when nothing is wrapped under it any more.
@@ -18,7 +19,9 @@ from typing import Final
 from joserfc.jwk import ECKey
 from sqlalchemy import Table, bindparam, delete, func, select, update
 
+from ledger.challenges import Challenges
 from ledger.consent import Address
+from ledger.enrolment import Enrolment
 from ledger.envelope import WrappedKey
 from ledger.errors import ConflictError, StoreUnavailableError
 from ledger.exchange import sign_claims
@@ -55,6 +58,7 @@ class Erasure:
     attestations: int
     adverse_actions: int
     disputes: int
+    accounts: int
     revocation: ActResult | None
     scrubbed: bool
     readable_in_backups_until_destroyed: tuple[str, ...]
@@ -71,6 +75,8 @@ class Eraser:
         registry: Registry,
         grants: Grants,
         keys: KeyFile,
+        enrolment: Enrolment,
+        challenges: Challenges,
         *,
         custodian: Address,
         signing_key: ECKey,
@@ -78,6 +84,7 @@ class Eraser:
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._vault, self._registry, self._grants = store, vault, registry, grants
+        self._enrolment, self._challenges = enrolment, challenges
         self._keys, self._custodian, self._signing_key = keys, custodian, signing_key
         self._clock, self._step = clock, step
 
@@ -93,6 +100,8 @@ class Eraser:
             if self._registry.live(tx, subject_id):
                 raise ConflictError("subject: a consent was granted meanwhile, nothing was erased: try again")
             disputed = tx.execute(delete(disputes).where(disputes.c.subject_id == subject_id)).rowcount
+            accounts = self._enrolment.erase(tx, subject_id)
+            self._challenges.erase(tx, subject_id)
             envelopes = self._vault.erase(tx, subject_id, at=now)
             consents = self._registry.erase(tx, subject_id, at=now)
             mine = releases.c.subject_id == subject_id
@@ -120,6 +129,7 @@ class Eraser:
             "deletionAttestationsDestroyed": attestations,
             "adverseActionsDestroyed": actions,
             "disputesDestroyed": disputed,
+            "portalAccountsDestroyed": accounts,
             "writeAheadLogEmptied": scrubbed,
             "readableInBackupsUntilDestroyed": list(keks),
         }
@@ -132,6 +142,7 @@ class Eraser:
             attestations=attestations,
             adverse_actions=actions,
             disputes=disputed,
+            accounts=accounts,
             revocation=revocation,
             scrubbed=scrubbed,
             readable_in_backups_until_destroyed=keks,

@@ -315,6 +315,77 @@ events = _table(
     Index("events_by_state_time", "state", "next_attempt_at"),
 )
 
+invitations = _table(
+    "invitations",
+    Column("invitation_id", Text, primary_key=True),
+    Column("code_index", Text, nullable=False, unique=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("furnisher_index", Text),
+    Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False, index=True),
+)
+
+accounts = _table(
+    "accounts",
+    Column("account_id", Text, primary_key=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("created_at", Integer, nullable=False),
+)
+
+passkeys = _table(
+    "passkeys",
+    Column("passkey_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("credential_index", Text, nullable=False, unique=True),
+    Column("sign_count", Integer, nullable=False),
+    Column("backup_eligible", Flag, nullable=False),
+    Column("backed_up", Flag, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("last_used_at", Integer),
+    *_sealed(),
+)
+
+wallets = _table(
+    "wallets",
+    Column("wallet_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("address_index", Text, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("last_used_at", Integer),
+    *_sealed(),
+)
+
+sessions = _table(
+    "sessions",
+    Column("session_id", Text, primary_key=True),
+    Column("token_index", Text, nullable=False, unique=True),
+    Column("account_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("method", Text, nullable=False),
+    Column("proof_id", Text, nullable=False, index=True),
+    Column("created_at", Integer, nullable=False),
+    Column("seen_at", Integer, nullable=False, index=True),
+    Column("stepped_up_at", Integer),
+    *_sealed(),
+)
+
+challenges = _table(
+    "challenges",
+    Column("challenge_index", Text, primary_key=True),
+    Column("subject_id", Text, index=True),
+    Column("expires_at", Integer, nullable=False, index=True),
+    *_sealed(),
+)
+
+attempts = _table(
+    "attempts",
+    Column("attempt_index", Text, primary_key=True),
+    Column("made", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False, index=True),
+)
+
 SEALED_TABLES: Final = {
     records: "record_id",
     disputes: "dispute_id",
@@ -323,14 +394,15 @@ SEALED_TABLES: Final = {
     consent_requests: "request_id",
     deletion_attestations: "attestation_id",
     adverse_actions: "release_id",
+    passkeys: "passkey_id",
+    wallets: "wallet_id",
+    sessions: "session_id",
+    challenges: "challenge_index",
 }
 """Every table with envelopes, and its key: a rotation re-wraps them."""
 
-DELETED_WITH_SUBJECT: Final = (records, disputes)
-"""What an erasure deletes, row by row."""
-
-UNLINKED_WITH_SUBJECT: Final = (consents, releases, consent_requests, deletion_attestations, adverse_actions)
-"""What an erasure empties and unlinks: the row stays, as others have it too, and says nothing of anyone."""
+ABOUT_SUBJECTS: Final = tuple(table for table in metadata.sorted_tables if "subject_id" in table.c)
+"""Every table with rows about people: an erasure leaves none of them with a person in it."""
 
 
 class Store:

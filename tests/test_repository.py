@@ -23,13 +23,26 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"errors", "gather"}),
     frozenset({"attributes", "consent", "envelope", "locks", "store"}),
-    frozenset({"access", "answers", "attribute_texts", "importmap", "keys", "outbox", "prompts", "purposes"})
-    | frozenset({"signatures", "stateproof", "texts"}),
-    frozenset({"contract", "exchange", "notice_texts", "outbound", "requested", "vault"}),
-    frozenset({"chain", "channel", "importer", "notices", "parties"}),
-    frozenset({"deploy", "disputes", "evidence", "journal", "registry"}),
-    frozenset({"authentication", "commit", "relay", "retention", "standing", "subject_data"})
-    | frozenset({"unsealing", "webhooks"}),
+    frozenset(
+        {
+            *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
+            *("signatures", "stateproof", "texts"),
+        }
+    ),
+    frozenset(
+        {
+            *("attempts", "contract", "exchange", "invitations", "notice_texts", "outbound", "requested", "vault"),
+            "wallets",
+        }
+    ),
+    frozenset({"chain", "challenges", "channel", "importer", "notices", "parties", "sessions"}),
+    frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
+    frozenset(
+        {
+            *("authentication", "commit", "relay", "retention", "standing", "subject_data", "unsealing"),
+            "webhooks",
+        }
+    ),
     frozenset({"client", "config", "grants", "preparation"}),
     frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
     frozenset({"concerns", "own_requests", "proof", "sync"}),

@@ -1,4 +1,4 @@
-"""The Flask application: the institutions' API (and, later, the subject's portal) around one `Custodian`."""
+"""The Flask application: the institutions' API and the subject's portal around one `Custodian`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from ledger.custodian import Custodian
-from web import api, door, metrics, problems, public
+from web import api, auth, door, metrics, problems, public, security
 from web.models import Problem
 
 
@@ -27,4 +27,6 @@ def create_app(custodian: Custodian) -> OpenAPI:
     door.install(app)
     app.register_api(api.routes)
     public.install(app)
+    security.install(app)
+    auth.install(app)
     return app

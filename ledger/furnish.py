@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
@@ -150,7 +150,7 @@ class Furnish:
                 continue
             if old is not None and old.value != record.value.value:
                 corrected.add(record.attribute)
-                new.append(record)
+                new.append(replace(record, settles=True))
             else:
                 new.append(_again(record) if record.attribute in disputed else record)
         return _Compared(new=tuple(new), corrected=frozenset(corrected))
@@ -185,7 +185,7 @@ class Furnish:
 
 def _again(record: NewRecord) -> NewRecord:
     """To say the same again settles no dispute."""
-    return NewRecord(subject_ref=record.subject_ref, attribute=record.attribute, value=record.value, disputed=True)
+    return replace(record, disputed=True)
 
 
 def _require_ref(subject_ref: str) -> None:

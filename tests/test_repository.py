@@ -42,7 +42,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
     frozenset({"own_requests", "proof", "sync"}),
     frozenset({"custodian"}),
-    frozenset({"actors", "cli_output"}),
+    frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset({"cli_consents", "cli_data", "cli_duties", "cli_evidence", "cli_parties", "cli_serve", "demo"}),
     frozenset({"cli_requests"}),
     frozenset({"cli"}),

@@ -47,7 +47,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
     frozenset({"concerns", "own_requests", "proof", "sync"}),
     frozenset({"custodian"}),
-    frozenset({"actors", "cli_output"}),
+    frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset(
         {"cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_serve", "demo"}
     ),

@@ -149,6 +149,7 @@ class Custodian:
             self.store,
             self.vault,
             self.registry,
+            self.journal,
             self.grants,
             self.keys,
             self.enrolment,

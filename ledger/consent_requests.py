@@ -177,6 +177,11 @@ class ConsentRequests:
         with self._store.read() as tx:
             return self.read(self.held(tx, token, subject_id))
 
+    def is_on_its_way(self, token: str, subject_id: str | None = None) -> bool:
+        """Whether a signed grant waits for the chain: the request takes no other answer. Raises as `opened`."""
+        with self._store.read() as tx:
+            return self.held(tx, token, subject_id).standing is False
+
     def draft(
         self,
         token: str,

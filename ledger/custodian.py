@@ -135,7 +135,6 @@ class Custodian:
             clock=clock,
         )
         self.own_requests = OwnRequests(self.store, self.requests, self.prompts, clock=clock)
-        self.furnish = Furnish(self.store, self.vault, self.registry, self.journal, self.outbox, self.keys, clock=clock)
         self.disputes = Disputes(self.store, self.vault, self.keys, clock=clock)
         self.subject_data = SubjectData(self.vault, self.registry, self.disputes)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
@@ -144,6 +143,16 @@ class Custodian:
         self.challenges = Challenges(self.store, self.keys, clock=clock)
         self.sessions = Sessions(self.store, self.keys, clock=clock)
         self.invitations = Invitations(self.store, self.keys, clock=clock)
+        self.furnish = Furnish(
+            self.store,
+            self.vault,
+            self.registry,
+            self.journal,
+            self.outbox,
+            self.invitations,
+            self.keys,
+            clock=clock,
+        )
         self.enrolment = Enrolment(self.store, self.keys, self.invitations, self.sessions, clock=clock)
         self.eraser = Eraser(
             self.store,

@@ -222,7 +222,7 @@ class Vault:
         """Decrypt one value without an access on the log, to compare it with what a furnisher hands in anew.
 
         Only `furnish.py` may call this, and the value stays in there: all that leaves is whether the furnisher's own
-        value is another one, or older, and that a value has another source. Raises `VaultError`.
+        value is another one, or older, and whose a value is. Raises `VaultError`.
         """
         return self._opened(record)
 

@@ -22,7 +22,9 @@ UNSAFE: Final = re.compile(
     r"\beval\(|new Function\b|innerHTML|outerHTML|document\.write|insertAdjacentHTML"
     r"|\.style\b|setAttribute\(\"style\"|createElement\(\"script\"\)|\bimport\("
 )
-CODE: Final = re.compile(r"new PortalError\(\s*\"(\w+)\"|textOf\([\w.]*texts, \"(\w+)\"|\"((?:wallet|passkey)_\w+)\"")
+CODE: Final = re.compile(
+    r"new PortalError\(\s*\"(\w+)\"|textOf\([\w.]*texts, \"(\w+)\"|\"((?:wallet|passkey)_[a-z_]+)\""
+)
 
 
 def node(*arguments: str) -> str:
@@ -50,7 +52,7 @@ def test_the_vendored_file_is_what_the_packages_bundle_to() -> None:
 
 def test_the_scripts_stay_small() -> None:
     assert len((SCRIPTS / "vendor.js").read_bytes()) < 64_000
-    assert sum(len(path.read_bytes()) for path in OWN) < 80_000
+    assert sum(len(path.read_bytes()) for path in OWN) < 100_000
     assert all(len(path.read_text("utf-8").splitlines()) <= 250 for path in OWN)
 
 

@@ -6,7 +6,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from ledger.custodian import Custodian
-from web import api, auth, door, metrics, problems, public, security
+from web import api, auth, door, metrics, portal, problems, public, security
 from web.models import Problem
 
 
@@ -29,4 +29,5 @@ def create_app(custodian: Custodian) -> OpenAPI:
     public.install(app)
     security.install(app)
     auth.install(app)
+    portal.install(app)
     return app

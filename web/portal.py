@@ -16,6 +16,7 @@ from flask import Blueprint, Flask, Response, g, send_from_directory
 from ledger.attributes import ATTRIBUTES
 from ledger.consent_requests import PENDING
 from ledger.purposes import PURPOSES
+from ledger.sessions import STEP_UP_SECONDS
 from web import (
     error_pages,
     language,
@@ -90,7 +91,7 @@ def script_block() -> dict[str, Any]:
         "locale": language.TAGS[language.language()],
         "wallets": [wallet.address for wallet in enrolment.wallets(me.account_id)] if me else [],
         "passkey": bool(me and enrolment.passkeys(me.account_id)),
-        "stepUpUntil": held.sessions.stepped_up_until(me.stepped_up_at) if me else None,
+        "stepUpUntil": me.stepped_up_at + STEP_UP_SECONDS if me and me.stepped_up_at is not None else None,
         "labels": {
             "purposes": {code: language.purpose_label(code) for code in PURPOSES},
             "attributes": {name: language.attribute_label(name) for name in ATTRIBUTES},

@@ -24,7 +24,7 @@ from ledger.sessions import is_token, new_token
 from web.door import API, custodian
 
 PUBLIC: Final = frozenset(
-    {"_deployment", "_healthz", "_readyz", "_metrics", "openapi", "docs", "docs_asset", "request_page"}
+    {"_deployment", "_healthz", "_readyz", "_metrics", "openapi", "docs", "docs_asset"}
 )
 """Endpoints that are neither the API nor the portal: for programs, and the API's documentation."""
 HEADERS: Final = {

@@ -1,0 +1,7 @@
+"""To come: the chain pages of the portal, as plain as all the others are."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+routes = Blueprint("chain", __name__)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flask import Blueprint, Flask, Response, g, send_from_directory
+from flask_babel import gettext
 
 from ledger.attributes import ATTRIBUTES
 from ledger.consent_requests import PENDING
@@ -30,7 +31,7 @@ from web import (
     portal_requests,
 )
 from web.door import custodian
-from web.portal_texts import texts
+from web.script_texts import script_texts
 from web.signed_in import maybe_signed_in
 
 STATIC: Final = Path(__file__).parent / "static" / "portal"
@@ -96,5 +97,5 @@ def script_block() -> dict[str, Any]:
             "purposes": {code: language.purpose_label(code) for code in PURPOSES},
             "attributes": {name: language.attribute_label(name) for name in ATTRIBUTES},
         },
-        "texts": texts(),
+        "texts": script_texts(gettext),
     }

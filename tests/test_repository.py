@@ -35,7 +35,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
             "wallets",
         }
     ),
-    frozenset({"chain", "challenges", "channel", "importer", "notices", "parties", "sessions"}),
+    frozenset({"chain", "challenges", "channel", "importer", "notices", "parties", "receipts", "sessions"}),
     frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
     frozenset(
         {
@@ -47,7 +47,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
     frozenset({"concerns", "own_requests", "proof", "sync"}),
     frozenset({"custodian"}),
-    frozenset({"actors", "cli_output"}),
+    frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset(
         {"cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_serve", "demo"}
     ),
@@ -57,7 +57,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("answers", "attribute_texts", "notice_texts", "requested", "signatures", "stateproof", "texts"),
+        *("answers", "attribute_texts", "notice_texts", "receipts", "requested", "signatures", "stateproof", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

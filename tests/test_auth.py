@@ -256,6 +256,7 @@ def test_a_passkey_used_wrongly_is_refused(world: World, what: str) -> None:
     assert code(answer) in ("sign_in_refused", "stale_challenge")
     assert not browser.is_signed_in()
     browser.sign_in()
+    world.clock.advance(STEP_UP_SECONDS)
     assert browser.step_up(**FORGED[what]).status_code == 401
     assert code(browser.submit("/auth/passkeys/remove", passkey="x")) == "step_up_required"
 
@@ -565,12 +566,14 @@ def test_a_wallet_of_another_account_steps_nobody_up(world: World) -> None:
     browser, other = enrolled(world), Browser(world)
     other.by_wallet("enrol", code=invite(world, world.another_subject()))
     browser.wallet = other.wallet
+    world.clock.advance(STEP_UP_SECONDS)
     assert code(browser.by_wallet("step-up")) == "sign_in_refused"
     assert code(browser.ask_wallet("link")) == "step_up_required"
 
 
 def test_a_wallet_is_linked_after_stepping_up_and_signs_in(world: World) -> None:
     browser = enrolled(world)
+    world.clock.advance(STEP_UP_SECONDS)
     assert code(browser.by_wallet("link")) == "step_up_required"
     browser.step_up()
     assert browser.by_wallet("link").status_code == 200
@@ -664,20 +667,22 @@ def test_a_session_ends_after_twelve_hours_however_it_is_used(world: World) -> N
     assert code(browser.post("/auth/passkey/step-up/options")) == "sign_in_required"
 
 
-def test_stepping_up_lasts_five_minutes(world: World) -> None:
+def test_stepping_up_lasts_five_minutes_and_so_does_signing_in(world: World) -> None:
     browser = enrolled(world)
-    assert code(browser.post("/auth/passkey/register/options")) == "step_up_required"
-    browser.step_up()
-    world.clock.advance(STEP_UP_SECONDS - 1)
+    for again in (browser.step_up, browser.sign_in):
+        world.clock.advance(STEP_UP_SECONDS - 1)
+        assert browser.post("/auth/passkey/register/options").status_code == 200
+        world.clock.advance(1)
+        assert code(browser.post("/auth/passkey/register/options")) == "step_up_required"
+        again()
     assert browser.post("/auth/passkey/register/options").status_code == 200
-    world.clock.advance(1)
-    assert code(browser.post("/auth/passkey/register/options")) == "step_up_required"
 
 
 def test_stepping_up_is_of_one_session(world: World) -> None:
     browser, elsewhere = enrolled(world), Browser(world)
     elsewhere.authenticator = browser.authenticator
     elsewhere.sign_in()
+    world.clock.advance(STEP_UP_SECONDS)
     browser.step_up()
     assert code(elsewhere.post("/auth/passkey/register/options")) == "step_up_required"
 
@@ -761,8 +766,10 @@ def test_nobody_removes_what_is_anothers(world: World) -> None:
     account = said(other.step_up())["accountId"]
     other.by_wallet("link")
     (passkey,), (wallet,) = world.custodian.enrolment.passkeys(account), world.custodian.enrolment.wallets(account)
+    world.clock.advance(STEP_UP_SECONDS)
     assert code(browser.submit("/auth/passkeys/remove", passkey=passkey.passkey_id)) == "step_up_required"
     browser.step_up()
+    other.step_up()
     for path, fields in (
         ("/auth/passkeys/remove", {"passkey": passkey.passkey_id}),
         ("/auth/wallets/remove", {"wallet": wallet.wallet_id}),

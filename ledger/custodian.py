@@ -15,14 +15,17 @@ from typing import Final
 from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
+from ledger.activity import Activities
 from ledger.attempts import Attempts
 from ledger.authentication import Authentication
 from ledger.chain import Chain, JsonRpc, JsonRpcChain
 from ledger.challenges import Challenges
 from ledger.commit import MAX_BATCH, LogWriter
+from ledger.concerns import Concerns
 from ledger.config import Config
 from ledger.consent import Address, Domain
 from ledger.consent_requests import ConsentRequests
+from ledger.disputes import Disputes
 from ledger.duties import Duties
 from ledger.enrolment import Enrolment
 from ledger.erase import Eraser
@@ -45,6 +48,7 @@ from ledger.release import KEPT_SECONDS, Releases
 from ledger.sessions import Sessions
 from ledger.standing import Standings
 from ledger.store import Store
+from ledger.subject_data import SubjectData
 from ledger.sync import Sync, SyncReport
 from ledger.vault import Vault
 from ledger.webhooks import Webhooks
@@ -131,12 +135,24 @@ class Custodian:
             clock=clock,
         )
         self.own_requests = OwnRequests(self.store, self.requests, self.prompts, clock=clock)
-        self.furnish = Furnish(self.store, self.vault, self.registry, self.journal, self.outbox, self.keys, clock=clock)
+        self.disputes = Disputes(self.store, self.vault, self.keys, clock=clock)
+        self.subject_data = SubjectData(self.vault, self.registry, self.disputes)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
+        self.concerns = Concerns(self.duties, self.registry)
         self.attempts = Attempts(self.store, self.keys, clock=clock)
         self.challenges = Challenges(self.store, self.keys, clock=clock)
         self.sessions = Sessions(self.store, self.keys, clock=clock)
         self.invitations = Invitations(self.store, self.keys, clock=clock)
+        self.furnish = Furnish(
+            self.store,
+            self.vault,
+            self.registry,
+            self.journal,
+            self.outbox,
+            self.invitations,
+            self.keys,
+            clock=clock,
+        )
         self.enrolment = Enrolment(self.store, self.keys, self.invitations, self.sessions, clock=clock)
         self.eraser = Eraser(
             self.store,
@@ -167,6 +183,15 @@ class Custodian:
         self._writer_lock, self.log = self._take_writer()
         self.standings = Standings(
             self.store, self.journal, self.registry, self.chain, custodian=self.address, clock=clock
+        )
+        self.activity = Activities(
+            self.store,
+            self.journal,
+            self.registry,
+            self.keys,
+            self.chain.domain,
+            custodian=self.address,
+            clock=clock,
         )
         self.releases = Releases(
             self.store,

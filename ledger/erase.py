@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from joserfc.jwk import ECKey
-from sqlalchemy import Table, bindparam, func, select, update
+from sqlalchemy import Table, bindparam, delete, func, select, update
 
 from ledger.challenges import Challenges
 from ledger.consent import Address
@@ -29,7 +29,15 @@ from ledger.grants import ActResult, Grants
 from ledger.journal import ABORTED, INTENT, RECORDED
 from ledger.keys import KeyFile
 from ledger.registry import Registry
-from ledger.store import SEALED_TABLES, Store, adverse_actions, consent_requests, deletion_attestations, releases
+from ledger.store import (
+    SEALED_TABLES,
+    Store,
+    adverse_actions,
+    consent_requests,
+    deletion_attestations,
+    disputes,
+    releases,
+)
 from ledger.vault import Vault
 
 CHUNK: Final = 1000
@@ -49,6 +57,7 @@ class Erasure:
     requests: int
     attestations: int
     adverse_actions: int
+    disputes: int
     accounts: int
     revocation: ActResult | None
     scrubbed: bool
@@ -90,6 +99,7 @@ class Eraser:
         with self._store.begin() as tx:
             if self._registry.live(tx, subject_id):
                 raise ConflictError("subject: a consent was granted meanwhile, nothing was erased: try again")
+            disputed = tx.execute(delete(disputes).where(disputes.c.subject_id == subject_id)).rowcount
             accounts = self._enrolment.erase(tx, subject_id)
             self._challenges.erase(tx, subject_id)
             envelopes = self._vault.erase(tx, subject_id, at=now)
@@ -118,6 +128,7 @@ class Eraser:
             "consentRequestsDestroyed": requests,
             "deletionAttestationsDestroyed": attestations,
             "adverseActionsDestroyed": actions,
+            "disputesDestroyed": disputed,
             "portalAccountsDestroyed": accounts,
             "writeAheadLogEmptied": scrubbed,
             "readableInBackupsUntilDestroyed": list(keks),
@@ -130,6 +141,7 @@ class Eraser:
             requests=requests,
             attestations=attestations,
             adverse_actions=actions,
+            disputes=disputed,
             accounts=accounts,
             revocation=revocation,
             scrubbed=scrubbed,

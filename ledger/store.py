@@ -104,6 +104,7 @@ disputes = _table(
     Column("dispute_id", Text, primary_key=True),
     Column("subject_id", Text, nullable=False, index=True),
     Column("attribute", Text, nullable=False),
+    Column("version", Integer, nullable=False),
     Column("opened_at", Integer, nullable=False),
     Column("closed_at", Integer),
     Column("outcome", Text),
@@ -400,11 +401,8 @@ SEALED_TABLES: Final = {
 }
 """Every table with envelopes, and its key: a rotation re-wraps them."""
 
-DELETED_WITH_SUBJECT: Final = (records, disputes)
-"""What an erasure deletes, row by row."""
-
-UNLINKED_WITH_SUBJECT: Final = (consents, releases, consent_requests, deletion_attestations, adverse_actions)
-"""What an erasure empties and unlinks: the row stays, as others have it too, and says nothing of anyone."""
+ABOUT_SUBJECTS: Final = tuple(table for table in metadata.sorted_tables if "subject_id" in table.c)
+"""Every table with rows about people: an erasure leaves none of them with a person in it."""
 
 
 class Store:

@@ -81,11 +81,18 @@ class Browser:
         return self.register(said(options)["publicKey"], wrapped_root=wrapped_root, **made)
 
     def register(
-        self, options: dict[str, Any], *, name: str = "My phone", wrapped_root: str | None = WRAPPED, **made: Any
+        self,
+        options: dict[str, Any],
+        *,
+        name: str = "My phone",
+        wrapped_root: str | None = WRAPPED,
+        next_page: str | None = None,
+        **made: Any,
     ) -> TestResponse:
         """Make a passkey and hand it over."""
         credential = self.authenticator.create(options, **made)
         fields = {"credential": credential, "wrappedRoot": wrapped_root, "name": name}
+        fields |= {} if next_page is None else {"next": next_page}
         return self.post("/auth/passkey/register", fields)
 
     def sign_in(self, **used: Any) -> TestResponse:

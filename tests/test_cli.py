@@ -316,6 +316,7 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
     tell("furnishers", "rotate-keys", BUREAU, "--jwks", str(home.home / "bureau.jwks"))
     tell("subjects", "new-key", str(home.person))
     tell("subjects", "count")
+    tell("subjects", "invite", "german-0001")
     consent = tell(*home.grant_args(subject="german-0001"))["consent"]
     tell("consents", "list")
     tell("consents", "show", consent)
@@ -431,6 +432,10 @@ def test_the_story_says_what_happened(story: Story) -> None:
         "badCells": [],
     }
     assert said[("subjects", "count")] == {"subjects": 5, "erased": 0, "records": 100}
+    invited = said[("subjects", "invite")]
+    assert re.fullmatch("([0-9A-HJKMNP-TV-Z]{4}-){3}[0-9A-HJKMNP-TV-Z]{4}", invited["code"])
+    assert invited["link"] == "http://localhost:8000/enrol"
+    assert invited["expiresAt"].endswith("Z")
     assert said[("institutions", "list")] == [
         {"institution": BANK, "name": "Example Bank", "keys": 2, "suspended": False}
     ]
@@ -766,6 +771,7 @@ def test_2_the_request_is_wrong(home: Installation) -> None:
     assert home.refusal("consents", "show", unknown)[:2] == (2, "not_found")
     assert home.refusal("subjects", "show", "nobody") == (2, "not_found", "subject")
     assert home.refusal("import", "/nowhere.csv", "--map", "german") == (2, "unreadable_file", "file")
+    assert home.refusal("subjects", "invite", "nobody") == (2, "not_found", "subject")
     assert home.refusal("subjects", "new-key", key)[:2] == (2, "already_exists")
     assert home.refusal("subjects", "new-key", "/dev/null/key") == (2, "malformed", "file")
     assert home.refusal(*home.release_args(unknown, keys="/nowhere.jwks"))[:2] == (2, "unreadable_file")

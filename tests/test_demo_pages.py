@@ -81,6 +81,7 @@ class Demo:
 
     def grant(self, page: str, subject: Subject) -> str:
         """The person accepts what the newest link asks for. The consent's id."""
+        assert refusal(page) is None, page
         links = re.findall(r'href="(http://[^"]+/requests/[^"]+)"', page)
         token, held = token_of(links[0]), self.custodian
         grant = held.requests.draft(token, subject.address, attributes=["savings"])

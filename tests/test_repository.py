@@ -25,8 +25,8 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"attributes", "consent", "envelope", "locks", "store"}),
     frozenset(
         {
-            *("access", "answers", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes", "signatures"),
-            *("stateproof", "texts"),
+            *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
+            *("signatures", "stateproof", "texts"),
         }
     ),
     frozenset(
@@ -36,21 +36,28 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
         }
     ),
     frozenset({"chain", "challenges", "channel", "importer", "notices", "parties", "sessions"}),
-    frozenset({"deploy", "enrolment", "evidence", "journal", "registry"}),
-    frozenset({"authentication", "commit", "relay", "retention", "standing", "unsealing", "webhooks"}),
+    frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
+    frozenset(
+        {
+            *("authentication", "commit", "relay", "retention", "standing", "subject_data", "unsealing"),
+            "webhooks",
+        }
+    ),
     frozenset({"client", "config", "grants", "preparation"}),
-    frozenset({"consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
-    frozenset({"own_requests", "proof", "sync"}),
+    frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
+    frozenset({"concerns", "own_requests", "proof", "sync"}),
     frozenset({"custodian"}),
     frozenset({"actors", "cli_output", "demo_seed"}),
-    frozenset({"cli_consents", "cli_data", "cli_duties", "cli_evidence", "cli_parties", "cli_serve", "demo"}),
+    frozenset(
+        {"cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_serve", "demo"}
+    ),
     frozenset({"cli_requests"}),
     frozenset({"cli"}),
 )
 PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("answers", "notice_texts", "requested", "signatures", "stateproof", "texts"),
+        *("answers", "attribute_texts", "notice_texts", "requested", "signatures", "stateproof", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -66,6 +73,7 @@ LONG: Final = {
     "ledger/chain.py": "the protocol and its one implementation, method by method",
     "ledger/contract.py": "every call, answer and event of the contract",
     "ledger/consent.py": "what is signed, its identity and its rules are read together or not at all",
+    "ledger/custodian.py": "everything that a custodian runs, wired in one place",
     "ledger/demo.py": "one story from beginning to end",
     "ledger/errors.py": "the whole hierarchy in one place, two lines each",
     "ledger/grants.py": "granting, replacing, pausing and revoking share their steps",

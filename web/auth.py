@@ -34,7 +34,7 @@ from ledger.store import new_id
 from ledger.wallets import Ask, require_signed
 from web import auth_models as models
 from web import auth_pages, problems
-from web.devices import device_of
+from web.clients import client_of, device_of
 from web.door import custodian
 from web.models import Model
 from web.security import is_portal, local_path, session_token
@@ -256,7 +256,8 @@ def _go_on(target: str | None) -> Response:
 
 
 def _client() -> str:
-    return request.remote_addr or ""
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    return client_of(request.remote_addr or "", forwarded, proxies=custodian().config.proxies)
 
 
 def _body(model: type[M]) -> M:

@@ -105,16 +105,15 @@ def stop(consent_id: str) -> Response:
 
 def _page(consent: StoredConsent, *, stopped: ActResult | None = None, milliseconds: int = 0) -> str:
     held, me = custodian(), signed_in()
-    notice = held.notices.notice(consent.grant.terms.notice_hash)
+    notice = views.notice_of(held, consent.grant.terms.notice_hash)
     return render_template(
         "portal/consent.html",
         one=views.view_of(held, consent),
         grant=consent.grant,
         terms=consent.grant.terms,
-        notice=notice,
-        part=notice.part(language.language()),
+        part=notice.part(language.language()) if notice else None,
         acts=held.journal.acts_about(consent.consent_id),
-        activity=held.activities.page(me.subject_id, consent_id=consent.consent_id),
+        activity=held.activity.page(me.subject_id, consent_id=consent.consent_id),
         duty=held.duties.standing([consent.consent_id])[consent.consent_id],
         stopped=stopped,
         seconds=f"{milliseconds / 1000:.1f}",

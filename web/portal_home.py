@@ -34,6 +34,6 @@ def home() -> str:
         paused=[one for one in reversed(shown) if one.state == views.PAUSED],
         is_known=is_known,
         requests=requests,
-        activity=held.activities.page(me.subject_id, limit=LAST_READS),
+        activity=held.activity.page(me.subject_id, limit=LAST_READS),
         concerns=held.concerns.of_subject(me.subject_id),
     )

@@ -55,7 +55,7 @@ def listed() -> str:
     own = custodian().own_requests.for_subject(signed_in().subject_id)
     return render_template(
         "portal/requests.html",
-        waiting=[one for one in own if one.request.state == PENDING and not one.is_hidden],
+        open=[one for one in own if one.request.state == PENDING and not one.is_hidden],
         hidden=[one for one in own if one.is_hidden],
         answered=[one for one in own if one.request.state != PENDING],
     )

@@ -127,7 +127,9 @@ def _wallet_errors() -> dict[str, str]:
 
 def _other_errors() -> dict[str, str]:
     return {
-        "network_lost": _("No answer came, so it is not known whether it was done. Look at the page again in a moment."),
+        "network_lost": _(
+            "No answer came, so it is not known whether it was done. Look at the page again in a moment."
+        ),
         "draft_differs": _("What would be signed is not what you chose ({field}). Nothing was signed. Please tell us."),
         "unexpected_typed_data": _("What would be signed is not a consent. Nothing was signed. Please tell us."),
         "answer_differs": _("The answer is about another consent than you signed. Look under Consents."),

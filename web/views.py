@@ -11,7 +11,8 @@ from typing import Final
 
 from ledger.consent import Hex32, State
 from ledger.custodian import Custodian
-from ledger.errors import ChainError
+from ledger.errors import ChainError, NotFoundError
+from ledger.notice_texts import Notice
 from ledger.registry import StoredConsent
 from ledger.standing import IN_FORCE, PENDING, Standing
 
@@ -62,6 +63,14 @@ def views_of(custodian: Custodian, consents: Sequence[StoredConsent]) -> tuple[l
     except ChainError:
         return [_unasked(consent, custodian.clock()) for consent in consents], False
     return [_asked(standing, found.state) for standing, found in zip(standings, states, strict=True)], True
+
+
+def notice_of(custodian: Custodian, notice_hash: Hex32) -> Notice | None:
+    """The notice that was signed for; None if whoever had it signed kept no text of it here."""
+    try:
+        return custodian.notices.notice(notice_hash)
+    except NotFoundError:
+        return None
 
 
 def view_of(custodian: Custodian, consent: StoredConsent) -> ConsentView:

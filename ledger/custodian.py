@@ -158,6 +158,7 @@ class Custodian:
             self.store,
             self.vault,
             self.registry,
+            self.journal,
             self.grants,
             self.keys,
             self.enrolment,

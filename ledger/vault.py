@@ -108,6 +108,11 @@ class Vault:
         """How a furnisher's reference is stored."""
         return self._keys.index("subject", subject_ref)
 
+    def is_living(self, tx: Connection, subject_id: str) -> bool:
+        """Whether there is such a subject, not erased, as the caller's transaction sees it."""
+        living = (subjects.c.subject_id == subject_id, subjects.c.erased_at.is_(None))
+        return tx.execute(select(subjects.c.subject_id).where(*living)).first() is not None
+
     def is_erased(self, subject_id: str) -> bool:
         """True also for a subject that is not there at all."""
         with self._store.read() as tx:

@@ -35,7 +35,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
             "wallets",
         }
     ),
-    frozenset({"chain", "challenges", "channel", "importer", "notices", "parties", "sessions"}),
+    frozenset({"chain", "challenges", "channel", "importer", "notices", "parties", "receipts", "sessions"}),
     frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
     frozenset(
         {
@@ -57,7 +57,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("answers", "attribute_texts", "notice_texts", "requested", "signatures", "stateproof", "texts"),
+        *("answers", "attribute_texts", "notice_texts", "receipts", "requested", "signatures", "stateproof", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

@@ -47,6 +47,8 @@ def install(app: Flask) -> None:
         ("listed", listed),
         ("time", time),
         ("day", day),
+        ("day_text", day_text),
+        ("reason", reason_text),
         ("days", days),
         ("times", times),
     ):
@@ -108,6 +110,27 @@ def value_label(value: Value, name: str) -> str:
     return f"{value} {gettext(known.unit)}" if known.unit else str(value)
 
 
+def reason_text(code: str) -> str:
+    """Why an access was refused, by the stable code of `errors.py`."""
+    texts = {
+        "not_granted": gettext("There was no consent."),
+        "not_yet_valid": gettext("The consent had not begun."),
+        "expired": gettext("The time of the consent was over."),
+        "paused": gettext("You had paused the consent."),
+        "revoked": gettext("You had stopped the consent."),
+        "exhausted": gettext("The consent was used up."),
+        "purpose_mismatch": gettext("They asked for another purpose than you allowed."),
+        "attribute_not_consented": gettext("They asked for something that you had not allowed."),
+        "daily_limit": gettext("They had asked as often as you allow on one day."),
+        "disputed": gettext("You dispute what they asked for."),
+        "erased": gettext("The data were erased."),
+        "attribute_absent": gettext("What they asked for is not held here."),
+        "institution_suspended": gettext("This institution is barred at present."),
+        "aborted": gettext("It was broken off before anything was given out."),
+    }
+    return texts.get(code, gettext("It was refused by the rules of this service."))
+
+
 def catalogue_labels() -> Iterable[str]:
     """Every label of `ledger` that a person may read here: the source texts that no template holds."""
     for purpose in PURPOSES.values():
@@ -138,6 +161,11 @@ def time(at: int | None, style: str = "medium") -> Markup:
 def day(at: int | None, style: str = "medium") -> Markup:
     """As `time`, without the hours."""
     return _time(at, style, "")
+
+
+def day_text(at: int) -> str:
+    """As `day`, where no element can stand: in a picture, in a title."""
+    return format_datetime(datetime.fromtimestamp(at, UTC), _day_pattern("medium"), locale=get_locale())
 
 
 def _time(at: int | None, date_style: str, time_style: str) -> Markup:

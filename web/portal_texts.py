@@ -10,7 +10,7 @@ from flask_babel import gettext as _
 
 def texts() -> dict[str, str]:
     """All of them, in the language of this request."""
-    return _progress() | _outcomes() | _terms() | _passkey_errors() | _wallet_errors() | _other_errors()
+    return _progress() | _outcomes() | _checks() | _terms() | _passkey_errors() | _wallet_errors() | _other_errors()
 
 
 def _progress() -> dict[str, str]:
@@ -57,6 +57,34 @@ def _outcomes() -> dict[str, str]:
         "resumed_yes": _("Active again. The public log has it; it took {seconds} seconds."),
         "resumed_pending": _("Still paused: it becomes active when the public log has it."),
         "resumed_unknown": _("The public log cannot be asked now, so whether it is active again is not known."),
+    }
+
+
+def _checks() -> dict[str, str]:
+    return {
+        "check_asking": _("Making the fingerprint and asking the public log …"),
+        "check_same": _("The same. The public log has exactly this, in block {blockNumber} of {time}."),
+        "check_hash_differs": _("Not the same: the facts on this page make another fingerprint ({detail}). Please tell us."),
+        "check_absent": _("The public log does not have it. It may be on its way; if that stays so, please tell us."),
+        "check_other": _("The public log has something else in its place. Please tell us."),
+        "receipt_good": _("This is genuine."),
+        "receipt_bad": _("This is not genuine, or it was changed."),
+        "receipt_undecided": _("Most of it is genuine. One signature can only be checked on the public log."),
+        "receipt_not_one": _("This is not a receipt of this service."),
+        "receipt_custodian": _("Signed by this custodian."),
+        "receipt_custodian_bad": _("Not signed by this custodian."),
+        "receipt_consent": _("The number of the consent follows from its terms."),
+        "receipt_consent_bad": _("The number of the consent does not follow from its terms: they were changed."),
+        "receipt_subject": _("The consent is signed by the account that it names."),
+        "receipt_subject_bad": _("The consent is not signed by the account that it names."),
+        "receipt_subject_contract": _("The consent names a smart account. Only the public log can say whether it signed."),
+        "receipt_revocation": _("It was stopped by the account that had made it."),
+        "receipt_revocation_bad": _("The signature that is to have stopped it is not of the account that made it."),
+        "receipt_revocation_contract": _("A smart account stopped it. Only the public log can say whether it signed."),
+        "receipt_entry": _("The fingerprint follows from the facts of the access."),
+        "receipt_entry_bad": _("The fingerprint does not follow from the facts of the access: they were changed."),
+        "receipt_impersonal": _("It names nobody: it has only numbers in it."),
+        "receipt_impersonal_bad": _("It has more in it than numbers."),
     }
 
 

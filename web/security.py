@@ -23,9 +23,7 @@ from ledger.errors import CrossSiteError
 from ledger.sessions import is_token, new_token
 from web.door import API, custodian
 
-PUBLIC: Final = frozenset(
-    {"_deployment", "_healthz", "_readyz", "_metrics", "openapi", "docs", "docs_asset"}
-)
+PUBLIC: Final = frozenset({"_deployment", "_healthz", "_readyz", "_metrics", "openapi", "docs", "docs_asset"})
 """Endpoints that are neither the API nor the portal: for programs, and the API's documentation."""
 HEADERS: Final = {
     "Content-Security-Policy": (

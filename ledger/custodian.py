@@ -42,6 +42,7 @@ from ledger.outbox import Outbox
 from ledger.own_requests import OwnRequests
 from ledger.prompts import Prompts
 from ledger.proof import Proofs
+from ledger.public_record import PublicRecords
 from ledger.registry import Registry
 from ledger.relay import Relay
 from ledger.release import KEPT_SECONDS, Releases
@@ -49,6 +50,7 @@ from ledger.sessions import Sessions
 from ledger.standing import Standings
 from ledger.store import Store
 from ledger.subject_data import SubjectData
+from ledger.subject_export import SubjectExport
 from ledger.sync import Sync, SyncReport
 from ledger.vault import Vault
 from ledger.webhooks import Webhooks
@@ -192,6 +194,24 @@ class Custodian:
             self.keys,
             self.chain.domain,
             custodian=self.address,
+            clock=clock,
+        )
+        self.public_records = PublicRecords(self.store, self.journal, self.registry, self.chain, custodian=self.address)
+        self.subject_export = SubjectExport(
+            self.registry,
+            self.grants,
+            self.standings,
+            self.own_requests,
+            self.activity,
+            self.subject_data,
+            self.disputes,
+            self.duties,
+            self.concerns,
+            self.notices,
+            self.public_records,
+            self.enrolment,
+            self.sessions,
+            service_url=config.service_url,
             clock=clock,
         )
         self.releases = Releases(

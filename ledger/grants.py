@@ -25,6 +25,7 @@ from ledger.consent import (
     ZERO32,
     Address,
     ConsentGrant,
+    Domain,
     Hex32,
     Terms,
     check_form,
@@ -103,6 +104,11 @@ class Grants:
         self._store, self._journal, self._registry = store, journal, registry
         self._relay, self._chain, self._notices, self._lanes = relay, chain, notices, lanes
         self._signing_key, self._clock, self._step = signing_key, clock, step
+
+    @property
+    def domain(self) -> Domain:
+        """Where what people sign is valid."""
+        return self._chain.domain
 
     def prepare(
         self,

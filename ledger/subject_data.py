@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -69,6 +70,11 @@ class SubjectData:
         }
         order = [*ATTRIBUTES, *sorted(found.keys() - ATTRIBUTES.keys())]
         return [found[name] for name in order if name in found]
+
+    def sources(self, subject_id: str, names: Sequence[str]) -> tuple[str, ...]:
+        """Who furnished these attributes of a person, each once, by id. Raises `VaultError`."""
+        held = self._vault.open_to_subject(subject_id)
+        return tuple(sorted({value.source for record, value in held if record.attribute in names}))
 
     def _attribute(
         self,

@@ -81,6 +81,7 @@ class Demo:
 
     def grant(self, page: str, subject: Subject) -> str:
         """The person accepts what the newest link asks for. The consent's id."""
+        assert refusal(page) is None, page
         links = re.findall(r'href="(http://[^"]+/requests/[^"]+)"', page)
         token, held = token_of(links[0]), self.custodian
         grant = held.requests.draft(token, subject.address, attributes=["savings"])
@@ -120,7 +121,7 @@ def test_a_service_has_no_demo(custodian: Custodian) -> None:
 
 def test_no_demo_where_it_could_be_taken_for_a_service(world: World) -> None:
     for change in ({"chain_id": 1}, {"service_url": "https://consent.example"}):
-        world.custodian.config = replace(world.config, **change)  # type: ignore[arg-type]
+        world.custodian.config = replace(world.config, **change)
         with pytest.raises(ConfigError):
             create_app(world.custodian, demo=True)
 
@@ -157,7 +158,7 @@ def test_asked_granted_released_revoked_refused(demo: Demo) -> None:
     assert "checked by the lender" in page
     assert len(demo.world.logged()) == 1
 
-    subject.revoke(demo.custodian, demo.custodian.registry.consent(consent_id).consent_id)  # type: ignore[arg-type]
+    subject.revoke(demo.custodian, demo.custodian.registry.consent(consent_id).consent_id)
     page = demo.release(consent_id, "credit_amount")
     assert refusal(page) == "revoked"
     assert 'id="answer"' not in page
@@ -234,6 +235,8 @@ def test_there_is_no_other_institution_behind_a_path(demo: Demo) -> None:
 
 def test_what_came_from_others_is_text_in_the_page(demo: Demo) -> None:
     page = demo.ask(days="<script>alert(1)</script>")
-    raw = demo.browser.request("POST", f"/demo/{BANK.key}/requests", {**FORM, **LIMITS, "days": "<b>", "csrf": demo.browser.csrf})
+    raw = demo.browser.request(
+        "POST", f"/demo/{BANK.key}/requests", {**FORM, **LIMITS, "days": "<b>", "csrf": demo.browser.csrf}
+    )
     assert "<b>" not in raw[1]
     assert refusal(page) == "malformed"

@@ -35,21 +35,30 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
             "wallets",
         }
     ),
-    frozenset({"chain", "challenges", "channel", "importer", "notices", "parties", "receipts", "sessions"}),
+    frozenset(
+        {
+            *("chain", "challenges", "channel", "consent_receipts", "importer", "notices", "parties", "receipts"),
+            "sessions",
+        }
+    ),
     frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
     frozenset(
         {
-            *("authentication", "commit", "relay", "retention", "standing", "subject_data", "unsealing"),
-            "webhooks",
+            *("authentication", "commit", "public_record", "relay", "retention", "standing", "subject_data"),
+            *("unsealing", "webhooks"),
         }
     ),
     frozenset({"client", "config", "grants", "preparation"}),
     frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
     frozenset({"concerns", "own_requests", "proof", "sync"}),
+    frozenset({"subject_export"}),
     frozenset({"custodian"}),
     frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset(
-        {"cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_serve", "demo"}
+        {
+            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_prompts"),
+            *("cli_serve", "demo"),
+        }
     ),
     frozenset({"cli_requests"}),
     frozenset({"cli"}),
@@ -57,7 +66,8 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("answers", "attribute_texts", "notice_texts", "receipts", "requested", "signatures", "stateproof", "texts"),
+        *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
+        *("stateproof", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

@@ -146,7 +146,7 @@ def _console(institution: DemoInstitution, **outcome: Any) -> str:  # noqa: ANN4
     requests: list[ConsentRequest] = []
     if not unreachable:
         consents, failed = _tried(lambda: _newest(client.consents()))
-        requests, failed_too = _tried(lambda: _newest(client.consent_requests()))
+        requests, failed_too = _tried(lambda: [_with_link(client, one) for one in _newest(client.consent_requests())])
         unreachable = failed or failed_too
     return render_template(
         "portal/demo_console.html",
@@ -179,6 +179,11 @@ def _form(deployment: Deployment | None) -> dict[str, Any] | None:
         ),
         "limits": {name: sent.get(name, "") if sent else number for name, number in DEFAULTS.items()},
     }
+
+
+def _with_link(client: InstitutionClient, one: ConsentRequest) -> ConsentRequest:
+    # A list has no links; one request by itself has, while an answer can be given.
+    return client.consent_request(one.id) if one.state == "pending" else one
 
 
 def _newest(found: Any) -> list[Any]:  # noqa: ANN401 - of either kind

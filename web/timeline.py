@@ -60,9 +60,7 @@ class Timeline:
     refusals: int
 
 
-def timeline(
-    entries: Sequence[Activity], consents: Sequence[StoredConsent], *, now: int, days: int
-) -> Timeline:
+def timeline(entries: Sequence[Activity], consents: Sequence[StoredConsent], *, now: int, days: int) -> Timeline:
     """The last `days` days. Institutions in the order in which they asked last; at most eight of them."""
     start = now - days * DAY_SECONDS
     shown = [entry for entry in entries if start <= entry.asked_at <= now]

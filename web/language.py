@@ -7,6 +7,7 @@ and purposes included, which are written in English in `ledger`.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -19,7 +20,9 @@ from flask import Flask, Response, request
 from flask_babel import Babel, get_locale, gettext, ngettext
 from markupsafe import Markup
 
+from ledger.attribute_texts import DESCRIPTIONS
 from ledger.attributes import ATTRIBUTES
+from ledger.public_record import MEANINGS
 from ledger.purposes import PURPOSES
 from ledger.vault import Value
 from web.security import is_portal
@@ -49,6 +52,8 @@ def install(app: Flask) -> None:
         ("day", day),
         ("day_text", day_text),
         ("reason", reason_text),
+        ("text", gettext),
+        ("b64", _base64),
         ("days", days),
         ("times", times),
     ):
@@ -138,7 +143,13 @@ def catalogue_labels() -> Iterable[str]:
     for attribute in ATTRIBUTES.values():
         yield attribute.label
         yield from attribute.categories.values()
-        yield from (text for text in (attribute.note, attribute.unit) if text)
+        yield from (text for text in (attribute.unit,) if text)
+    yield from DESCRIPTIONS.values()
+    yield from MEANINGS.values()
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def listed(names: Iterable[str], most: int = 0) -> str:

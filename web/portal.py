@@ -28,6 +28,7 @@ from web import (
     portal_home,
     portal_notices,
     portal_public,
+    portal_receipts,
     portal_requests,
 )
 from web.door import custodian
@@ -54,6 +55,7 @@ def install(app: Flask) -> None:
         portal_chain.routes,
         portal_notices.routes,
         portal_public.routes,
+        portal_receipts.routes,
     ):
         app.register_blueprint(blueprint)
     app.add_template_global(waiting)

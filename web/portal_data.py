@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from flask import Blueprint, Response, abort, make_response, redirect, render_template, request
 from flask_babel import gettext as _
@@ -68,6 +70,13 @@ def withdraw() -> Response:
     return _see_other(f"/data#{attribute}")
 
 
+@routes.get("/export.json")
+def export() -> Response:
+    """Everything, as one document."""
+    me, held = signed_in(), custodian()
+    return _download(held.subject_export.of_subject(me.subject_id, account_id=me.account_id), "consent-ledger.json")
+
+
 @routes.get("/erase")
 def erase_page() -> str:
     """What an erasure takes, and what it cannot."""
@@ -95,6 +104,12 @@ def _erase_page(*, wrong: bool = False) -> str:
         words=ERASE_WORDS,
         wrong=wrong,
     )
+
+
+def _download(document: Mapping[str, Any], name: str) -> Response:
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(text, content_type="application/json; charset=utf-8", headers=headers)
 
 
 def _see_other(path: str) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import unescape
 from urllib.parse import urlencode
@@ -14,7 +14,7 @@ from actors import Subject, World
 from service import serving
 
 from ledger import demo_seed
-from ledger.consent import grant_typed_data, sign_typed_data
+from ledger.consent import Hex32, grant_typed_data, sign_typed_data
 from ledger.consent_requests import token_of
 from ledger.custodian import Custodian
 from ledger.demo_seed import INSTITUTIONS, PEOPLE
@@ -36,14 +36,22 @@ class Browser:
         self.cookies: dict[str, str] = {}
         self.csrf = ""
 
-    def request(self, method: str, path: str, fields: dict[str, object] | None = None) -> tuple[int, str]:
+    def request(
+        self,
+        method: str,
+        path: str,
+        fields: Mapping[str, object] | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:
         headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
         body = None
         if fields is not None:
             headers |= {"Content-Type": "application/x-www-form-urlencoded", "Origin": self.origin}
             body = urlencode(fields, doseq=True)
         url = self.origin.replace("localhost", "127.0.0.1") + path
-        answer = self.http.request(method, url, headers=headers | {"Host": self.origin[7:]}, body=body)
+        answer = self.http.request(
+            method, url, headers=headers | {"Host": self.origin[7:]} | dict(more or {}), body=body
+        )
         for line in answer.headers.getlist("Set-Cookie"):
             name, value = line.split(";")[0].split("=", 1)
             self.cookies[name] = value
@@ -79,7 +87,7 @@ class Demo:
         self.browser.get(f"/demo/{BANK.key}")
         return self.browser.post(f"/demo/{BANK.key}/requests", {**FORM, **LIMITS, **changes})
 
-    def grant(self, page: str, subject: Subject) -> str:
+    def grant(self, page: str, subject: Subject) -> Hex32:
         """The person accepts what the newest link asks for. The consent's id."""
         assert refusal(page) is None, page
         links = re.findall(r'href="(http://[^"]+/requests/[^"]+)"', page)
@@ -158,7 +166,7 @@ def test_asked_granted_released_revoked_refused(demo: Demo) -> None:
     assert "checked by the lender" in page
     assert len(demo.world.logged()) == 1
 
-    subject.revoke(demo.custodian, demo.custodian.registry.consent(consent_id).consent_id)
+    subject.revoke(demo.custodian, consent_id)
     page = demo.release(consent_id, "credit_amount")
     assert refusal(page) == "revoked"
     assert 'id="answer"' not in page
@@ -226,6 +234,24 @@ def test_a_form_of_another_page_does_nothing(demo: Demo, path: str, fields: dict
         status, _ = demo.browser.request("POST", path, {**fields, "csrf": csrf})
         assert status == 403
     assert demo_seed.codes(demo.custodian) == before
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "null", "Sec-Fetch-Site": "same-origin"}, 303),  # Chromium, where no referrer is sent
+        ({"Origin": "null"}, 403),
+        ({"Origin": "null", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "null", "Sec-Fetch-Site": "none"}, 403),
+        ({"Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}, 403),
+    ],
+)
+def test_a_form_whose_origin_the_browser_withholds_counts_if_it_says_same_origin(
+    demo: Demo, headers: dict[str, str], status: int
+) -> None:
+    demo.browser.get("/demo")
+    fields = {"ref": PEOPLE[0].ref, "csrf": demo.browser.csrf}
+    assert demo.browser.request("POST", "/demo/codes", fields, headers)[0] == status
 
 
 def test_there_is_no_other_institution_behind_a_path(demo: Demo) -> None:

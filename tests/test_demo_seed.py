@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ledger.exchange import key_for
 
 
 @pytest.fixture
-def seeded(world: World) -> Iterator[Custodian]:
+def seeded(world: World) -> Custodian:
     assert demo_seed.seed(world.custodian)
     return world.custodian
 

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HARDHAT_DISABLE_TELEMETRY_PROMPT := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-contracts test-python coverage-contracts lint format abi bench bench-gas \
+.PHONY: help setup demo up test test-contracts test-python coverage-contracts lint format abi vendor bench bench-gas \
 	bench-import bench-release bench-api clean
 
 help: ## List the targets
@@ -58,6 +58,9 @@ format: setup ## Let ruff format
 abi: setup ## Compile the contract and write what ships of it
 	@npx hardhat build
 	@$(BIN)/python bin/artifact.py
+
+vendor: setup ## Bundle what the portal's scripts need of others -> web/static/portal/vendor.js
+	@node bin/vendor.mjs
 
 bench: bench-gas bench-import bench-release bench-api ## Every benchmark
 

@@ -25,7 +25,8 @@ from ledger.custodian import Custodian
 from ledger.errors import LedgerError
 from ledger.evidence import verify_receipt
 from ledger.exchange import key_for, new_institution_keys, open_answer, sign_release
-from ledger.purposes import notice_hash_of, purpose
+from ledger.notice_texts import notice_hash_of
+from ledger.purposes import purpose
 from ledger.registry import StoredConsent
 from ledger.release import Release
 from ledger.signatures import HttpRequest

@@ -7,7 +7,7 @@ more than its clients know; what is missing or of another type is a `ServiceErro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -205,6 +205,15 @@ class Furnished:
     added: tuple[str, ...]
     unchanged: tuple[str, ...]
     told: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """A one-time code for a person, to be entered at `link` before `expires_at` (Unix seconds)."""
+
+    code: str = field(repr=False)
+    link: str
+    expires_at: int
 
 
 # ------------------------------------------------------------------------------------------------------------- reading

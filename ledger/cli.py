@@ -1,7 +1,8 @@
 """The command line: thin verbs over `Custodian`. Every verb takes `--json`.
 
 Here are the entry point and the verbs about the installation; the others are in `cli_serve.py`, `cli_parties.py`,
-`cli_data.py`, `cli_consents.py`, `cli_requests.py`, `cli_duties.py` and `cli_evidence.py`.
+`cli_data.py`, `cli_disputes.py`, `cli_consents.py`, `cli_requests.py`, `cli_duties.py`, `cli_evidence.py` and
+`cli_prompts.py`.
 
 Exit codes: 0 done · 1 the answer is no (consent) · 2 the request is wrong · 3 store, keys or set-up · 4 the chain ·
 5 something that must hold does not (verification, demo).
@@ -21,7 +22,18 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from ledger import cli_consents, cli_data, cli_duties, cli_evidence, cli_parties, cli_requests, cli_serve, deploy
+from ledger import (
+    cli_consents,
+    cli_data,
+    cli_disputes,
+    cli_duties,
+    cli_evidence,
+    cli_parties,
+    cli_prompts,
+    cli_requests,
+    cli_serve,
+    deploy,
+)
 from ledger.chain import JsonRpc, RpcError
 from ledger.cli_output import Json, camel_case, fail, open_custodian, out, plain, progress_bar, show
 from ledger.config import Config
@@ -155,11 +167,13 @@ app.add_typer(contracts_app, name="contracts", rich_help_panel=PANEL)
 app.add_typer(keys_app, name="keys", rich_help_panel=PANEL)
 app.add_typer(cli_serve.app)
 app.add_typer(cli_data.app)
+app.add_typer(cli_disputes.app)
 app.add_typer(cli_parties.app)
 app.add_typer(cli_consents.app)
 app.add_typer(cli_requests.app)
 app.add_typer(cli_duties.app)
 app.add_typer(cli_evidence.app)
+app.add_typer(cli_prompts.app)
 
 
 def main() -> None:

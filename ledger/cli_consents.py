@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 
 import typer
 from eth_account import Account
-from eth_utils import keccak
 
 from ledger.cli_output import (
     ConsentId,
@@ -31,7 +30,6 @@ from ledger.consent import (
     Hex32,
     consent_id_of,
     grant_typed_data,
-    hex32_of,
     parse_hex32,
     pause_typed_data,
     revocation_typed_data,
@@ -43,7 +41,8 @@ from ledger.evidence import verify_receipt
 from ledger.exchange import key_for, open_answer, sign_release
 from ledger.grants import ActResult
 from ledger.keys import read_private_key
-from ledger.purposes import PURPOSES, notice_hash_of
+from ledger.notice_texts import notice_hash_of
+from ledger.purposes import PURPOSES
 from ledger.purposes import purpose as purpose_of
 from ledger.registry import StoredConsent
 
@@ -87,8 +86,8 @@ def grant(
     """Sign a grant with a local key and bring it on chain: for scripts, people use the portal."""
     private_key = read_private_key(key)
     chosen = purpose_of(purpose)
-    notice_hash = hex32_of(keccak(_file_bytes(notice))) if notice else notice_hash_of(chosen)
     with open_custodian() as custodian:
+        notice_hash = custodian.notices.keep_text(_text_in(notice)) if notice else notice_hash_of(chosen)
         subject_id = custodian.vault.subject_of(subject)
         now = custodian.clock()
         prepared = custodian.grants.prepare(
@@ -129,11 +128,13 @@ def hand_in(
         ) from exc
 
 
-def _file_bytes(path: Path) -> bytes:
+def _text_in(path: Path) -> str:
     try:
-        return path.read_bytes()
+        return path.read_bytes().decode()
     except OSError as exc:
         raise UnreadableFileError(f"{path}: cannot be read ({exc.strerror})", field="notice") from exc
+    except UnicodeDecodeError as exc:
+        raise UnreadableFileError(f"{path}: expected text in UTF-8", field="notice") from exc
 
 
 @app.command(rich_help_panel=PANEL)

@@ -19,6 +19,7 @@ from ledger.cli_output import (
     consent_text,
     err,
     fail,
+    iso_time,
     number_of,
     open_custodian,
     plain,
@@ -153,6 +154,25 @@ def subjects_show(*, subject: SubjectRef, as_json: Json = False) -> None:
         as_json,
         {"attributes": held, "consents": consents},
         "\n".join([*human, *(consent_text(one) for one in consents)]),
+    )
+
+
+@subjects_app.command("invite")
+def subjects_invite(*, subject: SubjectRef, as_json: Json = False) -> None:
+    """Make a one-time code with which a person enrols at the portal. Older ones are void.
+
+    It is printed once. Hand it to the person and nobody else: whoever has it sees what is held about them.
+    """
+    with open_custodian() as custodian:
+        subject_id = custodian.vault.subject_of(subject)
+        with custodian.store.begin() as tx:
+            made = custodian.invitations.invite(tx, subject_id)
+        link = f"{custodian.config.portal_origin}/enrol"
+    until = iso_time(made.expires_at)
+    show(
+        as_json,
+        {"code": made.code, "link": link, "expiresAt": until},
+        f"{made.code}\n    to be entered once, before {until}, at\n{link}",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -21,16 +21,25 @@ from ledger.chain import JsonRpc, JsonRpcChain
 from ledger.channel import WELL_KNOWN
 from ledger.cli_output import Json, iso_time, plain, read_json, show, warn
 from ledger.config import Config
-from ledger.consent import Domain, parse_hex32
+from ledger.consent import Domain, Hex32, State, parse_hex32
 from ledger.errors import AuditError, MalformedError, ServiceUnavailableError, UnreadableFileError
 from ledger.evidence import open_receipt, verify_bundle, verify_receipt
 from ledger.exchange import key_for
+from ledger.receipts import (
+    ERASURE_TYPE,
+    GRANT_TYPE,
+    REVOCATION_TYPE,
+    type_of,
+    verify_erasure,
+    verify_grant,
+    verify_revocation,
+)
 
 PANEL: Final = "Evidence"
 TIMEOUT_SECONDS: Final = 10.0
 END_OF_TIME: Final = 250_000_000_000
 app = typer.Typer()
-receipts_app = typer.Typer(help="Receipts of accesses.", no_args_is_help=True)
+receipts_app = typer.Typer(help="Receipts, and proofs of erasure.", no_args_is_help=True)
 app.add_typer(receipts_app, name="receipts", rich_help_panel=PANEL)
 
 
@@ -50,7 +59,11 @@ def receipts_verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a receipt by yourself: against a node, or by a proof bundle. Exit code 5 if it does not hold."""
+    """Check a receipt by yourself. Exit code 5 if it does not hold.
+
+    One of an access is checked against a node, or by a proof bundle. One of a grant or a revocation, and a proof of
+    erasure, are checked without any network; with --rpc-url the node is asked as well.
+    """
     if bundle is not None and rpc_url is not None:
         raise MalformedError("bundle: expected either --rpc-url or --bundle", field="bundle")
     if bundle is None and block_hash is not None:
@@ -59,6 +72,11 @@ def receipts_verify(
     key = _key_of(custodian_key, receipt)
     config = Config.from_env()
     domain = Domain(chain_id=config.chain_id, contract=deploy.contract_address())
+    if type_of(receipt) in _PERSONS:
+        if bundle is not None:
+            raise MalformedError("bundle: expected with the receipt of an access only", field="bundle")
+        _verify_persons(receipt, key, domain, rpc_url, as_json=as_json)
+        return
     found: dict[str, object]
     if bundle is None:
         chain = JsonRpcChain(JsonRpc(rpc_url or config.rpc_url), domain)
@@ -90,6 +108,50 @@ def receipts_verify(
     _show(as_json, proven.entry, found, human)
 
 
+_PERSONS: Final = (GRANT_TYPE, REVOCATION_TYPE, ERASURE_TYPE)
+
+
+def _verify_persons(receipt: str, key: ECKey, domain: Domain, rpc_url: str | None, *, as_json: bool) -> None:
+    chain = JsonRpcChain(JsonRpc(rpc_url), domain) if rpc_url else None
+    kind = type_of(receipt)
+    consent_ids: tuple[Hex32, ...]
+    if kind == ERASURE_TYPE:
+        erased = verify_erasure(receipt, key)
+        total, at = sum(erased.destroyed.values()), iso_time(erased.erased_at)
+        fields = {"holds": True, "kind": kind, "erasedAt": at, **erased.destroyed}
+        show(
+            as_json,
+            fields,
+            f"The proof holds: {total} rows destroyed at {at}. It names no one.",
+        )
+        return
+    if kind == GRANT_TYPE:
+        granted = verify_grant(receipt, key, domain=domain)
+        consent_ids, expected = (granted.consent_id,), {State.ACTIVE, State.PAUSED, State.REVOKED}
+        terms = granted.grant.terms
+        human = plain(f"{terms.institution}, {terms.purpose}: {', '.join(terms.attributes)}")
+        fields = {"holds": True, "kind": kind, "consents": list(consent_ids), "grant": granted.grant.as_json()}
+        said = f"The receipt holds: {granted.grant.subject} signed it.\n    {human}"
+    else:
+        revoked = verify_revocation(receipt, key, domain=domain)
+        consent_ids, expected = revoked.consent_ids, {State.REVOKED}
+        at = iso_time(revoked.stored_at)
+        fields = {"holds": True, "kind": kind, "consents": list(consent_ids), "by": revoked.by, "storedAt": at}
+        signed = "signed by the subject" if revoked.by_subject else f"at the wish of: {plain(revoked.by)}"
+        said = f"The receipt holds: revoked at {at}, {signed}."
+    if chain is not None:
+        chain.check()
+        _require_on_chain(chain, consent_ids, expected)
+        fields["onChain"], said = True, f"{said} The chain says so too."
+    show(as_json, fields, "\n".join([said, *(f"    consent {one}" for one in consent_ids)]))
+
+
+def _require_on_chain(chain: JsonRpcChain, consent_ids: Sequence[Hex32], expected: set[State]) -> None:
+    for consent_id, found in zip(consent_ids, chain.consents(consent_ids), strict=True):
+        if found.state not in expected:
+            raise AuditError(f"the chain says otherwise: consent {consent_id} is {found.state.name.lower()}")
+
+
 def _show(as_json: bool, entry: AccessEntry, found: Mapping[str, object], human: str) -> None:  # noqa: FBT001
     what = plain(f"{entry.institution}, {entry.purpose}: {', '.join(entry.attributes)}")
     late = " It came back to the log only after the consent had ended." if found["late"] else ""
@@ -101,16 +163,17 @@ def _show(as_json: bool, entry: AccessEntry, found: Mapping[str, object], human:
 
 
 def _receipt_of(file: Path) -> str:
-    """A JWT as it is, or the member `receipt` of a JSON object. Raises `UnreadableFileError`."""
+    """A JWT as it is, or the member `receipt` or `proof` of a JSON object. Raises `UnreadableFileError`."""
     try:
         text = file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as exc:
         raise UnreadableFileError(f"{file}: expected a receipt", field="file") from exc
     if not text.startswith("{"):
         return text
-    receipt = read_json(file).get("receipt")
+    content = read_json(file)
+    receipt = content.get("receipt", content.get("proof"))
     if not isinstance(receipt, str):
-        raise UnreadableFileError(f"{file}: expected a member `receipt`", field="file")
+        raise UnreadableFileError(f"{file}: expected a member `receipt` or `proof`", field="file")
     return receipt
 
 

@@ -23,14 +23,18 @@ requests_app = typer.Typer(help="What institutions ask a person to consent to.",
 app.add_typer(requests_app, name="requests", rich_help_panel=PANEL)
 
 Link = Annotated[str, typer.Argument(help="The link that the institution gave, or the token at its end.")]
+Claimed = Annotated[
+    str | None, typer.Option("--subject", help="The furnisher's reference of the person, if they claimed it.")
+]
 NOTHING: Final = "none"
 
 
 @requests_app.command("show")
-def requests_show(*, link: Link, as_json: Json = False) -> None:
+def requests_show(*, link: Link, subject: Claimed = None, as_json: Json = False) -> None:
     """What is asked, by whom, and what became of it."""
     with open_custodian() as custodian:
-        found = custodian.requests.opened(token_of(link))
+        subject_id = None if subject is None else custodian.vault.subject_of(subject)
+        found = custodian.requests.opened(token_of(link), subject_id)
     show(as_json, request_fields(found), request_text(found))
 
 
@@ -61,6 +65,7 @@ def requests_accept(
             attributes=attribute,
             max_accesses=max_accesses,
             validity_days=days,
+            subject_id=subject_id,
         )
         fields = hand_in(
             custodian,
@@ -72,10 +77,13 @@ def requests_accept(
 
 
 @requests_app.command("decline")
-def requests_decline(*, link: Link, as_json: Json = False) -> None:
-    """Say no. It needs nothing but the link."""
+def requests_decline(*, link: Link, subject: Claimed = None, as_json: Json = False) -> None:
+    """Say no. It needs nothing but the link, unless the person claimed the request in the portal."""
     with open_custodian() as custodian:
-        found = custodian.requests.decline(token_of(link))
+        if subject is None:
+            found = custodian.requests.decline(token_of(link))
+        else:
+            found = custodian.own_requests.decline(token_of(link), custodian.vault.subject_of(subject)).request
     show(as_json, request_fields(found), f"{found.state.capitalize()}.")
 
 

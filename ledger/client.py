@@ -32,6 +32,7 @@ from ledger.answers import (
     Deployment,
     Event,
     Furnished,
+    Invitation,
     PublicKeys,
     SealedRelease,
     Webhook,
@@ -329,6 +330,10 @@ class FurnisherClient(_Client):
         """Hand in what is known of a person (your reference) as of a day (ISO date): all of it is taken or nothing."""
         path = f"/v1/subjects/{_in_path(ref)}/attributes"
         return read(Furnished, self._channel.call("PUT", path, {"asOf": as_of, "values": dict(values)}))
+
+    def invite(self, ref: str) -> Invitation:
+        """A code for a person whose values you furnished: hand it to them and nobody else. Older ones are void."""
+        return read(Invitation, self._channel.call("POST", f"/v1/subjects/{_in_path(ref)}/invitations"))
 
 
 def _new_key() -> str:

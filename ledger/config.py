@@ -10,6 +10,7 @@
 | `CONSENT_LEDGER_URL` | where this service is reached; signed requests begin with it | `http://127.0.0.1:8000` |
 | `CONSENT_LEDGER_RATE_LIMIT` | requests a minute of one institution or furnisher | `600` |
 | `CONSENT_LEDGER_WEBHOOKS` | where webhooks go: `public`, or `insecure-any` (private networks, http) | `public` |
+| `CONSENT_LEDGER_PROXIES` | how many reverse proxies are in front, whose `X-Forwarded-For` is believed | `0` |
 
 `latest` is right where blocks are final at once (the devnet, QBFT, IBFT). On a chain that can reorganise, releases must
 wait for `finalized`: what was released cannot be taken back.
@@ -23,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 
@@ -37,6 +39,7 @@ TAGS: Final = ("latest", "safe", "finalized")
 SERVICE_PORT: Final = 8000
 SERVICE_URL: Final = f"http://127.0.0.1:{SERVICE_PORT}"
 RATE_LIMIT: Final = 600
+LOOPBACK: Final = ("127.0.0.1", "::1")
 WEBHOOKS: Final = ("public", "insecure-any")
 _URL: Final = re.compile(r"https?://[a-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\Z")
 
@@ -52,6 +55,7 @@ class Config:
     service_url: str = SERVICE_URL
     rate_limit: int = RATE_LIMIT
     insecure_webhooks: bool = False
+    proxies: int = 0
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, port: int = SERVICE_PORT) -> Config:
@@ -72,6 +76,7 @@ class Config:
             service_url=_service_url(env, port),
             rate_limit=_number(env, "CONSENT_LEDGER_RATE_LIMIT", RATE_LIMIT),
             insecure_webhooks=_one_of(env, "CONSENT_LEDGER_WEBHOOKS", WEBHOOKS) == "insecure-any",
+            proxies=_number(env, "CONSENT_LEDGER_PROXIES", 0, least=0),
         )
 
     def environment(self) -> dict[str, str]:
@@ -85,7 +90,25 @@ class Config:
             "CONSENT_LEDGER_URL": self.service_url,
             "CONSENT_LEDGER_RATE_LIMIT": str(self.rate_limit),
             "CONSENT_LEDGER_WEBHOOKS": WEBHOOKS[self.insecure_webhooks],
+            "CONSENT_LEDGER_PROXIES": str(self.proxies),
         }
+
+    @property
+    def portal_origin(self) -> str:
+        """Where the subject's portal is, as browsers write an origin.
+
+        On this machine it is `localhost`: passkeys are bound to a name, never to an IP address (WebAuthn Level 3,
+        section 5.4.2).
+        """
+        parts = urlsplit(self.service_url)
+        port = f":{parts.port}" if parts.port not in (None, {"http": 80, "https": 443}[parts.scheme]) else ""
+        host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+        return f"{parts.scheme}://{'localhost' if parts.hostname in LOOPBACK else host}{port}"
+
+    @property
+    def rp_id(self) -> str:
+        """The name that passkeys are bound to."""
+        return str(urlsplit(self.portal_origin).hostname)
 
     @property
     def database(self) -> Path:
@@ -123,11 +146,11 @@ def _service_url(env: Mapping[str, str], port: int) -> str:
     return url.rstrip("/")
 
 
-def _number(env: Mapping[str, str], name: str, default: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int, *, least: int = 1) -> int:
     text = env.get(name)
     if text is None:
         return default
     # Bounded before it is read: int() refuses, and float() overflows at, what nobody means.
-    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS or int(text) == 0:
-        raise ConfigError(f"{name}: expected a positive whole number")
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS or int(text) < least:
+        raise ConfigError(f"{name}: expected a {'positive ' if least else ''}whole number")
     return int(text)

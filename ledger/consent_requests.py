@@ -2,9 +2,11 @@
 
 ask      what the institution wants is held against the ceilings of its purpose before anyone sees it
 opened   whoever holds the link sees what is asked; the link itself is on file only inside the envelope
+claimed  a person who is signed in and opens the link has it for good: it is theirs alone to see and to answer, and the
+         link is not enough any more (`own_requests.py`)
 accept   the person signs a grant that lies within the request; the two are linked in the transaction in which the grant
          goes on file, so that a request has one answer
-decline  takes the link and nothing else
+decline  takes the link and nothing else, while no one has claimed it
 
     pending ─► granted (its grant stands on chain) | declined | expired (no answer in time)
 
@@ -27,7 +29,9 @@ from ledger.errors import ConflictError, ConsentAlreadyGrantedError, NotFoundErr
 from ledger.exchange import Party
 from ledger.grants import Grants
 from ledger.keys import KeyFile
-from ledger.purposes import notice_hash_of
+from ledger.notice_texts import notice_hash_of
+from ledger.notices import Notices
+from ledger.prompts import SAID_NO, SAID_YES, Prompts
 from ledger.purposes import purpose as purpose_of
 from ledger.registry import Registry, StoredConsent
 from ledger.requested import DAY_SECONDS, RequestedTerms, limit_of, require_days
@@ -45,7 +49,7 @@ TOKEN_BYTES: Final = 32
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 
 # With a request comes whether its grant stands: None if there is none on file, or the contract refused it.
-_REQUESTS: Final = select(consent_requests, consents.c.standing).outerjoin(
+REQUESTS: Final = select(consent_requests, consents.c.standing).outerjoin(
     consents, consents.c.consent_id == consent_requests.c.consent_id
 )
 
@@ -73,12 +77,15 @@ class ConsentRequests:
         store: Store,
         registry: Registry,
         grants: Grants,
+        notices: Notices,
+        prompts: Prompts,
         keys: KeyFile,
         *,
         service_url: str,
         clock: Callable[[], int],
     ) -> None:
         self._store, self._registry, self._grants, self._keys = store, registry, grants, keys
+        self._notices, self._prompts = notices, prompts
         self._service_url, self._clock = service_url, clock
 
     # ------------------------------------------------------------------------------------------------- the institution
@@ -130,6 +137,7 @@ class ConsentRequests:
             **seal_json({**asdict(terms), "token": token}, _context(request_id), self._keys),
         }
         with self._store.begin() as tx:
+            self._notices.keep(tx, terms.notice_hash)
             tx.execute(consent_requests.insert(), [row])
         return self.get(request_id, institution)
 
@@ -137,10 +145,10 @@ class ConsentRequests:
         """A request of this institution. Raises `NotFoundError` (also if it is another's), `ErasedError`."""
         mine = consent_requests.c.institution_index == self._registry.institution_index(institution.party_id)
         with self._store.read() as tx:
-            row = tx.execute(_REQUESTS.where(mine, consent_requests.c.request_id == request_id)).first()
+            row = tx.execute(REQUESTS.where(mine, consent_requests.c.request_id == request_id)).first()
         if row is None:
             raise NotFoundError("request: no such request", field="request")
-        return self._opened(row, with_link=True)
+        return self.read(row, with_link=True)
 
     def listed(self, institution: Party, *, limit: int, after: str | None = None) -> list[ConsentRequest]:
         """A page of an institution's requests, newest first, from `after` on; without links, and without erased ones.
@@ -149,7 +157,7 @@ class ConsentRequests:
         """
         requests = consent_requests.c
         mine = requests.institution_index == self._registry.institution_index(institution.party_id)
-        query = _REQUESTS.where(mine, requests.body.is_not(None))
+        query = REQUESTS.where(mine, requests.body.is_not(None))
         with self._store.read() as tx:
             if after is not None:
                 last = tx.execute(select(requests.created_at).where(mine, requests.request_id == after)).first()
@@ -157,14 +165,22 @@ class ConsentRequests:
                     raise NotFoundError("after: expected the id of a request", field="after")
                 query = query.where(tuple_(requests.created_at, requests.request_id) < (last.created_at, after))
             query = query.order_by(requests.created_at.desc(), requests.request_id.desc()).limit(limit)
-            return [self._opened(row) for row in tx.execute(query)]
+            return [self.read(row) for row in tx.execute(query)]
 
     # ------------------------------------------------------------------------------------------------------ the person
 
-    def opened(self, token: str) -> ConsentRequest:
-        """What the person who holds the link sees. Raises `NotFoundError`, `ErasedError`."""
+    def opened(self, token: str, subject_id: str | None = None) -> ConsentRequest:
+        """What the person who holds the link sees; once it is claimed, none but that person (`subject_id`).
+
+        Raises `NotFoundError` (also if another person claimed it), `ErasedError`.
+        """
         with self._store.read() as tx:
-            return self._opened(self._held(tx, token))
+            return self.read(self.held(tx, token, subject_id))
+
+    def is_on_its_way(self, token: str, subject_id: str | None = None) -> bool:
+        """Whether a signed grant waits for the chain: the request takes no other answer. Raises as `opened`."""
+        with self._store.read() as tx:
+            return self.held(tx, token, subject_id).standing is False
 
     def draft(
         self,
@@ -176,16 +192,18 @@ class ConsentRequests:
         accesses_per_day: int | None = None,
         retention_days: int | None = None,
         validity_days: int | None = None,
+        subject_id: str | None = None,
     ) -> ConsentGrant:
         """What the person will sign, from now on: all that is required, and of the optional `attributes` those chosen.
 
-        A limit that is given may be shorter than what was asked. Raises `NotFoundError`, `ConflictError` if the request
-        takes no answer any more, `OutsideRequestError` naming the field.
+        A limit that is given may be shorter than what was asked; a claimed request needs its person (`subject_id`).
+        Raises `NotFoundError`, `ConflictError` if the request takes no answer any more, `OutsideRequestError` naming
+        the field.
         """
         with self._store.read() as tx:
-            row = self._held(tx, token)
+            row = self.held(tx, token, subject_id)
         self._require_open(row)
-        asked, now = self._opened(row), self._clock()
+        asked, now = self.read(row), self._clock()
         accesses = limit_of("maxAccesses", max_accesses, asked.max_accesses)
         # Fewer in all are also fewer a day.
         per_day = min(accesses, asked.accesses_per_day)
@@ -204,52 +222,66 @@ class ConsentRequests:
             replaces=asked.replaces,
         )
 
-    def accept(self, token: str, grant: ConsentGrant, signature: bytes, subject_id: str) -> StoredConsent:
+    def accept(
+        self, token: str, grant: ConsentGrant, signature: bytes, subject_id: str, *, steps: int | None = None
+    ) -> StoredConsent:
         """Answer a request by a signed grant that lies within it. The same call again goes on where it was cut off.
 
-        Raises `NotFoundError`, `ConflictError` if the request has another answer or its time is over,
-        `OutsideRequestError` naming the field, and as `Grants.grant`.
+        `steps` is how many the page says it took (`prompts.py`). Raises `NotFoundError` (also if another person claimed
+        it), `ConflictError` if the request has another answer or its time is over, `OutsideRequestError` naming the
+        field, and as `Grants.grant`.
         """
         with self._store.read() as tx:
-            row = self._held(tx, token)
+            row = self.held(tx, token, subject_id)
         consent_id = self._grants.id_of(grant)
         if row.standing is None or row.consent_id != consent_id:
             self._require_open(row)
             if self._registry.find_consent(consent_id) is not None:
                 raise ConsentAlreadyGrantedError("consent: this very grant is on file without this request")
-        self._opened(row).require_within(grant)
+        self.read(row).require_within(grant)
 
         def link(tx: Connection) -> None:
-            self._answer(tx, token, consent_id=consent_id, subject_id=subject_id)
+            self._answer(tx, token, subject_id, consent_id=consent_id, subject_id=subject_id)
+            self._prompts.add(tx, grant.terms.institution, SAID_YES, steps=steps)
 
         return self._grants.grant(grant, signature, subject_id, within=link)
 
     def decline(self, token: str) -> ConsentRequest:
-        """Say no, for which the link is enough. A request that is declined or expired stays what it is.
+        """Say no, for which the link is enough unless it is claimed. What is declined or expired stays what it is.
 
         Raises `NotFoundError`, `ErasedError`, `ConflictError` if it is granted: a consent is ended by revoking it.
         """
         with self._store.begin() as tx:
-            row = self._held(tx, token)
-            if row.standing:
-                raise ConflictError("request: granted, and a consent is ended by revoking it", field="request")
-            if self._state(row) == PENDING:
-                self._answer(tx, token, declined_at=self._clock())
-            return self._opened(self._held(tx, token))
+            return self.decline_in(tx, token)
 
-    # ---------------------------------------------------------------------------------------------------------- inside
+    # --------------------------------------------------------------------------------------------- within a transaction
 
-    def _held(self, tx: Connection, token: str) -> Row[Any]:
+    def decline_in(
+        self, tx: Connection, token: str, subject_id: str | None = None, *, steps: int | None = None
+    ) -> ConsentRequest:
+        """As `decline`, of a request that may be claimed by this person."""
+        row = self.held(tx, token, subject_id)
+        if row.standing:
+            raise ConflictError("request: granted, and a consent is ended by revoking it", field="request")
+        if self.state(row) == PENDING:
+            self._answer(tx, token, subject_id, declined_at=self._clock())
+            self._prompts.add(tx, self.read(row).institution, SAID_NO, steps=steps)
+        return self.read(self.held(tx, token, subject_id))
+
+    def held(self, tx: Connection, token: str, subject_id: str | None) -> Row[Any]:
+        """The row of a link, if it is this person's to see, or no one's yet. Raises `NotFoundError`."""
         row = None
         if _TOKEN.match(token):
             held = consent_requests.c.token_index == self._keys.index("request-token", token)
-            row = tx.execute(_REQUESTS.where(held)).first()
-        if row is None:
+            row = tx.execute(REQUESTS.where(held)).first()
+        if row is None or (row.claimed_at is not None and row.subject_id not in (subject_id, None)):
             raise NotFoundError("request: no such request", field="request")
         return row
 
-    def _answer(self, tx: Connection, token: str, **answer: str | int) -> None:
-        row = self._held(tx, token)
+    # ---------------------------------------------------------------------------------------------------------- inside
+
+    def _answer(self, tx: Connection, token: str, by: str | None, /, **answer: str | int) -> None:
+        row = self.held(tx, token, by)
         self._require_open(row)
         as_read = (
             consent_requests.c.request_id == row.request_id,
@@ -261,12 +293,13 @@ class ConsentRequests:
             raise ConflictError("request: answered meanwhile", field="request")
 
     def _require_open(self, row: Row[Any]) -> None:
-        if (state := self._state(row)) != PENDING:
+        if (state := self.state(row)) != PENDING:
             raise ConflictError(f"request: expected one that waits for its answer, it is {state}", field="request")
         if row.standing is not None:
             raise ConflictError("request: a signed grant is on its way to the chain already", field="request")
 
-    def _state(self, row: Row[Any]) -> str:
+    def state(self, row: Row[Any]) -> str:
+        """What became of a request."""
         if row.declined_at is not None:
             return DECLINED
         if row.standing:
@@ -274,9 +307,14 @@ class ConsentRequests:
         # A grant that is on its way was signed in time.
         return EXPIRED if row.standing is None and row.answer_by <= self._clock() else PENDING
 
-    def _opened(self, row: Row[Any], *, with_link: bool = False) -> ConsentRequest:
+    def token_in(self, row: Row[Any]) -> str:
+        """The token of a request's link. Raises `ErasedError`, `VaultError`."""
+        return str(open_json(row, _context(row.request_id), self._keys)["token"])
+
+    def read(self, row: Row[Any], *, with_link: bool = False) -> ConsentRequest:
+        """A request from its row. Raises `ErasedError`, `VaultError`."""
         body = open_json(row, _context(row.request_id), self._keys)
-        token, state = body.pop("token"), self._state(row)
+        token, state = body.pop("token"), self.state(row)
         return ConsentRequest(
             request_id=row.request_id,
             **body | {name: tuple(body[name]) for name in ("attributes", "optional_attributes")},

@@ -15,28 +15,42 @@ from typing import Final
 from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
+from ledger.activity import Activities
+from ledger.attempts import Attempts
 from ledger.authentication import Authentication
 from ledger.chain import Chain, JsonRpc, JsonRpcChain
+from ledger.challenges import Challenges
 from ledger.commit import MAX_BATCH, LogWriter
+from ledger.concerns import Concerns
 from ledger.config import Config
 from ledger.consent import Address, Domain
 from ledger.consent_requests import ConsentRequests
+from ledger.disputes import Disputes
 from ledger.duties import Duties
+from ledger.enrolment import Enrolment
 from ledger.erase import Eraser
 from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError, StoreUnavailableError
 from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
+from ledger.invitations import Invitations
 from ledger.journal import Journal
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
+from ledger.notices import Notices
 from ledger.outbound import Outbound
 from ledger.outbox import Outbox
+from ledger.own_requests import OwnRequests
+from ledger.prompts import Prompts
 from ledger.proof import Proofs
+from ledger.public_record import PublicRecords
 from ledger.registry import Registry
 from ledger.relay import Relay
 from ledger.release import KEPT_SECONDS, Releases
+from ledger.sessions import Sessions
 from ledger.standing import Standings
 from ledger.store import Store
+from ledger.subject_data import SubjectData
+from ledger.subject_export import SubjectExport
 from ledger.sync import Sync, SyncReport
 from ledger.vault import Vault
 from ledger.webhooks import Webhooks
@@ -89,6 +103,8 @@ class Custodian:
         self.journal = Journal(self.store)
         self.vault = Vault(self.store, self.keys)
         self.outbox = Outbox(self.store)
+        self.notices = Notices(self.store)
+        self.prompts = Prompts(self.store, clock=clock)
         self.registry = Registry(self.store, self.keys, self.outbox)
         lanes = (self.accounts.custodian, self.accounts.grants, self.accounts.revocations)
         timeout = config.finality.timeout
@@ -100,6 +116,7 @@ class Custodian:
             self.registry,
             self.relay,
             self.chain,
+            self.notices,
             lanes=Lanes(
                 grants=Address(self.accounts.grants.address),
                 revocations=Address(self.accounts.revocations.address),
@@ -110,16 +127,44 @@ class Custodian:
             step=step,
         )
         self.requests = ConsentRequests(
-            self.store, self.registry, self.grants, self.keys, service_url=config.service_url, clock=clock
+            self.store,
+            self.registry,
+            self.grants,
+            self.notices,
+            self.prompts,
+            self.keys,
+            service_url=config.service_url,
+            clock=clock,
         )
-        self.furnish = Furnish(self.store, self.vault, self.registry, self.journal, self.outbox, self.keys, clock=clock)
+        self.own_requests = OwnRequests(self.store, self.requests, self.prompts, clock=clock)
+        self.disputes = Disputes(self.store, self.vault, self.keys, clock=clock)
+        self.subject_data = SubjectData(self.vault, self.registry, self.disputes)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
+        self.concerns = Concerns(self.duties, self.registry)
+        self.attempts = Attempts(self.store, self.keys, clock=clock)
+        self.challenges = Challenges(self.store, self.keys, clock=clock)
+        self.sessions = Sessions(self.store, self.keys, clock=clock)
+        self.invitations = Invitations(self.store, self.keys, clock=clock)
+        self.furnish = Furnish(
+            self.store,
+            self.vault,
+            self.registry,
+            self.journal,
+            self.outbox,
+            self.invitations,
+            self.keys,
+            clock=clock,
+        )
+        self.enrolment = Enrolment(self.store, self.keys, self.invitations, self.sessions, clock=clock)
         self.eraser = Eraser(
             self.store,
             self.vault,
             self.registry,
+            self.journal,
             self.grants,
             self.keys,
+            self.enrolment,
+            self.challenges,
             custodian=self.address,
             signing_key=signing_key,
             clock=clock,
@@ -141,6 +186,33 @@ class Custodian:
         self._writer_lock, self.log = self._take_writer()
         self.standings = Standings(
             self.store, self.journal, self.registry, self.chain, custodian=self.address, clock=clock
+        )
+        self.activity = Activities(
+            self.store,
+            self.journal,
+            self.registry,
+            self.keys,
+            self.chain.domain,
+            custodian=self.address,
+            clock=clock,
+        )
+        self.public_records = PublicRecords(self.store, self.journal, self.registry, self.chain, custodian=self.address)
+        self.subject_export = SubjectExport(
+            self.registry,
+            self.grants,
+            self.standings,
+            self.own_requests,
+            self.activity,
+            self.subject_data,
+            self.disputes,
+            self.duties,
+            self.concerns,
+            self.notices,
+            self.public_records,
+            self.enrolment,
+            self.sessions,
+            service_url=config.service_url,
+            clock=clock,
         )
         self.releases = Releases(
             self.store,
@@ -257,6 +329,9 @@ class Custodian:
             self.outbox.forget(now - EVENTS_KEPT_SECONDS)
             self.authentication.forget_nonces()
             self.journal.forget_answers(now - KEPT_SECONDS)
+            with self.store.begin() as tx:
+                for each in (self.attempts, self.challenges, self.sessions, self.invitations):
+                    each.forget(tx)
             self._forgot_at = now
 
     # ------------------------------------------------------------------------------------------------------------ keys

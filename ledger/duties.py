@@ -11,14 +11,13 @@ Both are kept sealed, together with the signed request that made them.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, select
 
-from ledger.consent import Hex32, is_text
+from ledger.consent import Hex32
 from ledger.errors import ConflictError, ErasedError, MalformedError, NotFoundError
 from ledger.exchange import Party
 from ledger.journal import RELEASED, Journal
@@ -28,6 +27,7 @@ from ledger.registry import Registry
 from ledger.retention import retentions
 from ledger.signatures import SignedRequest
 from ledger.store import Store, adverse_actions, deletion_attestations, new_id
+from ledger.texts import is_readable
 from ledger.vault import open_json, seal_json
 
 DAY_SECONDS: Final = 86_400
@@ -41,9 +41,6 @@ MAX_REASONS: Final = 4
 MIN_REASON_LENGTH: Final = 3
 MAX_REASON_LENGTH: Final = 300
 _LOOKED_AT_ONCE: Final = 500
-_CONTROLS: Final = ("Cc", "Cs", "Zl", "Zp")
-# They turn the text around them, so that a person reads another one than was signed.
-_TURNING: Final = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,9 +296,7 @@ def _require_decision(decision: str, reasons: Sequence[str]) -> None:
 
 
 def _is_reason(reason: str) -> bool:
-    if not is_text(reason) or len(reason) > MAX_REASON_LENGTH or len(reason.strip()) < MIN_REASON_LENGTH:
-        return False
-    return not any(c in _TURNING or unicodedata.category(c) in _CONTROLS for c in reason)
+    return is_readable(reason, least=MIN_REASON_LENGTH, most=MAX_REASON_LENGTH)
 
 
 def _relied_on(attributes: Sequence[str], released: Sequence[str]) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """Erasure and key rotation: what makes data unreadable, and what keeps it readable.
 
 Erasing a person: every consent of theirs is revoked by the custodian, then in one transaction every envelope, wrapped
-key, opening and salt is deleted (of values, consents, answers, requests, attestations and adverse actions alike) and a
-tombstone stays. What is on chain (salted hashes) then opens to nothing and links to no one. Backups still hold wrapped
-keys: they become unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with.
+key, opening and salt is deleted (of values, consents, answers, requests, attestations and adverse actions alike), the
+person's account of the portal goes with its passkeys, wallets, sessions and invitations, and a tombstone stays. What is
+on chain (salted hashes) then opens to nothing and links to no one. Backups still hold wrapped keys: they become
+unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with.
 
 Rotation re-wraps every DEK under a new KEK, in small transactions; envelopes' bodies are never touched. It may be
 killed at any point and run again. The old KEK is destroyed only when nothing is wrapped under it any more.
@@ -11,25 +12,39 @@ killed at any point and run again. The old KEK is destroyed only when nothing is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from joserfc.jwk import ECKey
-from sqlalchemy import Table, bindparam, func, select, update
+from sqlalchemy import Table, bindparam, delete, func, select, update
 
-from ledger.consent import Address
+from ledger.challenges import Challenges
+from ledger.consent import Address, Hex32
+from ledger.enrolment import Enrolment
 from ledger.envelope import WrappedKey
-from ledger.errors import ConflictError, StoreUnavailableError
-from ledger.exchange import sign_claims
+from ledger.errors import ConflictError, ErasedError, StoreUnavailableError
 from ledger.grants import ActResult, Grants
-from ledger.journal import ABORTED, INTENT, RECORDED
+from ledger.journal import ABORTED, INTENT, RECORDED, Journal
 from ledger.keys import KeyFile
+from ledger.receipts import erasure_proof
 from ledger.registry import Registry
-from ledger.store import SEALED_TABLES, Store, adverse_actions, consent_requests, deletion_attestations, releases
+from ledger.retention import retentions
+from ledger.store import (
+    ABOUT_SUBJECTS,
+    SEALED_TABLES,
+    Store,
+    adverse_actions,
+    consent_requests,
+    deletion_attestations,
+    disputes,
+    releases,
+    subjects,
+)
 from ledger.vault import Vault
 
 CHUNK: Final = 1000
+DAY_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +61,38 @@ class Erasure:
     requests: int
     attestations: int
     adverse_actions: int
+    disputes: int
+    accounts: int
     revocation: ActResult | None
     scrubbed: bool
     readable_in_backups_until_destroyed: tuple[str, ...]
     proof: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldElsewhere:
+    """What an institution received under a consent and may keep until then (Unix seconds), erased here or not."""
+
+    consent_id: Hex32
+    institution: str
+    institution_name: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasurePreview:
+    """What an erasure takes, and what it cannot take.
+
+    `rows` counts what is about the person, by table. `consents_that_end` are those still live. `on_chain`: salted
+    hashes and pseudonyms of these consents stay there for ever, and open to nothing. `held_elsewhere` is what was
+    released already. Backups stay readable until the KEKs named last are destroyed.
+    """
+
+    rows: Mapping[str, int]
+    consents_that_end: tuple[Hex32, ...]
+    on_chain: tuple[Hex32, ...]
+    held_elsewhere: tuple[HeldElsewhere, ...]
+    readable_in_backups_until_destroyed: tuple[str, ...]
 
 
 class Eraser:
@@ -60,8 +103,11 @@ class Eraser:
         store: Store,
         vault: Vault,
         registry: Registry,
+        journal: Journal,
         grants: Grants,
         keys: KeyFile,
+        enrolment: Enrolment,
+        challenges: Challenges,
         *,
         custodian: Address,
         signing_key: ECKey,
@@ -69,13 +115,53 @@ class Eraser:
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._vault, self._registry, self._grants = store, vault, registry, grants
+        self._journal = journal
+        self._enrolment, self._challenges = enrolment, challenges
         self._keys, self._custodian, self._signing_key = keys, custodian, signing_key
         self._clock, self._step = clock, step
 
+    def preview(self, subject_id: str) -> ErasurePreview:
+        """What an erasure would take and what it cannot take, as things stand. Raises `ErasedError`, `VaultError`."""
+        now = self._clock()
+        with self._store.read() as tx:
+            if not self._vault.is_living(tx, subject_id):
+                raise ErasedError("subject: erased, or not there", field="subject")
+            rows = {
+                table.name: tx.scalar(select(func.count()).where(table.c.subject_id == subject_id)) or 0
+                for table in ABOUT_SUBJECTS
+                if table is not subjects
+            }
+            live = self._registry.live(tx, subject_id)
+            granted = self._registry.ids_of(tx, subject_id)
+            released = self._journal.last_answered(tx, granted)
+            kept = retentions(tx, self._registry, list(released), now=now)
+        held_until = {
+            consent_id: HeldElsewhere(
+                consent_id=consent_id,
+                institution=one.consent.grant.terms.institution,
+                institution_name=one.consent.grant.terms.institution_name,
+                # A replacement ends by the erasure itself.
+                until=max(released[consent_id] + one.days * DAY_SECONDS, now if one.is_open else one.not_before),
+            )
+            for consent_id, one in kept.items()
+        }
+        return ErasurePreview(
+            rows=rows,
+            consents_that_end=tuple(live),
+            on_chain=tuple(granted),
+            held_elsewhere=tuple(sorted(held_until.values(), key=lambda one: (one.until, one.consent_id))),
+            readable_in_backups_until_destroyed=tuple(self._keys.kek_ids),
+        )
+
     def erase(self, subject_ref: str) -> Erasure:
         """Erase a person for ever. Raises `NotFoundError`, `ErasedError`, `ConflictError` (try again)."""
-        subject_id = self._vault.subject_of(subject_ref)
+        return self.erase_subject(self._vault.subject_of(subject_ref))
+
+    def erase_subject(self, subject_id: str) -> Erasure:
+        """As `erase`, by the id that a session has. Raises `ErasedError`, `ConflictError` (try again)."""
         with self._store.read() as tx:
+            if not self._vault.is_living(tx, subject_id):
+                raise ErasedError("subject: erased, or not there", field="subject")
             live = self._registry.live(tx, subject_id)
         revocation = self._grants.revoke_as_custodian(live) if live else None
         self._step("erase revoked")
@@ -83,6 +169,9 @@ class Eraser:
         with self._store.begin() as tx:
             if self._registry.live(tx, subject_id):
                 raise ConflictError("subject: a consent was granted meanwhile, nothing was erased: try again")
+            accounts = self._enrolment.erase(tx, subject_id)
+            self._challenges.erase(tx, subject_id)
+            disputed = tx.execute(delete(disputes).where(disputes.c.subject_id == subject_id)).rowcount
             envelopes = self._vault.erase(tx, subject_id, at=now)
             consents = self._registry.erase(tx, subject_id, at=now)
             mine = releases.c.subject_id == subject_id
@@ -99,18 +188,15 @@ class Eraser:
             )
         scrubbed = self._scrubbed()
         keks = tuple(self._keys.kek_ids)
-        claims = {
-            "version": 1,
-            "iss": self._custodian,
-            "iat": now,
+        destroyed = {
             "envelopesDestroyed": envelopes,
             "consentOpeningsDestroyed": consents,
             "accessOpeningsDestroyed": answers,
             "consentRequestsDestroyed": requests,
             "deletionAttestationsDestroyed": attestations,
             "adverseActionsDestroyed": actions,
-            "writeAheadLogEmptied": scrubbed,
-            "readableInBackupsUntilDestroyed": list(keks),
+            "disputesDestroyed": disputed,
+            "portalAccountsDestroyed": accounts,
         }
         return Erasure(
             erased_at=now,
@@ -120,10 +206,14 @@ class Eraser:
             requests=requests,
             attestations=attestations,
             adverse_actions=actions,
+            disputes=disputed,
+            accounts=accounts,
             revocation=revocation,
             scrubbed=scrubbed,
             readable_in_backups_until_destroyed=keks,
-            proof=sign_claims(claims, self._signing_key, "erasure-proof+jwt"),
+            proof=erasure_proof(
+                self._custodian, self._signing_key, at=now, destroyed=destroyed, scrubbed=scrubbed, keks=keks
+            ),
         )
 
     def _scrubbed(self) -> bool:

@@ -141,6 +141,24 @@ class NotCustodianError(ConsentError):
     code = "not_custodian"
 
 
+class StepUpRequiredError(ConsentError):
+    """The person must show once more, and now, that it is them: by a passkey or a wallet of their account."""
+
+    code = "step_up_required"
+
+
+class CrossSiteError(ConsentError):
+    """The request was not made by a page of this service in this session. Load the page again."""
+
+    code = "cross_site"
+
+
+class CodeRefusedError(ConsentError):
+    """The invitation code is not one that can be used: unknown, used, void and expired are not told apart."""
+
+    code = "code_refused"
+
+
 class ReleaseAbortedError(ConsentError):
     """An earlier try under this idempotency key ended without a release; nothing was decrypted. Use a new key."""
 
@@ -319,6 +337,30 @@ class PartyChangedError(AuthenticationError):
     """The party's keys or standing were changed while its request was being verified. Ask again."""
 
     code = "party_changed"
+
+
+class SignInRequiredError(AuthenticationError):
+    """Nobody is signed in, or the session has ended."""
+
+    code = "sign_in_required"
+
+
+class SignInRefusedError(AuthenticationError):
+    """The passkey or the wallet does not prove who is there. One error for every cause."""
+
+    code = "sign_in_refused"
+
+
+class PasskeyClonedError(AuthenticationError):
+    """The passkey's counter did not go up: there may be a copy of it. It is not accepted."""
+
+    code = "passkey_cloned"
+
+
+class StaleChallengeError(AuthenticationError):
+    """The challenge is not one of this session and use, was answered already, or is too old. Begin again."""
+
+    code = "stale_challenge"
 
 
 class RateLimitedError(RequestError):

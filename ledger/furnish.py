@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
@@ -23,9 +23,10 @@ from sqlalchemy import Connection, Row
 
 from ledger.attributes import ATTRIBUTES
 from ledger.consent import Hex32
-from ledger.errors import ConflictError, MalformedError, UnknownAttributeError, ValueNotInCatalogueError
+from ledger.errors import ConflictError, MalformedError, NotFoundError, UnknownAttributeError, ValueNotInCatalogueError
 from ledger.exchange import Party
 from ledger.importmap import MAX_SUBJECT_LENGTH
+from ledger.invitations import Invitation, Invitations
 from ledger.journal import Journal
 from ledger.keys import KeyFile
 from ledger.outbox import CORRECTED, Outbox
@@ -67,12 +68,13 @@ class Furnish:
         registry: Registry,
         journal: Journal,
         outbox: Outbox,
+        invitations: Invitations,
         keys: KeyFile,
         *,
         clock: Callable[[], int],
     ) -> None:
         self._store, self._vault, self._registry, self._journal = store, vault, registry, journal
-        self._outbox, self._keys, self._clock = outbox, keys, clock
+        self._outbox, self._invitations, self._keys, self._clock = outbox, invitations, keys, clock
 
     def put(
         self,
@@ -112,6 +114,22 @@ class Furnish:
         added = tuple(record.attribute for record in compared.new)
         return PutResult(added=added, unchanged=tuple(name for name in values if name not in added), told=told)
 
+    def invite(self, furnisher: Party, subject_ref: str) -> Invitation:
+        """A code for a person to enrol at the portal with; it is the furnisher's to hand over.
+
+        Raises `ErasedError`, and `NotFoundError` unless a value of the person is held from this furnisher: whoever
+        invites a person can be that person in the portal, so nobody invites a stranger's.
+        """
+        with self._store.begin() as tx:
+            subject_id = self._vault.find_subject(tx, subject_ref)
+            if subject_id is None or not self._is_source(tx, subject_id, furnisher):
+                raise NotFoundError("subject: no such subject", field="subject")
+            return self._invitations.invite(tx, subject_id, furnisher=furnisher.party_id)
+
+    def _is_source(self, tx: Connection, subject_id: str, furnisher: Party) -> bool:
+        held = self._vault.newest(tx, [subject_id], list(ATTRIBUTES)).values()
+        return any(self._vault.open_to_compare(record).source == furnisher.party_id for record in held)
+
     def _compared(self, tx: Connection, subject_id: str | None, offered: Sequence[NewRecord]) -> _Compared:
         """Raises `ConflictError`."""
         names = [record.attribute for record in offered]
@@ -132,7 +150,7 @@ class Furnish:
                 continue
             if old is not None and old.value != record.value.value:
                 corrected.add(record.attribute)
-                new.append(record)
+                new.append(replace(record, settles=True))
             else:
                 new.append(_again(record) if record.attribute in disputed else record)
         return _Compared(new=tuple(new), corrected=frozenset(corrected))
@@ -167,7 +185,7 @@ class Furnish:
 
 def _again(record: NewRecord) -> NewRecord:
     """To say the same again settles no dispute."""
-    return NewRecord(subject_ref=record.subject_ref, attribute=record.attribute, value=record.value, disputed=True)
+    return replace(record, disputed=True)
 
 
 def _require_ref(subject_ref: str) -> None:

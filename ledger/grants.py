@@ -11,10 +11,11 @@ the end: here, by the same call again, or by `sync`.
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from joserfc.jwk import ECKey
 from sqlalchemy import Connection
@@ -24,6 +25,7 @@ from ledger.consent import (
     ZERO32,
     Address,
     ConsentGrant,
+    Domain,
     Hex32,
     Terms,
     check_form,
@@ -34,7 +36,7 @@ from ledger.consent import (
     require_signer,
     revocation_typed_data,
 )
-from ledger.contract import grant_call, pause_call, revoke_as_custodian_call, revoke_call
+from ledger.contract import decode_call, grant_call, pause_call, revoke_as_custodian_call, revoke_call
 from ledger.errors import (
     CeilingExceededError,
     ChainError,
@@ -51,10 +53,11 @@ from ledger.errors import (
     StalePauseSequenceError,
     StoreUnavailableError,
 )
-from ledger.exchange import sign_claims
-from ledger.journal import FAILED, Journal
+from ledger.journal import ANCHORED, FAILED, Journal
+from ledger.notices import Notices
 from ledger.outbox import BY_CUSTODIAN, BY_SUBJECT
 from ledger.purposes import check_ceilings
+from ledger.receipts import grant_receipt, revocation_receipt
 from ledger.registry import Registry, StoredConsent
 from ledger.relay import Relay
 from ledger.store import Store
@@ -91,6 +94,7 @@ class Grants:
         registry: Registry,
         relay: Relay,
         chain: Chain,
+        notices: Notices,
         *,
         lanes: Lanes,
         signing_key: ECKey,
@@ -98,8 +102,13 @@ class Grants:
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._journal, self._registry = store, journal, registry
-        self._relay, self._chain, self._lanes = relay, chain, lanes
+        self._relay, self._chain, self._notices, self._lanes = relay, chain, notices, lanes
         self._signing_key, self._clock, self._step = signing_key, clock, step
+
+    @property
+    def domain(self) -> Domain:
+        """Where what people sign is valid."""
+        return self._chain.domain
 
     def prepare(
         self,
@@ -173,6 +182,7 @@ class Grants:
         now = self._clock()
         with self._store.begin() as tx:
             within(tx)
+            self._notices.keep(tx, grant.terms.notice_hash)
             self._registry.add_consent(tx, consent_id, grant, signature, subject_id, at=now)
             act_id = self._journal.add_act(
                 tx, kind="grant", consent_ids=[consent_id], lane=self._lanes.grants, calldata=calldata, at=now
@@ -243,22 +253,52 @@ class Grants:
         return ActResult(consent_ids=(consent_id,), stored_at=now, receipt=receipt)
 
     def receipt(self, consent_id: Hex32) -> str:
-        """A ConsentReceipt: the signed grant and where it stands, signed by the custodian (JWT)."""
+        """A receipt of a grant: what was signed and where it stands, signed by the custodian (`receipts.py`).
+
+        Raises `NotFoundError`, `ErasedError`.
+        """
         consent = self._registry.consent(consent_id)
         act = self._journal.grant_act(consent_id)
-        claims: Mapping[str, Any] = {
-            "version": 1,
-            "iss": self._lanes.custodian,
-            "iat": self._clock(),
-            "consent": consent_id,
-            "grant": consent.grant.as_json(),
-            "signature": "0x" + consent.signature.hex(),
-            "domain": self._chain.domain.as_json(),
-            "transactionHash": act.transaction_hash if act else None,
-            "standing": consent.standing,
-            "revokedAt": consent.revoked_at,
-        }
-        return sign_claims(claims, self._signing_key, "consent-receipt+jwt")
+        return grant_receipt(
+            consent_id,
+            consent.grant,
+            consent.signature,
+            self._chain.domain,
+            self._signing_key,
+            at=self._clock(),
+            transaction_hash=act.transaction_hash if act else None,
+            standing=consent.standing,
+            revoked_at=consent.revoked_at,
+        )
+
+    def revocation_receipt(self, consent_id: Hex32) -> str:
+        """A receipt of the revocation of a consent: at whose wish, since when, and where on chain.
+
+        Raises `NotFoundError` (also if it is not revoked), `ErasedError`.
+        """
+        consent = self._registry.consent(consent_id)
+        if consent.revoked_at is None:
+            raise NotFoundError("consent: not revoked", field="consent")
+        acts = [row for row in self._journal.acts_about(consent_id) if row.kind in ("revoke", "custodian-revoke")]
+        # The oldest is the one that ended it; none is on file if the subject went to the chain directly.
+        act = acts[-1] if acts else None
+        signature: bytes | None = None
+        if act is not None and act.kind == "revoke":
+            _, (_, signature) = decode_call(act.calldata)
+        return revocation_receipt(
+            json.loads(act.consent_ids) if act else [consent_id],
+            consent.grant.subject,
+            signature,
+            self._chain.domain,
+            self._signing_key,
+            custodian=self._lanes.custodian,
+            at=self._clock(),
+            by=self._registry.revoked_by(consent_id) or BY_CUSTODIAN,
+            stored_at=consent.revoked_at,
+            transaction_hash=act.transaction_hash if act else None,
+            block_number=act.block_number if act and act.state == ANCHORED else None,
+            block_hash=act.block_hash if act and act.state == ANCHORED else None,
+        )
 
     # --------------------------------------------------------------------------------------------------------- checks
 

@@ -15,14 +15,14 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.sql.dml import Update
 
 from ledger.access import BatchKind, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
 from ledger.consent import Hex32
 from ledger.contract import Appended, Outcome
-from ledger.store import Store, acts, batches, meta, new_id, releases
+from ledger.store import Store, act_consents, acts, batches, meta, new_id, releases
 
 INTENT: Final = "intent"
 RECORDED: Final = "recorded"
@@ -93,6 +93,25 @@ _PUT_IN_BATCH: Final = (
     update(releases)
     .where(releases.c.release_id == bindparam("entry"))
     .values(batch_id=bindparam("batch"), position=bindparam("place"))
+)
+_WITH_BATCH: Final = select(
+    releases,
+    batches.c.state.label("batch_state"),
+    *(batches.c[name] for name in ("kind", "transaction_hash", "block_number", "block_hash", "size", "head")),
+).outerjoin(batches, batches.c.batch_id == releases.c.batch_id)
+_TALLY: Final = (
+    func.sum(case((releases.c.state == RELEASED, 1), else_=0)).label("reads"),
+    func.sum(case((releases.c.state.in_((REFUSED, ABORTED)), 1), else_=0)).label("refusals"),
+)
+_LAST: Final = (
+    func.max(case((releases.c.state == RELEASED, releases.c.finished_at))).label("last_read_at"),
+    func.max(releases.c.created_at).label("last_asked_at"),
+)
+_ABOUT: Final = (
+    select(acts)
+    .join(act_consents, act_consents.c.act_id == acts.c.act_id)
+    .where(act_consents.c.consent_id == bindparam("consent"))
+    .order_by(acts.c.act_id.desc())
 )
 _ENTRY: Final = releases.c.entry_hash == bindparam("entry")
 _LAND: Final = update(releases).where(_ENTRY).values(log_index=bindparam("place"), late=bindparam("is_late"))
@@ -185,6 +204,9 @@ class Journal:
         act_id = new_id()
         row = {"act_id": act_id, "kind": kind, "consent_ids": json.dumps(list(consent_ids)), "lane": lane}
         tx.execute(acts.insert(), [row | {"calldata": calldata, "state": PENDING, "created_at": at}])
+        if consent_ids:
+            about = [{"consent_id": consent_id, "act_id": act_id} for consent_id in dict.fromkeys(consent_ids)]
+            tx.execute(act_consents.insert(), about)
         return act_id
 
     def act(self, act_id: str) -> Act:
@@ -201,9 +223,13 @@ class Journal:
     def grant_act(self, consent_id: Hex32) -> Act | None:
         """The act that granted a consent."""
         with self._store.read() as tx:
-            query = select(acts).where(acts.c.kind == "grant", acts.c.consent_ids == json.dumps([consent_id]))
-            row = tx.execute(query.order_by(acts.c.act_id.desc())).first()
+            row = tx.execute(_ABOUT.where(acts.c.kind == "grant"), {"consent": consent_id}).first()
         return _act(row) if row else None
+
+    def acts_about(self, consent_id: Hex32) -> list[Row[Any]]:
+        """Every act about a consent, newest first, with its place on chain."""
+        with self._store.read() as tx:
+            return list(tx.execute(_ABOUT, {"consent": consent_id}))
 
     def attach_transaction(self, act_id: str, transaction: RawTransaction) -> None:
         """Make a signed transaction durable, before it is sent. What was lost keeps its place until it is back."""
@@ -490,6 +516,45 @@ class Journal:
             return list(
                 tx.execute(query.order_by(releases.c.created_at.desc(), releases.c.release_id.desc()).limit(limit))
             )
+
+    def of_subject(
+        self,
+        tx: Connection,
+        subject_id: str,
+        *,
+        limit: int,
+        after: Row[Any] | None = None,
+        institution_index: str | None = None,
+        consent_id: Hex32 | None = None,
+    ) -> list[Row[Any]]:
+        """A page of what was asked about a person, newest first, from the row `after` on, with its batch."""
+        query = _WITH_BATCH.where(releases.c.subject_id == subject_id)
+        if after is not None:
+            query = query.where(
+                tuple_(releases.c.created_at, releases.c.release_id) < (after.created_at, after.release_id)
+            )
+        if institution_index is not None:
+            query = query.where(releases.c.institution_index == institution_index)
+        if consent_id is not None:
+            query = query.where(releases.c.consent_id == consent_id)
+        newest = (releases.c.created_at.desc(), releases.c.release_id.desc())
+        return list(tx.execute(query.order_by(*newest).limit(limit)))
+
+    def one_of_subject(self, tx: Connection, subject_id: str, release_id: Hex32) -> Row[Any] | None:
+        """One of them, with its batch; None if it is another person's."""
+        mine = (releases.c.subject_id == subject_id, releases.c.release_id == release_id)
+        return tx.execute(_WITH_BATCH.where(*mine)).first()
+
+    def readers(self, tx: Connection, subject_id: str) -> list[Row[Any]]:
+        """For each institution that asked about a person: `reads`, `refusals`, `last_read_at`, `last_asked_at`."""
+        query = select(releases.c.institution_index, *_TALLY, *_LAST)
+        return list(tx.execute(query.where(releases.c.subject_id == subject_id).group_by(releases.c.institution_index)))
+
+    def daily(self, tx: Connection, subject_id: str, first: int, last: int) -> dict[int, tuple[int, int]]:
+        """For each UTC day on which something was asked about a person: how often it was read, and refused."""
+        mine = (releases.c.subject_id == subject_id, releases.c.day.between(first, last))
+        rows = tx.execute(select(releases.c.day, *_TALLY).where(*mine).group_by(releases.c.day))
+        return {row.day: (row.reads, row.refusals) for row in rows}
 
     # -------------------------------------------------------------------------------------------------------- anchors
 

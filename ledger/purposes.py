@@ -23,10 +23,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from eth_utils import keccak
-
 from ledger.attributes import ATTRIBUTES
-from ledger.consent import Hex32, hex32_of
 from ledger.errors import (
     CeilingExceededError,
     InvalidWindowError,
@@ -169,11 +166,6 @@ def purpose(code: str) -> Purpose:
         return PURPOSES[code]
     except (KeyError, TypeError):
         raise UnknownPurposeError(f"purpose: expected one of {', '.join(PURPOSES)}", field="purpose") from None
-
-
-def notice_hash_of(chosen: Purpose) -> Hex32:
-    """What a grant signs of the notice where no other text was shown: Keccak-256 of the purpose's description."""
-    return hex32_of(keccak(text=chosen.description))
 
 
 def check_ceilings(

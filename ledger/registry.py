@@ -113,6 +113,11 @@ class Registry(Parties):
         with self._store.read() as tx:
             return [self.opened(row) for row in tx.execute(query)]
 
+    def ids_of(self, tx: Connection, subject_id: str) -> list[Hex32]:
+        """Every consent of a person, revoked ones included, oldest first; opens nothing."""
+        query = select(consents.c.consent_id).where(consents.c.subject_id == subject_id)
+        return list(tx.scalars(query.order_by(consents.c.created_at, consents.c.consent_id)))
+
     def consents_of(self, party_id: str, *, limit: int, after: Hex32 | None = None) -> list[StoredConsent]:
         """A page of an institution's consents that can still be opened, newest first, from `after` on."""
         mine = consents.c.institution_index == self.institution_index(party_id)
@@ -205,6 +210,12 @@ class Registry(Parties):
     def _tell(self, tx: Connection, kind: str, told: Row[*tuple[Any, ...]], at: int, **details: str) -> None:
         index, consent_id = told.institution_index, told.consent_id
         self._outbox.add(tx, kind=kind, institution_index=index, consent_id=consent_id, at=at, details=details)
+
+    def revoked_by(self, consent_id: Hex32) -> str | None:
+        """At whose wish a consent was revoked (`outbox.py`); None if it was not, or is not there."""
+        with self._store.read() as tx:
+            row = self.rows(tx, [consent_id]).get(consent_id)
+        return row.revoked_by if row else None
 
     def is_erased(self, consent_id: Hex32) -> bool:
         """True also for a consent that is not there."""

@@ -38,7 +38,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from ledger.errors import AlreadyExistsError, StoreMismatchError, StoreUnavailableError
 
-SCHEMA_VERSION: Final = "2"
+SCHEMA_VERSION: Final = "3"
 BUSY_SECONDS: Final = 10
 TURN_SECONDS: Final = 0.0005
 
@@ -94,8 +94,23 @@ records = _table(
     Column("version", Integer, nullable=False),
     Column("value_index", Text, nullable=False),
     Column("disputed", Flag, nullable=False, default=False),
+    Column("created_at", Integer, nullable=False),
     *_sealed(),
     UniqueConstraint("subject_id", "attribute", "version"),
+)
+
+disputes = _table(
+    "disputes",
+    Column("dispute_id", Text, primary_key=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("attribute", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("opened_at", Integer, nullable=False),
+    Column("closed_at", Integer),
+    Column("outcome", Text),
+    *_sealed(),
+    # One at a time.
+    Index("disputes_open", "subject_id", "attribute", unique=True, **_only(text("closed_at IS NULL"))),
 )
 
 imports = _table(
@@ -178,6 +193,13 @@ acts = _table(
     Column("transaction_index", Integer),
 )
 
+# Which acts are about a consent: what is on chain about someone is found without reading every act there ever was.
+act_consents = _table(
+    "act_consents",
+    Column("consent_id", Text, primary_key=True),
+    Column("act_id", Text, primary_key=True),
+)
+
 batches = _table(
     "batches",
     Column("batch_id", Text, primary_key=True),
@@ -233,8 +255,28 @@ consent_requests = _table(
     Column("consent_id", Text, index=True),
     Column("created_at", Integer, nullable=False),
     Column("answer_by", Integer, nullable=False),
+    Column("claimed_at", Integer),
+    Column("shown_at", Integer),
     Column("declined_at", Integer),
     *_sealed(optional=True),
+)
+
+# Texts that people were shown; not about anyone.
+notices = _table(
+    "notices",
+    Column("notice_hash", Text, primary_key=True),
+    Column("text", Text, nullable=False),
+)
+
+# Counters about institutions, with nobody's identity.
+prompt_counts = _table(
+    "prompt_counts",
+    Column("party_id", Text, primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("with_steps", Integer, nullable=False),
+    Column("steps", Integer, nullable=False),
 )
 
 deletion_attestations = _table(
@@ -273,14 +315,94 @@ events = _table(
     Index("events_by_state_time", "state", "next_attempt_at"),
 )
 
+invitations = _table(
+    "invitations",
+    Column("invitation_id", Text, primary_key=True),
+    Column("code_index", Text, nullable=False, unique=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("furnisher_index", Text),
+    Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False, index=True),
+)
+
+accounts = _table(
+    "accounts",
+    Column("account_id", Text, primary_key=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("created_at", Integer, nullable=False),
+)
+
+passkeys = _table(
+    "passkeys",
+    Column("passkey_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("credential_index", Text, nullable=False, unique=True),
+    Column("sign_count", Integer, nullable=False),
+    Column("backup_eligible", Flag, nullable=False),
+    Column("backed_up", Flag, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("last_used_at", Integer),
+    *_sealed(),
+)
+
+wallets = _table(
+    "wallets",
+    Column("wallet_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("address_index", Text, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("last_used_at", Integer),
+    *_sealed(),
+)
+
+sessions = _table(
+    "sessions",
+    Column("session_id", Text, primary_key=True),
+    Column("token_index", Text, nullable=False, unique=True),
+    Column("account_id", Text, nullable=False, index=True),
+    Column("subject_id", Text, nullable=False, index=True),
+    Column("method", Text, nullable=False),
+    Column("proof_id", Text, nullable=False, index=True),
+    Column("created_at", Integer, nullable=False),
+    Column("seen_at", Integer, nullable=False, index=True),
+    Column("stepped_up_at", Integer),
+    *_sealed(),
+)
+
+challenges = _table(
+    "challenges",
+    Column("challenge_index", Text, primary_key=True),
+    Column("subject_id", Text, index=True),
+    Column("expires_at", Integer, nullable=False, index=True),
+    *_sealed(),
+)
+
+attempts = _table(
+    "attempts",
+    Column("attempt_index", Text, primary_key=True),
+    Column("made", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False, index=True),
+)
+
 SEALED_TABLES: Final = {
     records: "record_id",
+    disputes: "dispute_id",
     consents: "consent_id",
     releases: "release_id",
     consent_requests: "request_id",
     deletion_attestations: "attestation_id",
     adverse_actions: "release_id",
+    passkeys: "passkey_id",
+    wallets: "wallet_id",
+    sessions: "session_id",
+    challenges: "challenge_index",
 }
+"""Every table with envelopes, and its key: a rotation re-wraps them."""
+
+ABOUT_SUBJECTS: Final = tuple(table for table in metadata.sorted_tables if "subject_id" in table.c)
+"""Every table with rows about people: an erasure leaves none of them with a person in it."""
 
 
 class Store:

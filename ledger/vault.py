@@ -15,10 +15,12 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 from ledger.envelope import EncryptionContext, Envelope, KeyWrapper, WrappedKey, open_envelope, seal
 from ledger.errors import AttributeAbsentError, ErasedError, NotFoundError
 from ledger.keys import KeyFile
-from ledger.store import Store, insert_many, new_id, records, subjects
+from ledger.store import Store, disputes, insert_many, new_id, records, subjects
 
 Value = int | str | bool | float
 RECORD_SCHEMA: Final = "1"
+CORRECTED: Final = "corrected"
+"""How a dispute ends when its furnisher hands in another value."""
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 # Built once: it is on the way of every release, and building it takes longer than running it.
 _NEWEST: Final = (
@@ -60,17 +62,23 @@ class StoredRecord:
     attribute: str
     version: int
     disputed: bool
+    created_at: int
     envelope: Envelope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRecord:
-    """A value on its way in. A new version is undisputed, unless it is `disputed` from the start."""
+    """A value on its way in. A new version is undisputed, unless it is `disputed` from the start.
+
+    While a dispute of the person is open, it is disputed too, unless it `settles` the dispute: another value than the
+    disputed one, from its furnisher.
+    """
 
     subject_ref: str
     attribute: str
     value: AttributeValue
     disputed: bool = False
+    settles: bool = False
 
 
 class Vault:
@@ -99,6 +107,11 @@ class Vault:
     def ref_index(self, subject_ref: str) -> str:
         """How a furnisher's reference is stored."""
         return self._keys.index("subject", subject_ref)
+
+    def is_living(self, tx: Connection, subject_id: str) -> bool:
+        """Whether there is such a subject, not erased, as the caller's transaction sees it."""
+        living = (subjects.c.subject_id == subject_id, subjects.c.erased_at.is_(None))
+        return tx.execute(select(subjects.c.subject_id).where(*living)).first() is not None
 
     def is_erased(self, subject_id: str) -> bool:
         """True also for a subject that is not there at all."""
@@ -139,11 +152,17 @@ class Vault:
                 [{"subject_id": key, "ref_index": index, "created_at": at} for index, key in missing.items()],
             )
         newest = self._newest(tx, list(known.values()))
+        open_disputes = self._open_disputes(tx, list(known.values()))
         known |= missing
         rows = []
         for record in new:
             subject_id = known[refs[record.subject_ref]]
-            row = self._row(subject_id, record, newest.get((subject_id, record.attribute)))
+            row = self._row(subject_id, record, newest.get((subject_id, record.attribute)), at)
+            if row and (dispute_id := open_disputes.get((subject_id, record.attribute))) is not None:
+                row["disputed"] = int(not record.settles)
+                if record.settles:
+                    settled = {"closed_at": at, "outcome": CORRECTED}
+                    tx.execute(update(disputes).where(disputes.c.dispute_id == dispute_id).values(**settled))
             if row:
                 rows.append(row)
         if rows:
@@ -185,15 +204,25 @@ class Vault:
     def open(self, record: StoredRecord) -> AttributeValue:
         """Decrypt one value, to be released. Only a release whose access is on chain may call this.
 
-        Inside, `open_to_compare` does the same for who furnished it. Raises `VaultError`.
+        `open_to_compare` does the same for who furnished it, `open_to_subject` for the person. Raises `VaultError`.
         """
         return self._opened(record)
+
+    def open_to_subject(self, subject_id: str) -> list[tuple[StoredRecord, AttributeValue]]:
+        """Every version of everything about one person, decrypted, for that person alone; by attribute, newest first.
+
+        Only `subject_data.py` may call this: what a person sees of their own data is no access. Raises `VaultError`.
+        """
+        query = select(records).where(records.c.subject_id == subject_id)
+        with self._store.read() as tx:
+            found = [_record(row) for row in tx.execute(query.order_by(records.c.attribute, records.c.version.desc()))]
+        return [(record, self._opened(record)) for record in found]
 
     def open_to_compare(self, record: StoredRecord) -> AttributeValue:
         """Decrypt one value without an access on the log, to compare it with what a furnisher hands in anew.
 
         Only `furnish.py` may call this, and the value stays in there: all that leaves is whether the furnisher's own
-        value is another one, or older, and that a value has another source. Raises `VaultError`.
+        value is another one, or older, and whose a value is. Raises `VaultError`.
         """
         return self._opened(record)
 
@@ -201,14 +230,10 @@ class Vault:
         context = _context(record.subject_id, record.attribute, record.version)
         return AttributeValue.decode(open_envelope(record.envelope, context, self._keys))
 
-    def set_disputed(self, subject_id: str, attribute: str, *, disputed: bool) -> None:
-        """Mark the newest and every older version: while disputed, the attribute is not released."""
-        with self._store.begin() as tx:
-            tx.execute(
-                update(records)
-                .where(records.c.subject_id == subject_id, records.c.attribute == attribute)
-                .values(disputed=disputed)
-            )
+    def set_disputed(self, tx: Connection, subject_id: str, attribute: str, *, disputed: bool) -> int:
+        """Mark the newest and every older version: while disputed, the attribute is not released. Returns how many."""
+        mine = (records.c.subject_id == subject_id, records.c.attribute == attribute)
+        return tx.execute(update(records).where(*mine).values(disputed=disputed)).rowcount
 
     def erase(self, tx: Connection, subject_id: str, *, at: int) -> int:
         """Delete every envelope and wrapped key of a subject and leave a tombstone. Returns how many envelopes."""
@@ -227,7 +252,19 @@ class Vault:
             )
         }
 
-    def _row(self, subject_id: str, record: NewRecord, newest: tuple[int, str] | None) -> dict[str, Any] | None:
+    def _open_disputes(self, tx: Connection, subject_ids: Sequence[str]) -> dict[tuple[str, str], str]:
+        columns = (disputes.c.subject_id, disputes.c.attribute, disputes.c.dispute_id)
+        return {
+            (row.subject_id, row.attribute): row.dispute_id
+            for chunk in _chunks(list(subject_ids))
+            for row in tx.execute(
+                select(*columns).where(disputes.c.subject_id.in_(chunk), disputes.c.closed_at.is_(None))
+            )
+        }
+
+    def _row(
+        self, subject_id: str, record: NewRecord, newest: tuple[int, str] | None, at: int
+    ) -> dict[str, Any] | None:
         plaintext = record.value.encode()
         # Tells a repeated value from a new one without decrypting; keyed and per subject, so it compares nothing else.
         value_index = self._keys.index("value", f"{subject_id}\n{record.attribute}\n{plaintext.decode()}")
@@ -242,6 +279,7 @@ class Vault:
             "version": version + 1,
             "value_index": value_index,
             "disputed": int(record.disputed),
+            "created_at": at,
             **sealed_columns(envelope),
         }
 
@@ -295,6 +333,7 @@ def _record(row: Row[Any]) -> StoredRecord:
         attribute=row.attribute,
         version=row.version,
         disputed=row.disputed,
+        created_at=row.created_at,
         envelope=envelope_of(row),
     )
 

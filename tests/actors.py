@@ -46,7 +46,8 @@ NOON: Final = 20_712 * DAY + DAY // 2
 VALUES: Final[dict[str, Value]] = {"credit_amount": 1169, "savings": "below_100", "credit_duration": 24}
 SOURCE: Final = "urn:test:furnisher"
 NOTICE: Final = hex32_of(b"\x07" * 32)
-_numbers = itertools.count(1)
+# Not from 1: `person-1` is there already.
+_numbers = itertools.count(2)
 
 
 class Clock:

@@ -45,6 +45,8 @@ EXPECTED: Final[dict[str, tuple[int, ...]]] = {
     "PUT /v1/keys": (200,),
     # Another's: the values of another source. Nowhere: a person who is new. The answer must not tell which it is.
     "PUT /v1/subjects/{ref}/attributes": (409, 200, 403, 200),
+    # Only who is a source of what is held of a person invites them.
+    "POST /v1/subjects/{ref}/invitations": (404, 404, 403, 201),
 }
 IN_A_BATCH: Final = dict(zip(OBJECTS, (404, 404, 403, 200), strict=True))
 
@@ -83,7 +85,7 @@ def test_every_operation_says_what_it_is_and_how_it_refuses(operation: str) -> N
         assert answer["description"]
         (content_type,) = answer["content"]
         assert content_type == ("application/json" if status.startswith("2") else "application/problem+json")
-    if method in ("POST", "PUT") and not path.endswith("acknowledgement"):
+    if method in ("POST", "PUT") and not path.endswith(("acknowledgement", "invitations")):
         assert "application/json" in found["requestBody"]["content"]
 
 

@@ -229,8 +229,15 @@ def test_a_furnisher_hands_in_what_it_knows(line: Line) -> None:
         assert (put.added, put.told) == (("credit_amount",), 0)
         assert client.put(ref, "2026-02-28", {"credit_amount": 1200}).unchanged == ("credit_amount",)
         assert line.custodian.vault.held(line.custodian.vault.subject_of(ref)) == ["credit_amount"]
+        invitation = client.invite(ref)
+        assert invitation.link == f"{line.custodian.config.portal_origin}/enrol"
+        invited = line.custodian.invitations.of_code(invitation.code)
+        assert invited.subject_id == line.custodian.vault.subject_of(ref)
+        assert invitation.code not in repr(invitation)
     with pytest.raises(MalformedError, match="asOf"):
         client.put("person-9", "2126-02-28", {"credit_amount": 1200})
+    with pytest.raises(NotFoundError):
+        client.invite("nobody")
 
 
 def test_refusals_come_back_as_what_they_are(line: Line) -> None:

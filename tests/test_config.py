@@ -33,6 +33,7 @@ def test_every_setting_is_read() -> None:
             "CONSENT_LEDGER_URL": "https://custodian.example:8443/ledger/",
             "CONSENT_LEDGER_RATE_LIMIT": "7",
             "CONSENT_LEDGER_WEBHOOKS": "insecure-any",
+            "CONSENT_LEDGER_PROXIES": "2",
         },
         port=1234,
     )
@@ -41,6 +42,7 @@ def test_every_setting_is_read() -> None:
     assert (config.finality.tag, config.finality.timeout) == ("finalized", 900.0)
     assert (config.service_url, config.rate_limit) == ("https://custodian.example:8443/ledger", 7)
     assert config.insecure_webhooks
+    assert config.proxies == 2
 
 
 def test_a_service_that_is_not_said_to_be_elsewhere_is_reached_where_it_listens() -> None:
@@ -59,6 +61,7 @@ def test_a_service_that_is_not_said_to_be_elsewhere_is_reached_where_it_listens(
             service_url="https://custodian.example/ledger",
             rate_limit=7,
             insecure_webhooks=True,
+            proxies=3,
         ),
     ],
     ids=["defaults", "everything else"],
@@ -98,8 +101,9 @@ def test_the_environment_of_the_process_is_read_when_no_other_is_given(monkeypat
         *(
             (name, value)
             for name in ("CONSENT_LEDGER_CHAIN_ID", "CONSENT_LEDGER_TIMEOUT", "CONSENT_LEDGER_RATE_LIMIT")
-            for value in ("", "0", "-1", "1.5", "0x7a69", "1e3", " 1", "1_000", "\u0661", "\u00b2", "nan", "9" * 5000)
+            for value in ("0", "-1", "1.5", "0x7a69", "1e3", " 1", "1_000", "\u0661", "\u00b2", "nan", "9" * 5000, "")
         ),
+        *(("CONSENT_LEDGER_PROXIES", value) for value in ("", "-1", "1.5", "all", "9" * 5000)),
     ],
 )
 def test_a_setting_that_cannot_be_right_is_refused_by_name(name: str, value: str) -> None:
@@ -107,6 +111,27 @@ def test_a_setting_that_cannot_be_right_is_refused_by_name(name: str, value: str
         Config.from_env({name: value})
     assert type(caught.value) is ConfigError
     assert caught.value.message.startswith(f"{name}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("service_url", "origin", "name"),
+    [
+        # A passkey is bound to a name, which an address is not.
+        ("http://127.0.0.1:8000", "http://localhost:8000", "localhost"),
+        ("http://[::1]:9000", "http://localhost:9000", "localhost"),
+        ("http://localhost:8000", "http://localhost:8000", "localhost"),
+        # Browsers leave out the port that goes without saying, and the path.
+        ("https://ledger.example", "https://ledger.example", "ledger.example"),
+        ("https://ledger.example:443/portal", "https://ledger.example", "ledger.example"),
+        ("http://ledger.example:80", "http://ledger.example", "ledger.example"),
+        ("https://ledger.example:80", "https://ledger.example:80", "ledger.example"),
+        ("http://192.0.2.1:8000", "http://192.0.2.1:8000", "192.0.2.1"),
+        ("http://[2001:db8::1]:8000", "http://[2001:db8::1]:8000", "2001:db8::1"),
+    ],
+)
+def test_the_portal_is_where_browsers_say_that_it_is(service_url: str, origin: str, name: str) -> None:
+    config = Config(data=Path("/x"), service_url=service_url)
+    assert (config.portal_origin, config.rp_id) == (origin, name)
 
 
 def test_an_empty_directory_is_taken_for_none_and_not_for_the_current_one() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from actors import DAY, VALUES, Subject, World, id_of
-from sqlalchemy import select
+from sqlalchemy import Table, select
 
 from ledger import journal
 from ledger.consent import Hex32, Reason
@@ -26,13 +26,17 @@ from ledger.errors import (
 )
 from ledger.exchange import verify_claims
 from ledger.store import (
+    ABOUT_SUBJECTS,
     SEALED_TABLES,
     adverse_actions,
     consent_requests,
     consents,
     deletion_attestations,
+    metadata,
+    new_id,
     records,
     releases,
+    subjects,
 )
 
 
@@ -529,3 +533,93 @@ def test_a_rotation_that_had_to_keep_the_old_key_is_finished_by_the_next(world: 
     second = world.custodian.rotate_keys()
     assert (second.active, second.destroyed, second.kept) == (first.active, first.kept, ())
     assert world.custodian.rotate_keys().destroyed == (first.active,)
+
+
+# ------------------------------------------------------------------------------------------ every table, and beforehand
+
+
+def everything_there_can_be(world: World) -> str:
+    """Something about a person in every table that can hold anything about people. Returns the person's id."""
+    custodian = world.custodian
+    everything_about_a_person(world)
+    subject_id = subject_of(world)
+    party = custodian.registry.institution(world.institution.institution_id)
+    custodian.disputes.open(subject_id, "savings", "This is not mine")
+    custodian.disputes.withdraw(subject_id, "savings")
+    custodian.disputes.open(subject_id, "savings", "Still not mine")
+    for answer in (custodian.own_requests.claim, custodian.own_requests.decline):
+        asked = custodian.requests.ask(
+            party,
+            purpose="loan-origination",
+            attributes=["credit_amount"],
+            validity_days=31,
+            max_accesses=3,
+            accesses_per_day=3,
+            retention_days=31,
+        )
+        answer(token_of(asked.link or ""), subject_id)
+    with custodian.store.begin() as tx:
+        invitation = custodian.invitations.invite(tx, subject_id)
+    proof = custodian.enrolment.enrol(invitation.invitation_id, new_id(), world.subject.address)
+    custodian.sessions.start(proof, device="Firefox")
+    with custodian.store.begin() as tx:
+        custodian.invitations.invite(tx, subject_id)
+        for table in ABOUT_SUBJECTS:
+            if tx.execute(select(table).where(table.c.subject_id == subject_id)).first() is None:
+                tx.execute(table.insert(), [made_up(table, subject_id)])
+    return subject_id
+
+
+def made_up(table: Table, subject_id: str) -> dict[str, Any]:
+    """A row about this person of a table that nothing here has filled by itself."""
+    values: dict[type, Any] = {str: "x", int: 1, object: True, bytes: b"x"}
+    return {column.name: values[column.type.python_type] for column in table.c} | {"subject_id": subject_id}
+
+
+def test_an_erased_person_is_in_no_row_of_any_table(world: World) -> None:
+    """Also of a table that comes later: one with people in it that an erasure does not reach fails here."""
+    subject_id = everything_there_can_be(world)
+    world.custodian.eraser.erase(world.subject.ref)
+    with world.custodian.store.read() as tx:
+        for table in metadata.sorted_tables:
+            left = tx.execute(select(table)).all()
+            if table is not subjects:
+                assert subject_id not in repr(left), table.name
+            if table in SEALED_TABLES:
+                assert all(row.body is None for row in left), table.name
+
+
+def test_every_table_with_sealed_rows_is_about_subjects_or_never_about_one() -> None:
+    sealed = {table for table in metadata.sorted_tables if "wrapped_dek" in table.c}
+    assert sealed == set(SEALED_TABLES)
+    assert sealed <= set(ABOUT_SUBJECTS)
+
+
+def test_what_an_erasure_takes_can_be_seen_beforehand(world: World) -> None:
+    subject_id = everything_there_can_be(world)
+    (consent,) = world.custodian.registry.consents(subject_id)
+    before = world.custodian.eraser.preview(subject_id)
+    assert before.rows.keys() == {table.name for table in ABOUT_SUBJECTS} - {"subjects"}
+    assert all(before.rows.values())
+    assert (before.rows["records"], before.rows["consents"], before.rows["releases"]) == (len(VALUES), 1, 1)
+    assert (before.rows["disputes"], before.rows["consent_requests"], before.rows["wallets"]) == (2, 3, 1)
+    assert before.consents_that_end == before.on_chain == (consent.consent_id,)
+    (held,) = before.held_elsewhere
+    assert (held.institution, held.institution_name, held.until) == ("bank-1", "First Bank", world.clock() + 31 * DAY)
+    assert before.readable_in_backups_until_destroyed == tuple(world.custodian.keys.kek_ids)
+    erasure = world.custodian.eraser.erase_subject(subject_id)
+    assert (erasure.envelopes, erasure.disputes, erasure.requests) == (3, 2, 3)
+    for act in (world.custodian.eraser.preview, world.custodian.eraser.erase_subject):
+        for nobody in (subject_id, "nobody"):
+            with pytest.raises(ErasedError):
+                act(nobody)
+
+
+def test_a_revoked_consent_is_not_said_to_end_and_its_data_are_still_elsewhere(world: World) -> None:
+    used, unused = world.grant(), world.grant()
+    world.ask(used)
+    world.subject.revoke(world.custodian, used)
+    before = world.custodian.eraser.preview(subject_of(world))
+    assert before.consents_that_end == (unused,)
+    assert set(before.on_chain) == {used, unused}
+    assert [one.consent_id for one in before.held_elsewhere] == [used]

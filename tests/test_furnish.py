@@ -68,8 +68,8 @@ def put(world: World, furnisher: Furnisher, *, as_of: str = "2026-02-28", **valu
 
 
 def dispute(world: World, name: str) -> None:
-    vault = world.custodian.vault
-    vault.set_disputed(vault.subject_of(world.subject.ref), name, disputed=True)
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+    world.custodian.disputes.open(subject_id, name, "This is wrong.")
 
 
 # ------------------------------------------------------------------------------------------------------ what is stored

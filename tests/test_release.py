@@ -537,12 +537,12 @@ def test_an_attribute_that_is_not_held_is_told_before_anything_is_logged(world: 
 def test_a_disputed_attribute_is_not_released(world: World) -> None:
     consent = world.grant()
     subject_id = world.custodian.vault.subject_of(world.subject.ref)
-    world.custodian.vault.set_disputed(subject_id, "credit_amount", disputed=True)
+    world.custodian.disputes.open(subject_id, "credit_amount", "It was less.")
     with pytest.raises(DisputedError):
         world.ask(consent)
     assert world.states() == [REFUSED]
     assert world.ask(consent, attributes=("savings",)).sealed
-    world.custodian.vault.set_disputed(subject_id, "credit_amount", disputed=False)
+    world.custodian.disputes.withdraw(subject_id, "credit_amount")
     assert world.ask(consent).sealed
 
 

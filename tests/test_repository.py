@@ -23,24 +23,51 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"errors", "gather"}),
     frozenset({"attributes", "consent", "envelope", "locks", "store"}),
-    frozenset({"access", "answers", "importmap", "keys", "outbox", "purposes", "signatures", "stateproof"}),
-    frozenset({"contract", "exchange", "outbound", "requested", "vault"}),
-    frozenset({"chain", "channel", "importer", "parties"}),
-    frozenset({"deploy", "evidence", "journal", "registry"}),
-    frozenset({"authentication", "commit", "relay", "retention", "standing", "unsealing", "webhooks"}),
+    frozenset(
+        {
+            *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
+            *("signatures", "stateproof", "texts"),
+        }
+    ),
+    frozenset(
+        {
+            *("attempts", "contract", "exchange", "invitations", "notice_texts", "outbound", "requested", "vault"),
+            "wallets",
+        }
+    ),
+    frozenset(
+        {
+            *("chain", "challenges", "channel", "consent_receipts", "importer", "notices", "parties", "receipts"),
+            "sessions",
+        }
+    ),
+    frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
+    frozenset(
+        {
+            *("authentication", "commit", "public_record", "relay", "retention", "standing", "subject_data"),
+            *("unsealing", "webhooks"),
+        }
+    ),
     frozenset({"client", "config", "grants", "preparation"}),
-    frozenset({"consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
-    frozenset({"proof", "sync"}),
+    frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
+    frozenset({"concerns", "own_requests", "proof", "sync"}),
+    frozenset({"subject_export"}),
     frozenset({"custodian"}),
-    frozenset({"actors", "cli_output"}),
-    frozenset({"cli_consents", "cli_data", "cli_duties", "cli_evidence", "cli_parties", "cli_serve", "demo"}),
+    frozenset({"actors", "cli_output", "demo_seed"}),
+    frozenset(
+        {
+            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_prompts"),
+            *("cli_serve", "demo"),
+        }
+    ),
     frozenset({"cli_requests"}),
     frozenset({"cli"}),
 )
 PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("answers", "requested", "signatures", "stateproof"),
+        *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
+        *("stateproof", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -56,6 +83,7 @@ LONG: Final = {
     "ledger/chain.py": "the protocol and its one implementation, method by method",
     "ledger/contract.py": "every call, answer and event of the contract",
     "ledger/consent.py": "what is signed, its identity and its rules are read together or not at all",
+    "ledger/custodian.py": "everything that a custodian runs, wired in one place",
     "ledger/demo.py": "one story from beginning to end",
     "ledger/errors.py": "the whole hierarchy in one place, two lines each",
     "ledger/grants.py": "granting, replacing, pausing and revoking share their steps",

@@ -189,7 +189,8 @@ def test_a_dispute_marks_every_version_of_one_attribute_and_can_be_settled(place
     place.put(ANNA, age=68)
     subject = place.vault.subject_of(ANNA)
     for disputed in (True, False):
-        place.vault.set_disputed(subject, "age", disputed=disputed)
+        with place.store.begin() as tx:
+            assert place.vault.set_disputed(tx, subject, "age", disputed=disputed) == 2
         assert [record.disputed for record in place.vault.find(subject, ["age", "job"])] == [disputed, False]
 
 

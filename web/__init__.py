@@ -1,4 +1,4 @@
-"""The Flask application: the institutions' API (and, later, the subject's portal) around one `Custodian`."""
+"""The Flask application: the institutions' API and the subject's portal around one `Custodian`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from ledger.custodian import Custodian
-from web import api, door, metrics, problems, public
+from web import api, auth, door, metrics, portal, problems, public, security
+from web import demo as demo_pages
 from web.models import Problem
 
 
-def create_app(custodian: Custodian) -> OpenAPI:
-    """The application. It serves one custodian, which the caller closes in the end."""
+def create_app(custodian: Custodian, *, demo: bool = False) -> OpenAPI:
+    """The application. It serves one custodian, which the caller closes in the end.
+
+    `demo` adds `/demo`, where a demo may be (else raises `ConfigError`); without it there is no such route.
+    """
     app = OpenAPI(
         "web",
         info=Info(title="Consent Ledger", version=public.API_VERSION, description=public.INTRODUCTION),
@@ -27,4 +31,10 @@ def create_app(custodian: Custodian) -> OpenAPI:
     door.install(app)
     app.register_api(api.routes)
     public.install(app)
+    security.install(app)
+    auth.install(app)
+    portal.install(app)
+    app.add_template_global(lambda: demo, "is_demo")
+    if demo:
+        demo_pages.install(app)
     return app

@@ -397,3 +397,15 @@ def furnish(path: models.SubjectPath, body: models.NewAttributes) -> Response:
     asked = caller()
     put = custodian().furnish.put(asked.party, path.ref, as_of=body.as_of, values=body.values, evidence=asked.evidence)
     return _answer(models.Furnished(added=list(put.added), unchanged=list(put.unchanged), told=put.told))
+
+
+@routes.post("/subjects/<ref>/invitations", tags=[FURNISHING], responses={201: models.Invitation})
+def invite(path: models.SubjectPath) -> Response:
+    """A one-time code with which a person whose values you furnished enrols at the portal.
+
+    Hand it to the person and nobody else: whoever has it sees what is held about them. A new code voids the older ones.
+    """
+    held = custodian()
+    made = held.furnish.invite(caller().party, path.ref)
+    answer = models.Invitation(code=made.code, link=f"{held.config.portal_origin}/enrol", expires_at=made.expires_at)
+    return _answer(answer, HTTPStatus.CREATED)

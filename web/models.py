@@ -373,6 +373,14 @@ class Furnished(Model):
     told: Annotated[int, Field(description="institutions' consents told that a value they received was corrected")]
 
 
+class Invitation(Model):
+    """A code for a person to enrol at the portal with."""
+
+    code: Annotated[str, Field(description="counts once; case, blanks and dashes do not matter")]
+    link: Annotated[str, Field(description="where it is entered")]
+    expires_at: Time
+
+
 # --------------------------------------------------------------------------------------------------------------- public
 
 

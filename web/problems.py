@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from traceback import format_tb
 from typing import Any, Final, cast
@@ -84,7 +85,6 @@ def validation_response(error: ValidationError) -> Response:
     return _response(problem)
 
 
-_NAMES: Final = frozenset(ATTRIBUTES) | models.names()
 _WORDS: Final = {
     "missing": "this field",
     "extra_forbidden": "no field that is not documented",
@@ -108,9 +108,15 @@ _WORDS: Final = {
 }
 
 
+@cache
+def _names() -> frozenset[str]:
+    # Once every model is there.
+    return frozenset(ATTRIBUTES) | models.names()
+
+
 def _place(path: Sequence[str | int]) -> str:
     """The place of a value, by names of ours: any other name was made up by the sender, and may say whatever."""
-    return ".".join(str(name) for name in path if isinstance(name, int) or name in _NAMES) or "body"
+    return ".".join(str(name) for name in path if isinstance(name, int) or name in _names()) or "body"
 
 
 def _expected(found: Mapping[str, Any]) -> str:

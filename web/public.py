@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import flask_openapi3_swagger
-from flask import Response, abort, jsonify, render_template, send_from_directory
+from flask import Response, abort, jsonify, send_from_directory
 from flask_openapi3.openapi import OpenAPI
 
 from ledger.attributes import ATTRIBUTES
 from ledger.authentication import WINDOW_SECONDS
 from ledger.errors import ChainError, LedgerError
-from ledger.purposes import PURPOSES, notice_hash_of
+from ledger.notice_texts import notice_hash_of
+from ledger.purposes import PURPOSES
 from ledger.release import KEPT_SECONDS
 from ledger.signatures import FRESH_SECONDS, IDEMPOTENCY_KEY
 from web import models
@@ -68,7 +69,6 @@ def install(app: OpenAPI) -> None:
     app.add_url_rule("/.well-known/consent-ledger", view_func=_deployment)
     app.add_url_rule("/healthz", view_func=_healthz)
     app.add_url_rule("/readyz", view_func=_readyz)
-    app.add_url_rule("/requests/<token>", "request_page", _request_page)
     document = _document(app)
     app.add_url_rule("/openapi.json", "openapi", lambda: jsonify(document))
     app.add_url_rule("/docs", "docs", _docs)
@@ -133,20 +133,6 @@ def _readyz() -> Response:
             status="ok" if (chain, database) == ("ok", "ok") else "unavailable", chain=chain, database=database
         )
     )
-
-
-def _request_page(token: str) -> Response:
-    """What whoever holds the link of a consent request sees."""
-    found = custodian().requests.opened(token)
-    page = render_template(
-        "request.html",
-        request=found,
-        purpose=PURPOSES[found.purpose],
-        required=[ATTRIBUTES[name].label for name in found.attributes],
-        optional=[ATTRIBUTES[name].label for name in found.optional_attributes],
-    )
-    headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store"}
-    return Response(page, content_type="text/html; charset=utf-8", headers=headers)
 
 
 def _health(health: models.Health) -> Response:

@@ -1,0 +1,246 @@
+"""Activity: what was done with a person's data, for that person: every access, and every attempt that was refused.
+
+All of it comes from the journal and needs no chain: where an entry stands is what was found when it landed, and `sync`
+keeps that true. Whoever wants to know from the chain itself has the opening (`entry`), and asks a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row
+
+from ledger.access import AccessEntry, ChainProof
+from ledger.consent import Address, Domain, Hex32
+from ledger.errors import MalformedError, NotFoundError
+from ledger.journal import ABORTED, ANCHORED, INTENT, RECORDED, REFUSED, RELEASED, Journal
+from ledger.keys import KeyFile
+from ledger.preparation import entry_of
+from ledger.registry import Registry
+from ledger.store import Store
+
+DAY_SECONDS: Final = 86_400
+PAGE: Final = 50
+MAX_PAGE: Final = 200
+MAX_DAYS: Final = 731
+
+WAITING: Final = "waiting"
+"""Asked, and not ended yet: on its way to the log, or logged and not answered."""
+OUTCOMES: Final[Mapping[str, str]] = {
+    INTENT: WAITING,
+    RECORDED: WAITING,
+    RELEASED: "released",
+    REFUSED: "refused",
+    ABORTED: "aborted",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where on chain an entry stands."""
+
+    block_number: int
+    block_hash: Hex32
+    transaction_hash: Hex32
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """One access or attempt. Times are Unix seconds.
+
+    `outcome` is `released`, `refused`, `aborted` (ended without an answer) or `waiting`; `reason` is the stable code of
+    why not, as in `errors.py`. `is_late`: it came back to the log only after the consent had ended. `place` is None
+    while it is not on chain. Purpose and attributes are what the institution wrote: of a refused one any text.
+    """
+
+    release_id: Hex32
+    consent_id: Hex32
+    asked_at: int
+    ended_at: int | None
+    institution: str
+    institution_name: str
+    purpose: str
+    attributes: tuple[str, ...]
+    outcome: str
+    reason: str | None
+    is_late: bool
+    entry_hash: Hex32
+    place: Place | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedActivity:
+    """One access or attempt with all that makes its entry checkable. `proof` is None while it is not on chain."""
+
+    activity: Activity
+    entry: AccessEntry
+    proof: ChainProof | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """An institution that asked: how often it read, how often it got nothing, and when last. Unix seconds."""
+
+    institution: str
+    institution_name: str
+    reads: int
+    refusals: int
+    last_read_at: int | None
+    last_asked_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayTally:
+    """One UTC day (ISO date): how often the data were read, and how often someone was refused."""
+
+    day: str
+    reads: int
+    refusals: int
+
+
+class Activities:
+    """Reads the journal for one person at a time. What is another's is not there."""
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        registry: Registry,
+        keys: KeyFile,
+        domain: Domain,
+        *,
+        custodian: Address,
+        clock: Callable[[], int],
+    ) -> None:
+        self._store, self._journal, self._registry, self._keys = store, journal, registry, keys
+        self._domain, self._custodian, self._clock = domain, custodian, clock
+
+    def page(
+        self,
+        subject_id: str,
+        *,
+        limit: int = PAGE,
+        after: Hex32 | None = None,
+        institution: str | None = None,
+        consent_id: Hex32 | None = None,
+    ) -> list[Activity]:
+        """A page, newest first, from the release `after` on; of one institution or consent if given.
+
+        Raises `MalformedError` for a limit out of bounds, `NotFoundError` if `after` is not one of this person's.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise MalformedError(f"limit: expected 1 to {MAX_PAGE}", field="limit")
+        index = None if institution is None else self._registry.institution_index(institution)
+        with self._store.read() as tx:
+            last = None if after is None else self._row(tx, subject_id, after)
+            rows = self._journal.of_subject(
+                tx, subject_id, limit=limit, after=last, institution_index=index, consent_id=consent_id
+            )
+        names = self._names()
+        return [self._activity(row, entry_of(row, self._keys), names) for row in rows]
+
+    def entry(self, subject_id: str, release_id: Hex32) -> OpenedActivity:
+        """One of them with its opening. Raises `NotFoundError` (also if it is another's)."""
+        with self._store.read() as tx:
+            row = self._row(tx, subject_id, release_id)
+        entry = entry_of(row, self._keys)
+        activity = self._activity(row, entry, self._names())
+        return OpenedActivity(activity=activity, entry=entry, proof=self._proof(row) if activity.place else None)
+
+    def readers(self, subject_id: str) -> list[Reader]:
+        """Who asked about this person, who read last first. Opens nothing."""
+        with self._store.read() as tx:
+            rows = self._journal.readers(tx, subject_id)
+        by_index = {self._registry.institution_index(one.party_id): one for one in self._registry.institutions()}
+        found = [
+            Reader(
+                institution=by_index[row.institution_index].party_id,
+                institution_name=by_index[row.institution_index].name,
+                reads=row.reads,
+                refusals=row.refusals,
+                last_read_at=row.last_read_at,
+                last_asked_at=row.last_asked_at,
+            )
+            for row in rows
+            if row.institution_index in by_index
+        ]
+        return sorted(found, key=lambda one: (one.last_read_at or 0, one.last_asked_at, one.institution), reverse=True)
+
+    def daily(self, subject_id: str, *, days: int = 30) -> list[DayTally]:
+        """The last days, today included, each with its numbers, also where they are zero; the oldest first.
+
+        Raises `MalformedError` for a number of days out of bounds.
+        """
+        if not 1 <= days <= MAX_DAYS:
+            raise MalformedError(f"days: expected 1 to {MAX_DAYS}", field="days")
+        today = self._clock() // DAY_SECONDS
+        with self._store.read() as tx:
+            found = self._journal.daily(tx, subject_id, today - days + 1, today)
+        return [
+            DayTally(day=_date_of(day), reads=reads, refusals=refusals)
+            for day in range(today - days + 1, today + 1)
+            for reads, refusals in (found.get(day, (0, 0)),)
+        ]
+
+    # ---------------------------------------------------------------------------------------------------------- inside
+
+    def _row(self, tx: Connection, subject_id: str, release_id: Hex32) -> Row[Any]:
+        row = self._journal.one_of_subject(tx, subject_id, release_id)
+        if row is None:
+            raise NotFoundError("activity: no such access", field="activity")
+        return row
+
+    def _names(self) -> dict[str, str]:
+        return {one.party_id: one.name for one in self._registry.institutions()}
+
+    def _activity(self, row: Row[Any], entry: AccessEntry, names: Mapping[str, str]) -> Activity:
+        return Activity(
+            release_id=row.release_id,
+            consent_id=row.consent_id,
+            asked_at=row.created_at,
+            ended_at=row.finished_at,
+            institution=entry.institution,
+            institution_name=names.get(entry.institution, entry.institution),
+            purpose=entry.purpose,
+            attributes=entry.attributes,
+            outcome=OUTCOMES[row.state],
+            reason=row.reason,
+            is_late=row.late,
+            entry_hash=row.entry_hash,
+            place=_place_of(row),
+        )
+
+    def _proof(self, row: Row[Any]) -> ChainProof:
+        batch = self._journal.batch_row(row.batch_id)
+        return ChainProof(
+            chain_id=self._domain.chain_id,
+            contract=self._domain.contract,
+            custodian=self._custodian,
+            writer=batch.writer,
+            transaction_hash=batch.transaction_hash,
+            block_number=batch.block_number,
+            block_hash=batch.block_hash,
+            log_index=row.log_index,
+            size=batch.size,
+            head=batch.head,
+        )
+
+
+def _place_of(row: Row[Any]) -> Place | None:
+    # What a reorganisation took away keeps its old place until it is back: that is nowhere.
+    if row.batch_state != ANCHORED or row.log_index is None:
+        return None
+    return Place(
+        block_number=row.block_number,
+        block_hash=row.block_hash,
+        transaction_hash=row.transaction_hash,
+        log_index=row.log_index,
+    )
+
+
+def _date_of(day: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).date().isoformat()

@@ -1,0 +1,114 @@
+"""Errors as a person reads them. Scripts and programs get the problem (RFC 9457) of `problems.py`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from flask import Flask, Response, current_app, make_response, render_template, request
+from flask_babel import gettext as _
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from ledger.errors import (
+    ChainError,
+    CrossSiteError,
+    ErasedError,
+    LedgerError,
+    NotFoundError,
+    RateLimitedError,
+    SignInRequiredError,
+    StepUpRequiredError,
+    VaultError,
+)
+from web import problems
+from web.door import API
+from web.security import is_portal
+
+DOCUMENTS: Final = ("text/html", "application/xhtml+xml")
+
+
+def install(app: Flask) -> None:
+    """Answer errors by a page where a page was asked for."""
+    app.register_error_handler(LedgerError, _ledger)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _ledger(error: LedgerError) -> Response:
+    answer = problems.response_of(error)
+    return _page(answer, *_words(error), kind=error.code) if _wants_page() else answer
+
+
+def _http(error: HTTPException) -> Response:
+    answer = problems.http_response(error)
+    status = HTTPStatus(answer.status_code)
+    if not _wants_page() or status < HTTPStatus.BAD_REQUEST:
+        return answer
+    if status == HTTPStatus.NOT_FOUND:
+        return _page(answer, _("There is no such page"), _("The address may be mistyped, or the page is gone."))
+    return _page(answer, _("This did not work"), _("The service could not read what was sent. Nothing has changed."))
+
+
+def _unexpected(error: Exception) -> Response:
+    # The trace goes to the log of the service, without the request; the answer says nothing.
+    current_app.logger.error("unexpected %s", problems.trace_of(error))
+    answer = problems.http_response(InternalServerError())
+    if not _wants_page():
+        return answer
+    return _page(
+        answer, _("Something went wrong on our side"), _("Look at the page before in a moment, and try again.")
+    )
+
+
+def _wants_page() -> bool:
+    if request.path.startswith(API) or (request.endpoint is not None and not is_portal()):
+        return False
+    best = request.accept_mimetypes.best_match(["application/json", "application/problem+json", *DOCUMENTS])
+    return best in DOCUMENTS and request.mimetype != "application/json"
+
+
+def _words(error: LedgerError) -> tuple[str, str]:
+    """Heading and what to do, for the errors that a person can come to."""
+    words = [
+        (SignInRequiredError, _("You are signed out"), _("Sign in again. Nothing has changed.")),
+        (
+            StepUpRequiredError,
+            _("Show once more that it is you"),
+            _("This is important, so it needs your passkey or wallet again. Nothing has changed yet."),
+        ),
+        (
+            CrossSiteError,
+            _("This page is too old"),
+            _("Go back, load the page again and repeat it. Nothing has changed."),
+        ),
+        (
+            NotFoundError,
+            _("There is no such thing here"),
+            _("The link may be mistyped, or it belongs to someone else. If you have another account, sign in with it."),
+        ),
+        (ErasedError, _("This was erased"), _("Nobody can read it any more, and nobody can bring it back.")),
+        (RateLimitedError, _("Too many tries"), _("Wait a little and try again.")),
+        (
+            ChainError,
+            _("The public log cannot be asked now"),
+            _("Nothing is given out while it cannot be asked. Try again in a moment."),
+        ),
+        (VaultError, _("The service cannot do this now"), _("Nothing was given out. Try again in a moment.")),
+    ]
+    for kind, heading, advice in words:
+        if isinstance(error, kind):
+            return heading, advice
+    return _("This did not work"), problems.fields_of(error)["detail"]
+
+
+def _page(answer: Response, heading: str, advice: str, *, kind: str = "") -> Response:
+    try:
+        text = render_template("portal/error.html", heading=heading, advice=advice, kind=kind, bare=False)
+    except LedgerError:
+        # The database cannot say who is signed in.
+        text = render_template("portal/error.html", heading=heading, advice=advice, kind=kind, bare=True)
+    page = make_response(text, answer.status_code)
+    for name in ("Retry-After", "Allow"):
+        if name in answer.headers:
+            page.headers[name] = answer.headers[name]
+    return page

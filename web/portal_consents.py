@@ -1,0 +1,216 @@
+"""Consents: what was granted, where it stands, and how it is paused and stopped.
+
+What the person's key signs is drafted here and handed in here. `stop` is the custodian's own narrowing, at the person's
+wish: a plain form, for whoever has no key at hand or no scripts. It can end a consent and never make or widen one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from flask import Blueprint, Response, jsonify, make_response, render_template
+from pydantic import Field
+
+from ledger.consent import Hex32, parse_hex32, pause_typed_data, revocation_typed_data
+from ledger.errors import NotFoundError
+from ledger.grants import ActResult
+from ledger.outbox import BY_SUBJECT
+from ledger.registry import StoredConsent
+from web import language, views
+from web.door import custodian
+from web.json_body import body_of
+from web.models import Model
+from web.signed_in import signed_in
+
+MOST: Final = 500
+ConsentId = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
+Signature = Annotated[str, Field(pattern=r"^0x(?:[0-9a-fA-F]{2}){1,4096}$")]
+Consents = Annotated[list[ConsentId], Field(min_length=1, max_length=MOST)]
+
+routes = Blueprint("consents", __name__)
+
+
+class Wanted(Model):
+    """Which consents are to be stopped."""
+
+    consents: Consents | Literal["all"]
+
+
+class Revocation(Model):
+    """One signature over these."""
+
+    consents: Consents
+    signature: Signature
+
+
+class Revocations(Model):
+    """One for each account that granted."""
+
+    revocations: Annotated[list[Revocation], Field(min_length=1, max_length=MOST)]
+
+
+class Pause(Model):
+    """Whether it is to be paused."""
+
+    paused: bool
+
+
+class SignedPause(Pause):
+    """As signed."""
+
+    sequence: Annotated[int, Field(ge=1, le=2**32 - 1)]
+    signature: Signature
+
+
+# --------------------------------------------------------------------------------------------------------------- pages
+
+
+@routes.get("/consents")
+def listed() -> str:
+    """Every consent of the person: active, paused, ended."""
+    held = custodian()
+    shown, is_known = views.views_of(held, held.registry.consents(signed_in().subject_id))
+    groups: defaultdict[str, list[views.ConsentView]] = defaultdict(list)
+    for one in reversed(shown):
+        groups[one.state].append(one)
+    return render_template(
+        "portal/consents.html",
+        active=groups[views.WAITING] + groups[views.ACTIVE],
+        paused=groups[views.PAUSED],
+        ended=groups[views.ENDED],
+        is_known=is_known,
+    )
+
+
+@routes.get("/consents/<consent_id>")
+def page(consent_id: str) -> str:
+    """One consent with everything about it."""
+    return _page(_mine(consent_id))
+
+
+@routes.post("/consents/<consent_id>/stop")
+def stop(consent_id: str) -> Response:
+    """Stop it without the person's key; says what came of it, and how long it took."""
+    consent, held = _mine(consent_id), custodian()
+    if consent.revoked_at is not None:
+        return make_response(_page(consent))
+    started = time.monotonic()
+    result = held.grants.revoke_as_custodian([consent.consent_id], by=BY_SUBJECT)
+    milliseconds = round((time.monotonic() - started) * 1000)
+    return make_response(_page(_mine(consent_id), stopped=result, milliseconds=milliseconds))
+
+
+def _page(consent: StoredConsent, *, stopped: ActResult | None = None, milliseconds: int = 0) -> str:
+    held, me = custodian(), signed_in()
+    notice = views.notice_of(held, consent.grant.terms.notice_hash)
+    return render_template(
+        "portal/consent.html",
+        one=views.view_of(held, consent),
+        grant=consent.grant,
+        terms=consent.grant.terms,
+        part=notice.part(language.language()) if notice else None,
+        acts=held.journal.acts_about(consent.consent_id),
+        activity=held.activity.page(me.subject_id, consent_id=consent.consent_id),
+        duty=held.duties.standing([consent.consent_id])[consent.consent_id],
+        stopped=stopped,
+        seconds=f"{milliseconds / 1000:.1f}",
+    )
+
+
+# --------------------------------------------------------------------------------------------- what the scripts ask for
+
+
+@routes.post("/consents/revocations")
+def revocations() -> Response:
+    """What is to be signed to stop these: one text for each account that granted."""
+    wanted, held = body_of(Wanted), custodian()
+    mine = held.registry.consents(signed_in().subject_id)
+    chosen = [one for one in mine if one.revoked_at is None] if wanted.consents == "all" else _these(wanted.consents)
+    groups: defaultdict[tuple[str, str], list[Hex32]] = defaultdict(list)
+    for consent in chosen:
+        groups[consent.grant.terms.institution, consent.grant.subject].append(consent.consent_id)
+    return jsonify(
+        groups=[
+            {
+                "institution": institution,
+                "subject": subject,
+                "consents": ids,
+                "typedData": revocation_typed_data(ids, held.chain.domain),
+            }
+            for (institution, subject), ids in groups.items()
+        ]
+    )
+
+
+@routes.post("/consents/revoke")
+def revoke() -> Response:
+    """Hand in what was signed. Each is in force here from the moment that it is on file."""
+    given, held = body_of(Revocations), custodian()
+    signed = [(_these(one.consents), bytes.fromhex(one.signature[2:])) for one in given.revocations]
+    results = []
+    for consents, signature in signed:
+        started = time.monotonic()
+        result = held.grants.revoke([one.consent_id for one in consents], signature)
+        results.append(_result(result, started))
+    return jsonify(results=results)
+
+
+@routes.post("/consents/<consent_id>/pause-draft")
+def pause_draft(consent_id: str) -> Response:
+    """What is to be signed to pause or resume."""
+    wanted, consent = body_of(Pause), _mine(consent_id)
+    payload = pause_typed_data(
+        consent.consent_id,
+        paused=wanted.paused,
+        sequence=consent.pause_sequence + 1,
+        domain=custodian().chain.domain,
+    )
+    return jsonify(typedData=payload, institution=consent.grant.terms.institution)
+
+
+@routes.post("/consents/<consent_id>/pause")
+def pause(consent_id: str) -> Response:
+    """Hand in what was signed."""
+    given, consent = body_of(SignedPause), _mine(consent_id)
+    started = time.monotonic()
+    result = custodian().grants.set_paused(
+        consent.consent_id,
+        paused=given.paused,
+        sequence=given.sequence,
+        signature=bytes.fromhex(given.signature[2:]),
+    )
+    return jsonify(_result(result, started))
+
+
+# -------------------------------------------------------------------------------------------------------------- inside
+
+
+def _mine(consent_id: str) -> StoredConsent:
+    return _these([consent_id])[0]
+
+
+def _these(consent_ids: Sequence[str]) -> list[StoredConsent]:
+    """Consents of whoever is signed in. What is another's does not exist."""
+    me, held = signed_in(), custodian()
+    found = []
+    for given in consent_ids:
+        consent = held.registry.find_consent(parse_hex32(given, "consent"))
+        if consent is None or consent.subject_id != me.subject_id:
+            raise NotFoundError("consent: no such consent", field="consent")
+        found.append(consent)
+    return found
+
+
+def _result(result: ActResult, started: float) -> dict[str, Any]:
+    receipt = result.receipt
+    return {
+        "consents": list(result.consent_ids),
+        "storedAt": result.stored_at,
+        "state": "on_chain" if receipt else "pending",
+        "transactionHash": receipt.transaction_hash if receipt else None,
+        "blockNumber": receipt.block_number if receipt else None,
+        "milliseconds": round((time.monotonic() - started) * 1000),
+    }

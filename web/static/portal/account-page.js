@@ -1,0 +1,92 @@
+/**
+ * The pages to sign in, to enrol and to keep passkeys and wallets. Beside `#portal` and `#status` (see `page.js`) they
+ * hold what they need of:
+ *
+ *   <button data-sign-in="passkey">, <button data-sign-in="wallet">
+ *   <form id="enrol"> with inputs `code` and `name` (of the passkey); <button data-enrol="passkey">, "wallet"
+ *   <form id="add"> with input `name`; <button data-add="passkey">, <button data-add="wallet">
+ *   <div id="wallets" hidden>, <button id="switch-chain" hidden>, <a id="continue" hidden> (see `wallet-page.js`)
+ *
+ * `next` of the page's address goes to the service, which answers where to go on.
+ */
+import { PortalError } from "./errors.js";
+import { describe, go, jsonBlock, onClick, reloadWhenBack, say, textOf } from "./page.js";
+import { register, signIn, stepUp } from "./passkey.js";
+import { prove } from "./wallet.js";
+import { chooseWallet, offerSwitch, walletStepUp } from "./wallet-page.js";
+
+const portal = jsonBlock("portal");
+const status = document.getElementById("status");
+const next = new URLSearchParams(location.search).get("next") ?? undefined;
+
+/** @type {Record<string, () => Promise<void>>} */
+const acts = {
+  "sign-in passkey": async () => go((await signIn({ next })).next),
+  "sign-in wallet": async () => go((await proveWith("sign-in")).next),
+  "enrol passkey": async () =>
+    registered(await register({ code: field("enrol", "code"), name: field("enrol", "name"), next })),
+  "enrol wallet": async () => go((await proveWith("enrol", field("enrol", "code"))).next),
+  "add passkey": addPasskey,
+  "add wallet": addWallet,
+};
+
+async function addPasskey() {
+  const root = portal.passkey ? (await stepUp()).root : null;
+  if (!portal.passkey) await stepUpByWallet();
+  try {
+    say(status, textOf(portal.texts, "touch_new_passkey"));
+    registered(await register({ name: field("add", "name"), root }));
+  } finally {
+    root?.fill(0);
+  }
+}
+
+async function addWallet() {
+  if (portal.passkey) (await stepUp()).root?.fill(0);
+  else await stepUpByWallet();
+  go((await proveWith("link")).next);
+}
+
+async function stepUpByWallet() {
+  if ((portal.stepUpUntil ?? 0) <= Date.now() / 1000) await walletStepUp(portal, await chooseWallet());
+}
+
+async function proveWith(use, code) {
+  say(status, textOf(portal.texts, "look_at_wallet"));
+  return prove(await chooseWallet(), { use, chainId: portal.chainId, code, next });
+}
+
+/** A passkey without PRF can sign in and stop, but sign no grant: said before going on. */
+function registered(done) {
+  if (done.prf) return go(done.next);
+  say(status, textOf(portal.texts, "registered_without_prf"), "warning");
+  const link = /** @type {HTMLAnchorElement} */ (document.getElementById("continue"));
+  link.href = new URL(done.next, location.origin).pathname;
+  link.hidden = false;
+  return link.focus();
+}
+
+function field(form, name) {
+  const input = /** @type {any} */ (document.getElementById(form)).elements[name];
+  const value = input.value.trim();
+  if (!value) {
+    input.focus();
+    throw new PortalError(`${name}_empty`, { field: name });
+  }
+  return value;
+}
+
+for (const kind of ["signIn", "enrol", "add"]) {
+  const attribute = kind === "signIn" ? "sign-in" : kind;
+  onClick(document.querySelectorAll(`button[data-${attribute}]`), async (button) => {
+    const way = button.dataset[kind];
+    try {
+      if (way === "passkey") say(status, textOf(portal.texts, "touch_passkey"));
+      await acts[`${attribute} ${way}`]();
+    } catch (error) {
+      say(status, describe(portal.texts, error), "error");
+      offerSwitch(portal, error, status);
+    }
+  });
+}
+reloadWhenBack();

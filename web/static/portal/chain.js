@@ -1,0 +1,83 @@
+/**
+ * What the chain says, asked by JSON-RPC: through this service (`POST /rpc`) or, to ask without it, through the wallet.
+ * Anything that is not an answer of the contract throws `chain_unreachable`.
+ */
+import { PortalError } from "./errors.js";
+import { keccakOf } from "./typed.js";
+
+/** @typedef {(method: string, params: unknown[]) => Promise<any>} Rpc */
+
+export const STATES = ["unknown", "active", "paused", "revoked"];
+export const ENTRY_EVENTS = {
+  [keccakOf("AccessRecorded(bytes32,bytes32)")]: "recorded",
+  [keccakOf("AccessRefused(bytes32,bytes32,uint8)")]: "refused",
+  [keccakOf("AccessLate(bytes32,bytes32,uint8)")]: "late",
+};
+const CONSENT_OF = keccakOf("consentOf(bytes32)").slice(0, 10);
+
+/** By way of this service. @returns {Rpc} */
+export function serviceRpc(send = fetch, url = "/rpc") {
+  let id = 0;
+  return async (method, params) => {
+    id += 1;
+    const token = globalThis.document?.querySelector('meta[name="csrf-token"]')?.getAttribute("content") ?? "";
+    let answer;
+    try {
+      const response = await send(url, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", "X-CSRF-Token": token },
+        body: JSON.stringify({ jsonrpc: "2.0", id, method, params }),
+        signal: AbortSignal.timeout(15_000),
+      });
+      answer = await response.json();
+    } catch (cause) {
+      throw new PortalError("chain_unreachable", { cause });
+    }
+    if (answer.error || answer.id !== id || !("result" in answer)) throw new PortalError("chain_unreachable");
+    return answer.result;
+  };
+}
+
+/** By way of a wallet. @param {import("./wallet.js").Provider} provider @returns {Rpc} */
+export function walletRpc(provider) {
+  return async (method, params) => {
+    try {
+      return await provider.request({ method, params });
+    } catch (cause) {
+      throw new PortalError("chain_unreachable", { cause });
+    }
+  };
+}
+
+/**
+ * The state of a consent on chain.
+ * @param {Rpc} rpc @param {{chainId: number, contract: string}} domain @param {string} consentId
+ */
+export async function consentOn(rpc, { chainId, contract }, consentId) {
+  if (Number(await rpc("eth_chainId", [])) !== chainId) throw new PortalError("wallet_wrong_chain");
+  const data = CONSENT_OF + consentId.slice(2);
+  const answer = await rpc("eth_call", [{ to: contract, data }, "latest"]);
+  const words = typeof answer === "string" ? (answer.slice(2).match(/[0-9a-f]{64}/gi) ?? []) : [];
+  const [validFrom, expiresAt, maxAccesses, accesses, , pauseSequence, state] = words.map((word) => Number(`0x${word}`));
+  if (words.length !== 7 || STATES[state] === undefined) throw new PortalError("chain_unreachable");
+  return { validFrom, expiresAt, maxAccesses, accesses, pauseSequence, state: STATES[state] };
+}
+
+/**
+ * Wait until the chain says of every consent that it is in one of the `states`.
+ * @param {Rpc} rpc @param {{chainId: number, contract: string}} domain @param {string[]} ids @param {string[]} states
+ * @returns {Promise<boolean>} false if it did not within the time
+ */
+export async function untilState(rpc, domain, ids, states, { seconds = 30, pause = later } = {}) {
+  let waiting = [...ids];
+  for (let asked = 0; asked <= seconds; asked += 1) {
+    const found = await Promise.all(waiting.map((id) => consentOn(rpc, domain, id)));
+    waiting = waiting.filter((_, at) => !states.includes(found[at].state));
+    if (waiting.length === 0) return true;
+    if (asked < seconds) await pause(1000);
+  }
+  return false;
+}
+
+/** @param {number} milliseconds */
+export const later = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));

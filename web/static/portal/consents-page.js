@@ -1,0 +1,95 @@
+/**
+ * Stop, pause and resume, wherever a page shows consents. Beside `#portal` (see `page.js`) and `#status` it holds
+ *
+ *   <button data-stop="0x…"> or <button data-stop="all">
+ *   <button data-pause="0x…"> and <button data-resume="0x…">, with data-subject and data-institution (the id)
+ *   <div id="wallets" hidden>, <button id="switch-chain" hidden> (see `wallet-page.js`)
+ *   <a id="reload" hidden>              where to see the page as it is now
+ *   <form id="custodian-stop" hidden>   shown where no key is at hand that granted; the custodian then stops it
+ *
+ * A stop button may stand in the form of the custodian's stop: without this script the form is sent. `data-state="0x…"`
+ * elements are set to the text `state_revoked`, `state_paused` or `state_active` once the chain says so.
+ */
+import { serviceRpc } from "./chain.js";
+import { PortalError } from "./errors.js";
+import { checksummed } from "./keys.js";
+import { describe, jsonBlock, onClick, post, reloadWhenBack, say, textOf } from "./page.js";
+import { setPaused } from "./pause.js";
+import { revoke } from "./revoke.js";
+import { passkeySigner, walletSigner } from "./signer.js";
+import { chooseWallet, offerSwitch } from "./wallet-page.js";
+
+const portal = jsonBlock("portal");
+const status = document.getElementById("status");
+const deps = { post, rpc: serviceRpc() };
+const WITHOUT_KEY = ["no_key_for_these", "prf_missing", "root_missing", "root_does_not_open", "passkey_unsupported"];
+
+/** Whoever is needed: a wallet for what a linked account granted, one touch of a passkey for all that is left. */
+async function signersFor(subjects) {
+  const linked = portal.wallets.map(checksummed);
+  const byWallet = subjects.map(checksummed).filter((subject) => linked.includes(subject));
+  const signers = [];
+  for (const account of new Set(byWallet)) {
+    say(status, textOf(portal.texts, "look_at_wallet"));
+    signers.push(await walletSigner(await chooseWallet(), portal, [account]));
+  }
+  if (byWallet.length < subjects.length) {
+    if (!portal.passkey) throw new PortalError("no_key_for_these");
+    say(status, textOf(portal.texts, "touch_passkey"));
+    signers.push(await passkeySigner(portal));
+  }
+  return signers;
+}
+
+async function stop(button) {
+  const asked = button.dataset.stop;
+  const groups = (given) => signersFor(given.map(({ subject }) => subject));
+  await shown(async () => {
+    const result = await revoke(asked === "all" ? "all" : [asked], portal, groups, deps);
+    if (result.onChain === "yes") mark(result.revoked, "state_revoked");
+    const kind = result.unsigned.length ? "stopped_some" : `stopped_${result.onChain}`;
+    return textOf(portal.texts, kind, { ...counts(result), seconds: seconds(result) });
+  });
+}
+
+async function pauseOrResume(button) {
+  const paused = button.dataset.pause !== undefined;
+  const { subject, institution } = button.dataset;
+  const id = paused ? button.dataset.pause : button.dataset.resume;
+  await shown(async () => {
+    const result = await setPaused({ id, subject, institution }, paused, portal, () => signersFor([subject]), deps);
+    if (result.onChain === "yes") mark([id], paused ? "state_paused" : "state_active");
+    return textOf(portal.texts, `${paused ? "paused" : "resumed"}_${result.onChain}`, { seconds: seconds(result) });
+  });
+}
+
+async function shown(act) {
+  try {
+    say(status, await act(), "done");
+    document.getElementById("reload")?.removeAttribute("hidden");
+  } catch (error) {
+    say(status, describe(portal.texts, error), "error");
+    offerSwitch(portal, error, status);
+    if (WITHOUT_KEY.includes(error.code)) document.getElementById("custodian-stop")?.removeAttribute("hidden");
+  }
+}
+
+function mark(ids, text) {
+  for (const id of ids) {
+    for (const place of document.querySelectorAll(`[data-state="${CSS.escape(id)}"]`)) {
+      place.textContent = textOf(portal.texts, text);
+    }
+    if (text !== "state_revoked") continue;
+    for (const attribute of ["stop", "pause", "resume"]) {
+      for (const button of document.querySelectorAll(`[data-${attribute}="${CSS.escape(id)}"]`)) button.hidden = true;
+    }
+  }
+}
+
+const counts = ({ revoked, unsigned }) => ({ revoked: revoked.length, unsigned: unsigned.length });
+const seconds = ({ milliseconds }) => (milliseconds / 1000).toFixed(1);
+
+onClick(document.querySelectorAll("button[data-stop], button[data-pause], button[data-resume]"), (button) =>
+  button.dataset.stop === undefined ? pauseOrResume(button) : stop(button),
+);
+reloadWhenBack();

@@ -114,7 +114,8 @@ def test_what_a_dead_worker_left_is_ended_without_anybodys_asking(world: World) 
     world.steps.at("5 logged", die)
     with pytest.raises(SystemExit):
         world.ask(consent)
-    assert world.states() == ["recorded"]
+    assert world.states() == ["intent"]
+    assert world.chain.consent(consent).accesses == 1
     world.restart()
     world.clock.advance(1000)
     with kept_by(world.custodian):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ledger.cli_output import Json, SubjectRef, iso_time, open_custodian, plain, show
+from ledger.cli_output import Json, iso_time, open_custodian, plain, show
 from ledger.disputes import RESOLUTIONS, Dispute
 
 PANEL: Final = "Data"
@@ -18,11 +18,11 @@ app.add_typer(disputes_app, name="disputes", rich_help_panel=PANEL)
 
 @disputes_app.command("list")
 def disputes_list(*, as_json: Json = False) -> None:
-    """Those that are open, the one that waits longest first; with the id that `disputes resolve` takes."""
+    """Those that are open, the one that waits longest first."""
     with open_custodian() as custodian:
         found = custodian.disputes.waiting()
     human = [
-        f"{one.subject_id}\n    {one.attribute}, open since {iso_time(one.opened_at)}\n"
+        f"{one.dispute_id}\n    {one.attribute}, open since {iso_time(one.opened_at)}\n"
         + textwrap.indent("\n".join(plain(line) for line in one.statement.split("\n")), "    ")
         for one in found
     ]
@@ -32,19 +32,14 @@ def disputes_list(*, as_json: Json = False) -> None:
 @disputes_app.command("resolve")
 def disputes_resolve(
     *,
-    subject: SubjectRef,
-    attribute: Annotated[str, typer.Argument(help="What is disputed.")],
+    dispute: Annotated[str, typer.Argument(help="Its id, as `disputes list` shows it.")],
     outcome: Annotated[str, typer.Option(help=f"One of {', '.join(RESOLUTIONS)}.")],
     answer: Annotated[str, typer.Option(help="What the person reads.")],
-    by_id: Annotated[
-        bool, typer.Option("--by-id", metavar="", help="The first argument is the id that `disputes list` shows.")
-    ] = False,
     as_json: Json = False,
 ) -> None:
     """Settle a dispute after looking into it; the attribute can be released again."""
     with open_custodian() as custodian:
-        subject_id = subject if by_id else custodian.vault.subject_of(subject)
-        made = custodian.disputes.resolve(subject_id, attribute, outcome, answer)
+        made = custodian.disputes.resolve(dispute, outcome, answer)
     show(as_json, dispute_fields(made), f"{made.attribute}: {made.outcome}.")
 
 
@@ -52,7 +47,6 @@ def dispute_fields(one: Dispute) -> dict[str, Any]:
     """A dispute, for machines."""
     return {
         "dispute": one.dispute_id,
-        "subject": one.subject_id,
         "attribute": one.attribute,
         "statement": one.statement,
         "openedAt": iso_time(one.opened_at),

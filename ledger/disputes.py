@@ -41,7 +41,6 @@ class Dispute:
     """
 
     dispute_id: str
-    subject_id: str
     attribute: str
     statement: str
     opened_at: int
@@ -85,9 +84,10 @@ class Disputes:
 
     def withdraw(self, subject_id: str, attribute: str) -> Dispute:
         """The person takes it back. Raises `NotFoundError` if no dispute of theirs is open on it."""
-        return self._close(subject_id, attribute, WITHDRAWN, None)
+        with self._store.begin() as tx:
+            return self._close(tx, self._open(tx, subject_id, attribute), WITHDRAWN, None)
 
-    def resolve(self, subject_id: str, attribute: str, outcome: str, answer: str) -> Dispute:
+    def resolve(self, dispute_id: str, outcome: str, answer: str) -> Dispute:
         """The custodian looked into it: `corrected` or `confirmed`, with an answer that the person reads.
 
         Raises `MalformedError`, `NotFoundError` if none is open, `ConflictError` for `corrected` where no other value
@@ -96,7 +96,12 @@ class Disputes:
         if outcome not in RESOLUTIONS:
             raise MalformedError(f"outcome: expected one of {', '.join(RESOLUTIONS)}", field="outcome")
         said = require_readable("answer", answer, least=MIN_LENGTH, most=MAX_LENGTH)
-        return self._close(subject_id, attribute, outcome, said)
+        with self._store.begin() as tx:
+            this = (disputes.c.dispute_id == dispute_id, disputes.c.closed_at.is_(None))
+            row = tx.execute(select(disputes).where(*this)).first()
+            if row is not None and outcome == CORRECTED and not self._has_new_version(tx, row):
+                raise ConflictError("outcome: nothing was handed in since the dispute was opened", field="outcome")
+            return self._close(tx, row, outcome, said)
 
     def of_subject(self, subject_id: str) -> list[Dispute]:
         """Every dispute of a person, the newest first."""
@@ -110,19 +115,15 @@ class Disputes:
         with self._store.read() as tx:
             return [self._read(row) for row in tx.execute(query)]
 
-    def _close(self, subject_id: str, attribute: str, outcome: str, answer: str | None) -> Dispute:
-        with self._store.begin() as tx:
-            row = self._open(tx, subject_id, attribute)
-            if row is None:
-                raise NotFoundError("dispute: none is open on this attribute", field="attribute")
-            if outcome == CORRECTED and not self._has_new_version(tx, row):
-                raise ConflictError("outcome: nothing was handed in since the dispute was opened", field="outcome")
-            mine = disputes.c.dispute_id == row.dispute_id
-            sealed = self._sealed(row.dispute_id, self._read(row).statement, answer)
-            closed = {"closed_at": self._clock(), "outcome": outcome, **sealed}
-            tx.execute(update(disputes).where(mine).values(**closed))
-            self._vault.set_disputed(tx, subject_id, attribute, disputed=False)
-            return self._read(tx.execute(select(disputes).where(mine)).one())
+    def _close(self, tx: Connection, row: Row[Any] | None, outcome: str, answer: str | None) -> Dispute:
+        if row is None:
+            raise NotFoundError("dispute: there is no such open one", field="dispute")
+        mine = disputes.c.dispute_id == row.dispute_id
+        sealed = self._sealed(row.dispute_id, self._read(row).statement, answer)
+        closed = {"closed_at": self._clock(), "outcome": outcome, **sealed}
+        tx.execute(update(disputes).where(mine).values(**closed))
+        self._vault.set_disputed(tx, row.subject_id, row.attribute, disputed=False)
+        return self._read(tx.execute(select(disputes).where(mine)).one())
 
     def _open(self, tx: Connection, subject_id: str, attribute: str) -> Row[Any] | None:
         mine = (disputes.c.subject_id == subject_id, disputes.c.attribute == attribute)
@@ -139,7 +140,6 @@ class Disputes:
         said = open_json(row, _context(row.dispute_id), self._keys)
         return Dispute(
             dispute_id=row.dispute_id,
-            subject_id=row.subject_id,
             attribute=row.attribute,
             statement=said["statement"],
             opened_at=row.opened_at,

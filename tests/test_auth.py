@@ -16,7 +16,8 @@ from werkzeug.test import TestResponse
 
 from ledger import attempts, challenges, invitations
 from ledger.consent import Address
-from ledger.errors import LedgerError
+from ledger.enrolment import MAX_WALLETS
+from ledger.errors import ConflictError, LedgerError, NotFoundError
 from ledger.passkeys import PRF_INPUT, Used
 from ledger.sessions import ABSOLUTE_SECONDS, IDLE_SECONDS, STEP_UP_SECONDS
 from ledger.store import SEALED_TABLES, accounts, passkeys
@@ -794,6 +795,24 @@ def test_a_passkey_is_not_added_to_an_account_that_has_ended_meanwhile(world: Wo
     options = options_of(browser.post("/auth/passkey/register/options"))
     Browser(world).enrol(invite(world))
     assert code(browser.register(options)) == "sign_in_required"
+
+
+def test_nothing_is_added_to_an_account_that_ends_at_the_same_moment(world: World) -> None:
+    account = said(enrolled(world).step_up())["accountId"]
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+    Browser(world).enrol(invite(world))
+    with pytest.raises(NotFoundError):
+        world.custodian.enrolment.add(account, subject_id, Address(Account.create().address))
+
+
+def test_an_account_has_so_many_wallets_and_no_more(world: World) -> None:
+    account = said(enrolled(world).step_up())["accountId"]
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+    for _ in range(MAX_WALLETS):
+        world.custodian.enrolment.add(account, subject_id, Address(Account.create().address))
+    with pytest.raises(ConflictError):
+        world.custodian.enrolment.add(account, subject_id, Address(Account.create().address))
+    assert len(world.custodian.enrolment.wallets(account)) == MAX_WALLETS
 
 
 # ----------------------------------------------------------------------------------------------- erasure, housekeeping

@@ -46,6 +46,7 @@ BANK: Final = "did:web:bank.example"
 BUREAU: Final = "urn:consent-ledger:furnisher:uci-statlog-german-credit"
 HIDDEN_VALUE: Final = "18123"
 HIDDEN_TEXT: Final = "surprising-secret-4711"
+HIDDEN_STATEMENT: Final = "I never had any savings there.\n\u2014 E. M."
 SECONDS: Final = 120
 _numbers = count(1)
 
@@ -181,6 +182,11 @@ class Installation:
             link = custodian.requests.ask(custodian.registry.institution(BANK), **fields).link
         assert link
         return link
+
+    def dispute(self, subject: str, attribute: str, statement: str) -> None:
+        """As a person does it in the portal."""
+        with Custodian(Config(data=self.data, rpc_url=self.rpc_url)) as custodian:
+            custodian.disputes.open(custodian.vault.subject_of(subject), attribute, statement)
 
     def release_args(self, consent: str, **changes: str) -> list[str]:
         options = {
@@ -335,6 +341,10 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
     tell("requests", "show", link)
     tell("requests", "accept", link, "--key", str(home.person), "--subject", "german-0001", "--attribute", "savings")
     tell("requests", "decline", home.asked_for())
+    home.dispute("german-0001", "savings", HIDDEN_STATEMENT)
+    (dispute,) = tell("disputes", "list")
+    tell("disputes", "resolve", dispute["dispute"], "--outcome", "confirmed", "--answer", "The bank confirmed it.")
+    tell("prompts", "export")
     tell("sync")
     tell("erase", "german-0001", "--yes")
     tell("keys", "rotate")
@@ -459,6 +469,11 @@ def test_the_story_says_what_happened(story: Story) -> None:
     assert (accepted["status"], accepted["attributes"]) == ("in_force", ["credit_amount", "savings"])
     assert said[("requests", "show")]["state"] == "pending"
     assert said[("requests", "decline")]["state"] == "declined"
+    assert [one["statement"] for one in said[("disputes", "list")]] == [HIDDEN_STATEMENT]
+    resolved = said[("disputes", "resolve")]
+    assert (resolved["outcome"], resolved["answer"]) == ("confirmed", "The bank confirmed it.")
+    counted = {one["kind"]: one["number"] for one in said[("prompts", "export")]}
+    assert counted == {"accepted": 1, "declined": 1}
     assert said[("erase",)]["envelopes"] == 20
     assert said[("keys", "rotate")]["destroyed"] == said[("erase",)]["readableInBackupsUntilDestroyed"]
 
@@ -521,6 +536,18 @@ def test_a_person_reads_what_is_asked_and_why(home: Installation) -> None:
     assert home.run("requests", "decline", link).out == "Declined.\n"
     assert home.ask("requests", "show", link)["state"] == "declined"
     assert home.ask("consents", "show", old)["status"] == "in_force"
+
+
+@pytest.mark.devnet
+def test_a_request_that_someone_claimed_is_shown_and_answered_as_theirs_alone(home: Installation) -> None:
+    link = home.asked_for()
+    with Custodian(Config(data=home.data, rpc_url=home.rpc_url)) as custodian:
+        custodian.own_requests.claim(link.rsplit("/", 1)[-1], custodian.vault.subject_of("german-0002"))
+    for verb in ("show", "decline"):
+        assert home.refusal("requests", verb, link) == (2, "not_found", "request")
+        assert home.refusal("requests", verb, link, "--subject", "german-0003") == (2, "not_found", "request")
+        assert home.ask("requests", verb, link, "--subject", "german-0002")["institution"] == BANK
+    assert home.ask("requests", "show", link, "--subject", "german-0002")["state"] == "declined"
 
 
 @pytest.mark.devnet
@@ -965,6 +992,9 @@ def test_empty_lists_say_that_they_are_empty(fresh: Installation) -> None:
     assert fresh.run("institutions", "list").out == "No institutions.\n"
     assert fresh.run("furnishers", "list").out == "No furnishers.\n"
     assert fresh.run("log").out == "No entries.\n"
+    assert fresh.run("disputes", "list").out == "No dispute is open.\n"
+    assert fresh.run("prompts", "export").out == "Nobody was asked anything.\n"
+    assert fresh.refusal("prompts", "export", "--since", "yesterday") == (2, "malformed", "day")
     assert fresh.ask("consents", "list") == fresh.ask("institutions", "list") == fresh.ask("log") == []
 
 

@@ -21,6 +21,7 @@ from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.devnet import free_port
 from ledger.exchange import new_institution_keys
+from ledger.receipts import revocation_receipt
 
 pytestmark = pytest.mark.devnet
 
@@ -82,10 +83,33 @@ def auditor(devnet_config: Config, tmp_path: Path) -> Iterator[Auditor]:
     with Custodian(config) as custodian:
         institution.register(custodian)
         subject.furnish(custodian)
-        release = custodian.releases.release(institution.request(custodian, subject.grant(custodian, institution)))
+        consent = subject.grant(custodian, institution)
+        release = custodian.releases.release(institution.request(custodian, consent))
         bundle = custodian.proofs.bundle(release.release_id, custodian.registry.institution(institution.institution_id))
         block_hash = custodian.chain.block_hash(int(bundle["header"]["number"], 16))
         assert block_hash is not None
+        (home / "grant.jwt").write_text(custodian.grants.receipt(consent))
+        untrue = revocation_receipt(
+            [consent],
+            subject.address,
+            None,
+            custodian.chain.domain,
+            custodian.accounts.signing_key,
+            custodian=custodian.address,
+            at=1,
+            by="custodian",
+            stored_at=1,
+            transaction_hash=None,
+            block_number=None,
+            block_hash=None,
+        )
+        (home / "untrue.jwt").write_text(untrue)
+        other = Subject("person-2")
+        other.furnish(custodian)
+        ended = other.grant(custodian, institution)
+        other.revoke(custodian, ended)
+        (home / "revocation.jwt").write_text(custodian.grants.revocation_receipt(ended))
+        (home / "erasure.json").write_text(json.dumps({"proof": custodian.eraser.erase(other.ref).proof}))
         (home / "receipt.jwt").write_text(release.receipt + "\n")
         (home / "release.json").write_text(json.dumps({"id": release.release_id, "receipt": release.receipt}))
         (home / "bundle.json").write_text(json.dumps(bundle))
@@ -158,7 +182,8 @@ def test_a_bundle_of_another_release_proves_nothing_of_this_one(auditor: Auditor
     with Custodian(devnet_config) as custodian:
         institution.register(custodian)
         subject.furnish(custodian)
-        release = custodian.releases.release(institution.request(custodian, subject.grant(custodian, institution)))
+        consent = subject.grant(custodian, institution)
+        release = custodian.releases.release(institution.request(custodian, consent))
     (auditor.home / "second.jwt").write_text(release.receipt)
     done = auditor.run("second.jwt", "--custodian-key", "key.json", "--bundle", "bundle.json")
     assert (done.returncode, "of another receipt" in done.stderr) == (5, True)
@@ -188,3 +213,34 @@ def test_what_is_asked_wrongly_is_said(auditor: Auditor) -> None:
         done = auditor.run(*words)
         assert (done.returncode, done.stdout) == (code, ""), (words, done.stderr)
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+# -------------------------------------------------------------------------------------------------- a person's receipts
+
+
+def test_a_persons_receipts_are_checked_with_no_network_and_against_a_node_if_one_is_named(auditor: Auditor) -> None:
+    granted = auditor.finds("grant.jwt", "--custodian-key", "key.json")
+    assert (granted["holds"], granted["grant"]["terms"]["purpose"]) == (True, "loan-origination")
+    revoked = auditor.finds("revocation.jwt", "--custodian-key", "key.json")
+    assert (revoked["by"], len(revoked["consents"])) == ("subject", 1)
+    erased = auditor.finds("erasure.json", "--custodian-key", "key.json")
+    assert (erased["envelopesDestroyed"], erased["holds"]) == (3, True)
+    for file in ("grant.jwt", "revocation.jwt"):
+        assert auditor.finds(file, "--custodian-key", "key.json", "--rpc-url", auditor.rpc_url)["onChain"]
+    said = auditor.run("revocation.jwt", "--custodian-key", "key.json", "--rpc-url", auditor.rpc_url).stdout
+    assert "signed by the subject. The chain says so too." in said
+    assert "names no one" in auditor.run("erasure.json", "--custodian-key", "key.json").stdout
+
+
+def test_a_persons_receipt_that_was_altered_ends_with_5_and_a_bundle_with_2(auditor: Auditor) -> None:
+    for file in ("grant.jwt", "revocation.jwt"):
+        token = (auditor.home / file).read_text()
+        (auditor.home / file).write_text(token[:-6] + ("AAAAAA" if token[-6:] != "AAAAAA" else "BBBBBB"))
+        assert auditor.run(file, "--custodian-key", "key.json").returncode == 5
+    assert auditor.run("erasure.json", "--custodian-key", "key.json", "--bundle", "bundle.json").returncode == 2
+
+
+def test_a_receipt_that_the_chain_does_not_bear_out_ends_with_5(auditor: Auditor) -> None:
+    assert "at the wish of: custodian" in auditor.run("untrue.jwt", "--custodian-key", "key.json").stdout
+    done = auditor.run("untrue.jwt", "--custodian-key", "key.json", "--rpc-url", auditor.rpc_url)
+    assert (done.returncode, "the chain says otherwise" in done.stderr) == (5, True)

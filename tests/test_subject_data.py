@@ -30,6 +30,11 @@ def object_to(world: World, attribute: str = "credit_amount", statement: str = S
     return world.custodian.disputes.open(me(world), attribute, statement)
 
 
+def open_one(world: World) -> str:
+    (found,) = world.custodian.disputes.waiting()
+    return found.dispute_id
+
+
 def imported(world: World, value: int, as_of: str) -> None:
     """As a file that a furnisher hands in."""
     new = NewRecord(
@@ -155,9 +160,11 @@ def test_the_custodian_settles_it_with_an_answer(world: World) -> None:
     consent = world.grant()
     opened = object_to(world)
     assert world.custodian.disputes.waiting() == [opened]
-    closed = world.custodian.disputes.resolve(me(world), "credit_amount", "confirmed", "The contract says 1169.")
+    closed = world.custodian.disputes.resolve(open_one(world), "confirmed", "The contract says 1169.")
     assert (closed.outcome, closed.answer, closed.statement) == ("confirmed", "The contract says 1169.", STATEMENT)
     assert world.custodian.disputes.waiting() == []
+    with pytest.raises(NotFoundError):
+        world.custodian.disputes.resolve(opened.dispute_id, "confirmed", "Again.")
     assert world.ask(consent).sealed
     assert cli_disputes.dispute_fields(closed)["outcome"] == "confirmed"
 
@@ -185,12 +192,12 @@ def test_an_import_settles_no_dispute_by_itself(world: World) -> None:
     consent = world.grant()
     object_to(world)
     with pytest.raises(ConflictError):
-        world.custodian.disputes.resolve(me(world), "credit_amount", "corrected", "It is corrected.")
+        world.custodian.disputes.resolve(open_one(world), "corrected", "It is corrected.")
     imported(world, 900, "2026-02-01")
     with pytest.raises(DisputedError):
         world.ask(consent)
     assert held(world)["credit_amount"].dispute is not None
-    closed = world.custodian.disputes.resolve(me(world), "credit_amount", "corrected", "It is corrected.")
+    closed = world.custodian.disputes.resolve(open_one(world), "corrected", "It is corrected.")
     assert closed.outcome == "corrected"
     assert world.ask(consent).sealed
 
@@ -212,9 +219,11 @@ def test_only_what_is_held_can_be_disputed_and_once(world: World) -> None:
     with pytest.raises(ConflictError):
         object_to(world)
     with pytest.raises(MalformedError):
-        world.custodian.disputes.resolve(me(world), "credit_amount", "ignored", "No.")
+        world.custodian.disputes.resolve(open_one(world), "ignored", "No.")
     with pytest.raises(MalformedError):
-        world.custodian.disputes.resolve(me(world), "credit_amount", "confirmed", "\x00\x00\x00")
+        world.custodian.disputes.resolve(open_one(world), "confirmed", "\x00\x00\x00")
+    with pytest.raises(NotFoundError):
+        world.custodian.disputes.resolve("no-such", "confirmed", "It is right.")
     assert held(world)["credit_amount"].is_disputed
 
 

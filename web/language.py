@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from babel.dates import format_datetime
+from babel.dates import format_date, format_datetime
 from babel.lists import format_list
 from flask import Flask, Response, request
 from flask_babel import Babel, get_locale, gettext, ngettext
@@ -51,6 +51,7 @@ def install(app: Flask) -> None:
         ("time", time),
         ("day", day),
         ("day_text", day_text),
+        ("iso_day", iso_day),
         ("reason", reason_text),
         ("text", gettext),
         ("b64", _base64),
@@ -179,9 +180,14 @@ def day_text(at: int) -> str:
     return format_datetime(datetime.fromtimestamp(at, UTC), _day_pattern("medium"), locale=get_locale())
 
 
+def iso_day(text: str) -> str:
+    """An ISO date, such as the one that a value is as of."""
+    return format_date(date.fromisoformat(text), _day_pattern("medium"), locale=get_locale())
+
+
 def _time(at: int | None, date_style: str, time_style: str) -> Markup:
     if at is None:
-        return Markup("–")
+        return Markup("&ndash;")
     moment = datetime.fromtimestamp(at, UTC)
     locale = get_locale()
     if time_style:

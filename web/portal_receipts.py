@@ -47,7 +47,7 @@ def revocation(consent_id: str) -> Response:
 
 @routes.get("/receipts/<consent_id>/without-us.txt")
 def without_us(consent_id: str) -> Response:
-    """How this very consent is ended by the person alone, should this service be gone; to be kept beside the receipt."""
+    """How this very consent is ended by the person alone, should this service be gone; to be kept with the receipt."""
     consent, domain = _mine(consent_id), custodian().chain.domain
     text = render_template(
         "portal/without_us.txt",

@@ -32,6 +32,8 @@ PROOFS: Final = Limit("proofs", 20, 15 * 60)
 """Passkeys and wallets that prove nothing."""
 BEGINNINGS: Final = Limit("beginnings", 60, 60)
 """Challenges asked for, answered or not."""
+RPC: Final = Limit("rpc", 600, 60)
+"""Questions to the chain that are handed on."""
 
 
 class Attempts:

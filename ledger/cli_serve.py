@@ -10,6 +10,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
+from ledger import demo_seed
 from ledger.cli_output import Json, number_of, plain, show, warn
 from ledger.config import DEVNET_PORT, SERVICE_PORT, Config
 from ledger.custodian import Custodian
@@ -52,6 +53,7 @@ def up(
     port: ChainPort = DEVNET_PORT,
     http_port: HttpPort = SERVICE_PORT,
     workers: Workers = None,
+    with_demo: Annotated[bool, typer.Option("--demo/--no-demo", help="With people and lenders to try it with.")] = True,
     as_json: Json = False,
 ) -> None:
     """Run a local chain and the service in the foreground until Ctrl-C; state stays in the data directory."""
@@ -70,10 +72,14 @@ def up(
             custodian.deploy()
             report = custodian.sync()
             contract = custodian.chain.domain.contract
-        with Service(here, port=http_port, workers=workers) as service:
+            demo = with_demo and demo_seed.is_place_for(here)
+            if demo:
+                demo_seed.seed(custodian)
+        with Service(here, port=http_port, workers=workers, demo=demo) as service:
             lines = [
                 "Up; Ctrl-C ends it, and what is on file is kept.",
                 f"  service   {service.url}   documentation at /docs",
+                *([f"  demo      {config.portal_origin}/demo   start here"] if demo else []),
                 f"  chain     {node.url}",
                 f"  contract  {contract}",
                 f"  data      {plain(str(config.data))}",

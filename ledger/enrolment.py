@@ -188,7 +188,10 @@ class Enrolment:
         return None if row is None else self._passkey(row)
 
     def passkey_used(self, passkey: Passkey, used: Used) -> None:
-        """Keep its counter. Raises `PasskeyClonedError` if another one has brought it further meanwhile."""
+        """Keep its counter, in one statement with the look at it. Authenticators that do not count say 0 for ever.
+
+        Raises `PasskeyClonedError` if it did not go up.
+        """
         with self._store.begin() as tx:
             moved = tx.execute(
                 update(passkeys)

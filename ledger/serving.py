@@ -30,11 +30,11 @@ SPARE_WRITERS: Final = 2
 
 
 class Service:
-    """One gunicorn. Use as a context manager."""
+    """One gunicorn. Use as a context manager. `demo` adds the page with the codes and the lenders of the demo."""
 
-    def __init__(self, config: Config, *, port: int, workers: int | None = None) -> None:
+    def __init__(self, config: Config, *, port: int, workers: int | None = None, demo: bool = False) -> None:
         self.url = f"http://{LOOPBACK}:{port}"
-        self._config, self._port = config, port
+        self._config, self._port, self._demo = config, port, demo
         self._workers = workers or min(MOST_WORKERS, os.cpu_count() or 1)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,6 +63,8 @@ class Service:
         return {
             "PORT": str(self._port),
             "CONSENT_LEDGER_WORKERS": str(self._workers),
+            # Said in any case, so that it is never taken from whoever's environment this is.
+            "CONSENT_LEDGER_DEMO": str(int(self._demo)),
             "PROMETHEUS_MULTIPROC_DIR": str(self._config.data / "metrics"),
         }
 

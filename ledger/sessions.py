@@ -83,7 +83,10 @@ class Sessions:
         return hmac.compare_digest(self.csrf_of(token).encode(), given.encode())
 
     def start(self, proof: Proof, *, device: str, in_place_of: str | None = None) -> str:
-        """Sign in. Returns the new session's token; the session of the token `in_place_of` ends."""
+        """Sign in. Returns the new session's token; the session of the token `in_place_of` ends.
+
+        Whoever has just signed in has just shown that it is them: it counts as stepping up.
+        """
         token, now = new_token(), self._clock()
         session_id = new_id()
         with self._store.begin() as tx:
@@ -99,6 +102,7 @@ class Sessions:
                     proof_id=proof.proof_id,
                     created_at=now,
                     seen_at=now,
+                    stepped_up_at=now,
                     **seal_json({"device": device}, _context(session_id), self._keys),
                 )
             )
@@ -122,7 +126,7 @@ class Sessions:
         return _session(row)
 
     def step_up(self, session_id: str) -> None:
-        """The person has just shown again that it is them."""
+        """The person has shown once more that it is them."""
         with self._store.begin() as tx:
             tx.execute(update(sessions).where(sessions.c.session_id == session_id).values(stepped_up_at=self._clock()))
 

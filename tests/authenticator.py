@@ -11,12 +11,16 @@ import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
 import cbor2
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
 UP, UV, BE, BS, AT = 0x01, 0x04, 0x08, 0x10, 0x40
 USED: Final = UP | UV
@@ -92,6 +96,8 @@ class Authenticator:
         statement: dict[str, Any] = {}
         if attestation == "packed":
             statement = {"alg": -7, "sig": passkey.sign(data + sha256(client_data_json).digest())}
+        if attestation == "fido-u2f":
+            statement = _u2f(passkey, client_data_json)
         raw = cbor2.dumps({"fmt": attestation, "attStmt": statement, "authData": data})
         return _credential(
             passkey,
@@ -146,6 +152,23 @@ def _authenticator_data(passkey: SoftPasskey, flags: int, counter: int, rp_id: s
 
 def _attested(passkey: SoftPasskey) -> bytes:
     return ZERO_AAGUID + len(passkey.credential_id).to_bytes(2) + passkey.credential_id + passkey.cose_key()
+
+
+def _u2f(passkey: SoftPasskey, client_data_json: bytes) -> dict[str, Any]:
+    """A valid attestation of the old kind, by a certificate that says which make it is."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A certain make")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    point = passkey.key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    said = sha256(passkey.rp_id.encode()).digest() + sha256(client_data_json).digest()
+    signature = key.sign(b"\x00" + said + passkey.credential_id + point, ec.ECDSA(hashes.SHA256()))
+    return {"x5c": [certificate.public_bytes(Encoding.DER)], "sig": signature}
 
 
 def _credential(passkey: SoftPasskey, response: dict[str, Any]) -> dict[str, Any]:

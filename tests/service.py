@@ -30,9 +30,10 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def serving(custodian: Custodian, port: int) -> Iterator[None]:
+def serving(custodian: Custodian, port: int, *, demo: bool = False) -> Iterator[None]:
     """The app around a custodian, whose `service_url` leads to this port, from a thread: as fast as a test can be."""
-    server = make_server("127.0.0.1", port, create_app(custodian), threaded=True, request_handler=_Quiet)
+    app = create_app(custodian, demo=demo)
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

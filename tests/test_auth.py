@@ -16,8 +16,9 @@ from werkzeug.test import TestResponse
 
 from ledger import attempts, challenges, invitations
 from ledger.consent import Address
-from ledger.errors import LedgerError
-from ledger.passkeys import PRF_INPUT, Used, counts_up
+from ledger.enrolment import MAX_WALLETS
+from ledger.errors import ConflictError, LedgerError, NotFoundError
+from ledger.passkeys import PRF_INPUT, Used
 from ledger.sessions import ABSOLUTE_SECONDS, IDLE_SECONDS, STEP_UP_SECONDS
 from ledger.store import SEALED_TABLES, accounts, passkeys
 from web import create_app
@@ -256,6 +257,7 @@ def test_a_passkey_used_wrongly_is_refused(world: World, what: str) -> None:
     assert code(answer) in ("sign_in_refused", "stale_challenge")
     assert not browser.is_signed_in()
     browser.sign_in()
+    world.clock.advance(STEP_UP_SECONDS)
     assert browser.step_up(**FORGED[what]).status_code == 401
     assert code(browser.submit("/auth/passkeys/remove", passkey="x")) == "step_up_required"
 
@@ -330,6 +332,10 @@ def test_a_passkey_that_claims_to_be_another_accounts_is_refused(world: World) -
     handle = other.authenticator.passkeys[-1].user_handle
     assert code(browser.sign_in(user_handle=handle)) == "sign_in_refused"
     assert code(browser.sign_in(user_handle=b"")) == "sign_in_refused"
+    for spoil in ({"userHandle": None}, {"userHandle": ""}):
+        nameless = browser.authenticator.get(options_of(browser.post("/auth/passkey/sign-in/options")))
+        nameless["response"].update(spoil)
+        assert code(browser.post("/auth/passkey/sign-in", {"credential": nameless})) == "sign_in_refused"
     options = options_of(browser.post("/auth/passkey/sign-in/options"))
     credential = browser.authenticator.get(options)
     credential["rawId"] = credential["id"] = b64(other.authenticator.passkeys[-1].credential_id)
@@ -368,13 +374,6 @@ def test_a_clone_that_is_used_at_the_same_moment_is_noticed(world: World) -> Non
     with pytest.raises(LedgerError) as refused:
         world.custodian.enrolment.passkey_used(known, Used(sign_count=8, backed_up=False))
     assert refused.value.code == "passkey_cloned"
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "up"), [(0, 0, True), (0, 1, True), (1, 2, True), (1, 1, False), (2, 1, False), (1, 0, False)]
-)
-def test_a_counter_goes_up_or_stays_at_nothing(before: int, now: int, *, up: bool) -> None:
-    assert counts_up(before, now) is up
 
 
 def test_a_passkey_that_could_not_be_copied_and_now_can_is_another_one(world: World) -> None:
@@ -568,12 +567,14 @@ def test_a_wallet_of_another_account_steps_nobody_up(world: World) -> None:
     browser, other = enrolled(world), Browser(world)
     other.by_wallet("enrol", code=invite(world, world.another_subject()))
     browser.wallet = other.wallet
+    world.clock.advance(STEP_UP_SECONDS)
     assert code(browser.by_wallet("step-up")) == "sign_in_refused"
     assert code(browser.ask_wallet("link")) == "step_up_required"
 
 
 def test_a_wallet_is_linked_after_stepping_up_and_signs_in(world: World) -> None:
     browser = enrolled(world)
+    world.clock.advance(STEP_UP_SECONDS)
     assert code(browser.by_wallet("link")) == "step_up_required"
     browser.step_up()
     assert browser.by_wallet("link").status_code == 200
@@ -667,20 +668,22 @@ def test_a_session_ends_after_twelve_hours_however_it_is_used(world: World) -> N
     assert code(browser.post("/auth/passkey/step-up/options")) == "sign_in_required"
 
 
-def test_stepping_up_lasts_five_minutes(world: World) -> None:
+def test_stepping_up_lasts_five_minutes_and_so_does_signing_in(world: World) -> None:
     browser = enrolled(world)
-    assert code(browser.post("/auth/passkey/register/options")) == "step_up_required"
-    browser.step_up()
-    world.clock.advance(STEP_UP_SECONDS - 1)
+    for again in (browser.step_up, browser.sign_in):
+        world.clock.advance(STEP_UP_SECONDS - 1)
+        assert browser.post("/auth/passkey/register/options").status_code == 200
+        world.clock.advance(1)
+        assert code(browser.post("/auth/passkey/register/options")) == "step_up_required"
+        again()
     assert browser.post("/auth/passkey/register/options").status_code == 200
-    world.clock.advance(1)
-    assert code(browser.post("/auth/passkey/register/options")) == "step_up_required"
 
 
 def test_stepping_up_is_of_one_session(world: World) -> None:
     browser, elsewhere = enrolled(world), Browser(world)
     elsewhere.authenticator = browser.authenticator
     elsewhere.sign_in()
+    world.clock.advance(STEP_UP_SECONDS)
     browser.step_up()
     assert code(elsewhere.post("/auth/passkey/register/options")) == "step_up_required"
 
@@ -764,8 +767,10 @@ def test_nobody_removes_what_is_anothers(world: World) -> None:
     account = said(other.step_up())["accountId"]
     other.by_wallet("link")
     (passkey,), (wallet,) = world.custodian.enrolment.passkeys(account), world.custodian.enrolment.wallets(account)
+    world.clock.advance(STEP_UP_SECONDS)
     assert code(browser.submit("/auth/passkeys/remove", passkey=passkey.passkey_id)) == "step_up_required"
     browser.step_up()
+    other.step_up()
     for path, fields in (
         ("/auth/passkeys/remove", {"passkey": passkey.passkey_id}),
         ("/auth/wallets/remove", {"wallet": wallet.wallet_id}),
@@ -790,6 +795,24 @@ def test_a_passkey_is_not_added_to_an_account_that_has_ended_meanwhile(world: Wo
     options = options_of(browser.post("/auth/passkey/register/options"))
     Browser(world).enrol(invite(world))
     assert code(browser.register(options)) == "sign_in_required"
+
+
+def test_nothing_is_added_to_an_account_that_ends_at_the_same_moment(world: World) -> None:
+    account = said(enrolled(world).step_up())["accountId"]
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+    Browser(world).enrol(invite(world))
+    with pytest.raises(NotFoundError):
+        world.custodian.enrolment.add(account, subject_id, Address(Account.create().address))
+
+
+def test_an_account_has_so_many_wallets_and_no_more(world: World) -> None:
+    account = said(enrolled(world).step_up())["accountId"]
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+    for _ in range(MAX_WALLETS):
+        world.custodian.enrolment.add(account, subject_id, Address(Account.create().address))
+    with pytest.raises(ConflictError):
+        world.custodian.enrolment.add(account, subject_id, Address(Account.create().address))
+    assert len(world.custodian.enrolment.wallets(account)) == MAX_WALLETS
 
 
 # ----------------------------------------------------------------------------------------------- erasure, housekeeping

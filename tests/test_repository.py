@@ -53,7 +53,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"concerns", "own_requests", "proof", "sync"}),
     frozenset({"subject_export"}),
     frozenset({"custodian"}),
-    frozenset({"actors", "cli_output"}),
+    frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset(
         {
             *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_prompts"),

@@ -7,11 +7,15 @@ from flask_openapi3.openapi import OpenAPI
 
 from ledger.custodian import Custodian
 from web import api, auth, door, metrics, portal, problems, public, security
+from web import demo as demo_pages
 from web.models import Problem
 
 
-def create_app(custodian: Custodian) -> OpenAPI:
-    """The application. It serves one custodian, which the caller closes in the end."""
+def create_app(custodian: Custodian, *, demo: bool = False) -> OpenAPI:
+    """The application. It serves one custodian, which the caller closes in the end.
+
+    `demo` adds `/demo`, where a demo may be (else raises `ConfigError`); without it there is no such route.
+    """
     app = OpenAPI(
         "web",
         info=Info(title="Consent Ledger", version=public.API_VERSION, description=public.INTRODUCTION),
@@ -30,4 +34,7 @@ def create_app(custodian: Custodian) -> OpenAPI:
     security.install(app)
     auth.install(app)
     portal.install(app)
+    app.add_template_global(lambda: demo, "is_demo")
+    if demo:
+        demo_pages.install(app)
     return app

@@ -55,7 +55,9 @@ def _unexpected(error: Exception) -> Response:
     answer = problems.http_response(InternalServerError())
     if not _wants_page():
         return answer
-    return _page(answer, _("Something went wrong on our side"), _("Look at the page before in a moment, and try again."))
+    return _page(
+        answer, _("Something went wrong on our side"), _("Look at the page before in a moment, and try again.")
+    )
 
 
 def _wants_page() -> bool:
@@ -74,7 +76,11 @@ def _words(error: LedgerError) -> tuple[str, str]:
             _("Show once more that it is you"),
             _("This is important, so it needs your passkey or wallet again. Nothing has changed yet."),
         ),
-        (CrossSiteError, _("This page is too old"), _("Go back, load the page again and repeat it. Nothing has changed.")),
+        (
+            CrossSiteError,
+            _("This page is too old"),
+            _("Go back, load the page again and repeat it. Nothing has changed."),
+        ),
         (
             NotFoundError,
             _("There is no such thing here"),

@@ -7,19 +7,22 @@ and purposes included, which are written in English in `ledger`.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from babel.dates import format_datetime
+from babel.dates import format_date, format_datetime
 from babel.lists import format_list
 from flask import Flask, Response, request
 from flask_babel import Babel, get_locale, gettext, ngettext
 from markupsafe import Markup
 
+from ledger.attribute_texts import DESCRIPTIONS
 from ledger.attributes import ATTRIBUTES
+from ledger.public_record import MEANINGS
 from ledger.purposes import PURPOSES
 from ledger.vault import Value
 from web.security import is_portal
@@ -47,6 +50,11 @@ def install(app: Flask) -> None:
         ("listed", listed),
         ("time", time),
         ("day", day),
+        ("day_text", day_text),
+        ("iso_day", iso_day),
+        ("reason", reason_text),
+        ("text", gettext),
+        ("b64", _base64),
         ("days", days),
         ("times", times),
     ):
@@ -108,6 +116,27 @@ def value_label(value: Value, name: str) -> str:
     return f"{value} {gettext(known.unit)}" if known.unit else str(value)
 
 
+def reason_text(code: str) -> str:
+    """Why an access was refused, by the stable code of `errors.py`."""
+    texts = {
+        "not_granted": gettext("There was no consent."),
+        "not_yet_valid": gettext("The consent had not begun."),
+        "expired": gettext("The time of the consent was over."),
+        "paused": gettext("You had paused the consent."),
+        "revoked": gettext("You had stopped the consent."),
+        "exhausted": gettext("The consent was used up."),
+        "purpose_mismatch": gettext("They asked for another purpose than you allowed."),
+        "attribute_not_consented": gettext("They asked for something that you had not allowed."),
+        "daily_limit": gettext("They had asked as often as you allow on one day."),
+        "disputed": gettext("You dispute what they asked for."),
+        "erased": gettext("The data were erased."),
+        "attribute_absent": gettext("What they asked for is not held here."),
+        "institution_suspended": gettext("This institution is barred at present."),
+        "aborted": gettext("It was broken off before anything was given out."),
+    }
+    return texts.get(code, gettext("It was refused by the rules of this service."))
+
+
 def catalogue_labels() -> Iterable[str]:
     """Every label of `ledger` that a person may read here: the source texts that no template holds."""
     for purpose in PURPOSES.values():
@@ -115,7 +144,13 @@ def catalogue_labels() -> Iterable[str]:
     for attribute in ATTRIBUTES.values():
         yield attribute.label
         yield from attribute.categories.values()
-        yield from (text for text in (attribute.note, attribute.unit) if text)
+        yield from (text for text in (attribute.unit,) if text)
+    yield from DESCRIPTIONS.values()
+    yield from MEANINGS.values()
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def listed(names: Iterable[str], most: int = 0) -> str:
@@ -140,9 +175,19 @@ def day(at: int | None, style: str = "medium") -> Markup:
     return _time(at, style, "")
 
 
+def day_text(at: int) -> str:
+    """As `day`, where no element can stand: in a picture, in a title."""
+    return format_datetime(datetime.fromtimestamp(at, UTC), _day_pattern("medium"), locale=get_locale())
+
+
+def iso_day(text: str) -> str:
+    """An ISO date, such as the one that a value is as of."""
+    return format_date(date.fromisoformat(text), _day_pattern("medium"), locale=get_locale())
+
+
 def _time(at: int | None, date_style: str, time_style: str) -> Markup:
     if at is None:
-        return Markup("–")
+        return Markup("&ndash;")
     moment = datetime.fromtimestamp(at, UTC)
     locale = get_locale()
     if time_style:

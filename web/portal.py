@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flask import Blueprint, Flask, Response, g, send_from_directory
+from flask_babel import gettext
 
 from ledger.attributes import ATTRIBUTES
 from ledger.consent_requests import PENDING
@@ -27,10 +28,11 @@ from web import (
     portal_home,
     portal_notices,
     portal_public,
+    portal_receipts,
     portal_requests,
 )
 from web.door import custodian
-from web.portal_texts import texts
+from web.script_texts import script_texts
 from web.signed_in import maybe_signed_in
 
 STATIC: Final = Path(__file__).parent / "static" / "portal"
@@ -53,6 +55,7 @@ def install(app: Flask) -> None:
         portal_chain.routes,
         portal_notices.routes,
         portal_public.routes,
+        portal_receipts.routes,
     ):
         app.register_blueprint(blueprint)
     app.add_template_global(waiting)
@@ -96,5 +99,5 @@ def script_block() -> dict[str, Any]:
             "purposes": {code: language.purpose_label(code) for code in PURPOSES},
             "attributes": {name: language.attribute_label(name) for name in ATTRIBUTES},
         },
-        "texts": texts(),
+        "texts": script_texts(gettext),
     }

@@ -1,7 +1,70 @@
-"""To come: the activity pages of the portal, as plain as all the others are."""
+"""Activity: who read the person's data, who tried, and for each of it what makes it checkable."""
 
 from __future__ import annotations
 
-from flask import Blueprint
+from typing import Final
+
+from flask import Blueprint, render_template, request
+
+from ledger.activity import MAX_PAGE, PAGE
+from ledger.consent import parse_hex32
+from web.door import custodian
+from web.signed_in import signed_in
+from web.timeline import WIDTH, timeline
+
+PERIODS: Final = (30, 90, 365)
 
 routes = Blueprint("activity", __name__)
+
+
+@routes.get("/activity")
+def listed() -> str:
+    """A page of it, newest first, of one institution if chosen."""
+    me, held = signed_in(), custodian()
+    institution = request.args.get("institution") or None
+    after = request.args.get("after")
+    days = request.args.get("days", type=int)
+    entries = held.activity.page(
+        me.subject_id,
+        limit=PAGE,
+        after=parse_hex32(after, "after") if after else None,
+        institution=institution,
+    )
+    drawn = held.activity.page(me.subject_id, limit=MAX_PAGE, institution=institution)
+    period = days if days in PERIODS else PERIODS[0]
+    return render_template(
+        "portal/activity.html",
+        entries=entries,
+        has_more=len(entries) == PAGE,
+        readers=held.activity.readers(me.subject_id),
+        institution=institution,
+        after=after,
+        period=period,
+        periods=PERIODS,
+        picture=timeline(drawn, held.registry.consents(me.subject_id), now=held.clock(), days=period),
+        width=WIDTH,
+    )
+
+
+@routes.get("/activity/<release_id>")
+def page(release_id: str) -> str:
+    """One access or attempt, with its opening."""
+    found = custodian().activity.entry(signed_in().subject_id, parse_hex32(release_id, "activity"))
+    proof = found.proof
+    return render_template(
+        "portal/access.html",
+        entry=found.activity,
+        opening=found.entry.as_json(),
+        block=None
+        if proof is None
+        else {
+            "entry": found.entry.as_json(),
+            "entryHash": found.activity.entry_hash,
+            "proof": {
+                "chainId": proof.chain_id,
+                "contract": proof.contract,
+                "transactionHash": proof.transaction_hash,
+            },
+        },
+        proof=proof,
+    )

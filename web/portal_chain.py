@@ -1,7 +1,94 @@
-"""To come: the chain pages of the portal, as plain as all the others are."""
+"""What is on chain about the person, every byte of it; receipts; and a way to ask the chain that is not our word.
+
+`POST /rpc` hands a question on to the node, unchanged: reading only, about our contract only. Whoever does not want to
+rely on it asks a node of their own, or through a wallet.
+"""
 
 from __future__ import annotations
 
-from flask import Blueprint
+from typing import Annotated, Any, Final, Literal
+
+from flask import Blueprint, Response, jsonify, render_template, request
+from pydantic import Field
+
+from ledger.attempts import RPC
+from ledger.chain import RpcError
+from ledger.errors import MalformedError
+from web.door import custodian
+from web.json_body import body_of
+from web.models import Model
+from web.signed_in import signed_in
+
+MAX_RPC: Final = 8 * 1024
+METHODS: Final = {
+    "eth_chainId": 0,
+    "eth_getTransactionReceipt": 1,
+    "eth_getBlockByNumber": 2,
+    "eth_call": 2,
+    "eth_getLogs": 1,
+}
+"""What may be asked, and how many parameters each question has."""
+NODE_ERROR: Final = -32000
+MOST_BLOCKS: Final = 10_000
 
 routes = Blueprint("chain", __name__)
+
+
+class Question(Model):
+    """A JSON-RPC request."""
+
+    jsonrpc: Literal["2.0"]
+    id: Annotated[int, Field(ge=0, le=2**53)]
+    method: Annotated[str, Field(max_length=64)]
+    params: Annotated[list[Any], Field(max_length=2)]
+
+
+@routes.get("/chain")
+def page() -> str:
+    """Every consent of the person, as everybody can see it."""
+    me, held = signed_in(), custodian()
+    return render_template(
+        "portal/chain.html",
+        record=held.public_records.of_subject(me.subject_id),
+        names={one.consent_id: one.grant.terms.institution_name for one in held.registry.consents(me.subject_id)},
+    )
+
+
+@routes.post("/rpc")
+def rpc() -> Response:
+    """One question to the chain. Errors of the node come back as they are."""
+    held = custodian()
+    held.attempts.count(RPC, request.remote_addr or "")
+    asked = body_of(Question, most=MAX_RPC)
+    _require_allowed(asked.method, asked.params)
+    answer: dict[str, Any] = {"jsonrpc": "2.0", "id": asked.id}
+    (found,) = held.rpc.each((asked.method, asked.params))
+    if isinstance(found, RpcError):
+        answer["error"] = {"code": NODE_ERROR, "message": found.message}
+    else:
+        answer["result"] = found
+    return jsonify(answer)
+
+
+def _require_allowed(method: str, params: list[Any]) -> None:
+    if METHODS.get(method) != len(params):
+        raise MalformedError(f"method: expected one of {', '.join(METHODS)} with its parameters", field="method")
+    if method == "eth_call":
+        _require_contract(params[0], "to", {"to", "data"})
+    if method == "eth_getLogs":
+        _require_contract(params[0], "address", {"address", "topics", "fromBlock", "toBlock", "blockHash"})
+        if "blockHash" not in params[0] and not 0 <= _blocks(params[0]) <= MOST_BLOCKS:
+            raise MalformedError(f"params: expected at most {MOST_BLOCKS} blocks, by their numbers", field="params")
+
+
+def _require_contract(given: object, name: str, fields: set[str]) -> None:
+    contract = custodian().chain.domain.contract
+    if not isinstance(given, dict) or not set(given) <= fields or str(given.get(name)).lower() != contract.lower():
+        raise MalformedError("params: expected a question about the contract", field="params")
+
+
+def _blocks(given: dict[str, Any]) -> int:
+    try:
+        return int(given["toBlock"], 16) - int(given["fromBlock"], 16)
+    except (KeyError, TypeError, ValueError):
+        return -1

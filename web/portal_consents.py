@@ -120,7 +120,7 @@ def _page(consent: StoredConsent, *, stopped: ActResult | None = None, milliseco
     )
 
 
-# ---------------------------------------------------------------------------------------------- what the scripts ask for
+# --------------------------------------------------------------------------------------------- what the scripts ask for
 
 
 @routes.post("/consents/revocations")

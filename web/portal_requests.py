@@ -10,7 +10,7 @@ import time
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from flask import Blueprint, Response, jsonify, redirect, render_template, request
+from flask import Blueprint, Response, jsonify, redirect, render_template
 from pydantic import Field
 
 from ledger.consent import grant_typed_data, parse_address, parse_grant
@@ -115,9 +115,7 @@ def accept(token: str) -> Response:
     me, given, held = require_step_up(), body_of(SignedGrant), custodian()
     started = time.monotonic()
     grant = parse_grant(given.grant)
-    stored = held.requests.accept(
-        token, grant, bytes.fromhex(given.signature[2:]), me.subject_id, steps=ACCEPT_STEPS
-    )
+    stored = held.requests.accept(token, grant, bytes.fromhex(given.signature[2:]), me.subject_id, steps=ACCEPT_STEPS)
     granted = next((act for act in held.journal.acts_about(stored.consent_id) if act.kind == "grant"), None)
     return jsonify(
         consentId=stored.consent_id,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import flask_openapi3_swagger
-from flask import Response, abort, jsonify, render_template, send_from_directory
+from flask import Response, abort, jsonify, send_from_directory
 from flask_openapi3.openapi import OpenAPI
 
 from ledger.attributes import ATTRIBUTES

@@ -23,9 +23,7 @@ from ledger.errors import CrossSiteError
 from ledger.sessions import is_token, new_token
 from web.door import API, custodian
 
-PUBLIC: Final = frozenset(
-    {"_deployment", "_healthz", "_readyz", "_metrics", "openapi", "docs", "docs_asset"}
-)
+PUBLIC: Final = frozenset({"_deployment", "_healthz", "_readyz", "_metrics", "openapi", "docs", "docs_asset"})
 """Endpoints that are neither the API nor the portal: for programs, and the API's documentation."""
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -120,7 +118,10 @@ def _require_ours() -> None:
         return
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         raise _cross_site()
-    if request.headers.get("Origin", custodian().config.portal_origin) != custodian().config.portal_origin:
+    ours = custodian().config.portal_origin
+    origin = request.headers.get("Origin", ours)
+    # Browsers write a form's origin as null where no referrer is sent; then only `Sec-Fetch-Site` can say it.
+    if origin != ours and not (origin == "null" and "Sec-Fetch-Site" in request.headers):
         raise _cross_site()
     token = cookie_token()
     given = request.headers.get(CSRF_HEADER)

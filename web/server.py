@@ -1,7 +1,8 @@
 """The server: gunicorn with several workers, each a custodian process with a writer key of its own.
 
 Run as `gunicorn --config python:web.server`; `consent-ledger serve` does that. Settings that differ between
-installations come from the environment (`ledger/config.py`); `PORT` and `CONSENT_LEDGER_WORKERS` from `serve`.
+installations come from the environment (`ledger/config.py`); `PORT`, `CONSENT_LEDGER_WORKERS` and
+`CONSENT_LEDGER_DEMO` from `serve` and `up`.
 
 A thread is handed a request once it is here whole (`worker.py`). A worker that is told to stop answers what is in
 flight first. What a killed one left behind is taken up by a retry, or ended by `sync`. One of the workers keeps house:
@@ -67,7 +68,7 @@ proc_name = "consent-ledger"
 def application() -> Flask:
     """One worker's application, with a custodian of its own. Called in the worker, after the fork."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    app = create_app(Custodian(Config.from_env()))
+    app = create_app(Custodian(Config.from_env()), demo=os.environ.get("CONSENT_LEDGER_DEMO") == "1")
     _Housekeeper(app).start()
     return app
 

@@ -16,7 +16,7 @@ from web.security import SAFE, cookie_token, give_token, local_path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIn:
-    """Who is signed in. `method` is `passkey` or `wallet`; `stepped_up_at` is Unix seconds, None if never."""
+    """Who is signed in. `method` is `passkey` or `wallet`; `stepped_up_at` (Unix seconds) begins with signing in."""
 
     account_id: str
     subject_id: str

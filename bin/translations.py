@@ -80,7 +80,11 @@ def written(catalogue: Catalog) -> tuple[bytes, bytes]:
 
 def missing(catalogue: Catalog) -> list[str]:
     """Source texts without a translation."""
-    return [str(one.id) for one in catalogue if one.id and not (one.string if isinstance(one.string, str) else all(one.string))]
+    return [
+        str(one.id)
+        for one in catalogue
+        if one.id and not (one.string if isinstance(one.string, str) else all(one.string))
+    ]
 
 
 def main() -> int:
@@ -94,7 +98,11 @@ def main() -> int:
     for text in lacking:
         print(f"not translated: {text}")
     if check:
-        stale = [path.name for path, new in ((PO, po), (PO.with_suffix(".mo"), mo)) if not path.exists() or path.read_bytes() != new]
+        stale = [
+            path.name
+            for path, new in ((PO, po), (PO.with_suffix(".mo"), mo))
+            if not path.exists() or path.read_bytes() != new
+        ]
         for name in stale:
             print(f"not up to date: {name} (run bin/translations.py)")
         return 1 if stale or lacking else 0

@@ -60,7 +60,7 @@ class Portal:
         self.custodian.deploy()
         self.bank = self.lender("did:web:northbank.example", "North Bank")
         self.homes = self.lender("did:web:hansahomes.example", "Hansa Homes")
-        self._people = 0
+        self.people = 0
 
     @property
     def url(self) -> str:
@@ -79,8 +79,8 @@ class Portal:
 
     def person(self, values: dict[str, Value] | None = None) -> tuple[Subject, str]:
         """Somebody new, and the code that they were handed."""
-        self._people += 1
-        subject = Subject(f"person-{self._people}")
+        self.people += 1
+        subject = Subject(f"person-{self.people}")
         subject.furnish(self.custodian, values or HELD)
         subject_id = self.custodian.vault.subject_of(subject.ref)
         return subject, self.invite(subject_id)
@@ -120,6 +120,7 @@ class Person:
     steps: int = 0
     cdp: CDPSession | None = None
     authenticator: str = ""
+    paths: dict[str, str] = field(default_factory=dict)
 
     def go(self, path: str) -> None:
         response = self.page.goto(self.url + path)
@@ -172,7 +173,8 @@ class Person:
                 + ";axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
             )
         return [
-            f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes']][:3]}" for one in found["violations"]
+            f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes']][:3]}"
+            for one in found["violations"]
         ]
 
     @contextmanager

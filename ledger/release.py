@@ -4,14 +4,15 @@
 (1) Load the opening; ask the contract for the status at the latest block.      unreachable => deny
 (2) Authorize (pure): institution, purpose, attributes within the terms, per-day limit, not disputed or erased.
 (3) Find the envelopes, so that "absent" is known before anything is logged.
-(4) Write the intent (release id, entry, salt) durably.
+(4) Write the intent (release id, entry, salt) durably, and with it the signed batch that (5) sends.
 (5) Append on chain with everyone else who is waiting (group commit); wait for the finality that the profile asks for.
 (6) Recorded? Ask once more for a revocation; then unwrap, decrypt under the encryption context, seal to the
-    institution's key, store the sealed bytes durably.
+    institution's key, store the sealed bytes durably; that the access has landed goes on file with them.
 (7) Return them with the AccessReceipt (a separate signed proof without the values). Refused? Say so, with the reason.
 
 Nothing is decrypted before (5) is confirmed. The only half state is "logged, not released"; it is resumed by a retry or
-ends as aborted. What the custodian refuses by itself is put on file to be logged too, so that the person sees who
+ends as aborted. A process that dies between (5) and the end of (6) leaves a batch in flight on file, and whoever takes it
+up finds out from the chain that it landed (`commit.py`). What the custodian refuses by itself is put on file to be logged too, so that the person sees who
 tried.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -17,7 +16,7 @@ from ledger.keys import Accounts
 from ledger.release import Release
 from ledger.signatures import HttpRequest, claimed_keyid, split_keyid, verify_request
 from web import create_app
-from web.server import SWITCH_SECONDS
+from web.server import settle_in
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
 
 def one_by_one() -> Flask:
     """The shipped service, but everyone alone: a transaction of its own for each release, on chain and in the store."""
-    sys.setswitchinterval(SWITCH_SECONDS)
-    return create_app(Custodian(Config.from_env(), max_batch=1))
+    app = create_app(Custodian(Config.from_env(), max_batch=1))
+    settle_in()
+    return app
 
 
 def ungoverned() -> Flask:
     """The same endpoint without consent check, log and database: the signature is checked and the answer is sealed."""
-    sys.setswitchinterval(SWITCH_SECONDS)
     config = Config.from_env()
     with Custodian(config) as held:
         institutions = {party.party_id: party for party in held.registry.institutions()}
@@ -71,4 +70,6 @@ def ungoverned() -> Flask:
         authentication=SimpleNamespace(verify=verify),
         releases=SimpleNamespace(answer=answer, near=Gather(list).near),
     )
-    return create_app(cast("Custodian", stub))
+    app = create_app(cast("Custodian", stub))
+    settle_in()
+    return app

@@ -170,6 +170,7 @@ def test_the_quiet_ends_to_the_second(world: World) -> None:
 
 def test_a_link_that_was_kept_in_store_is_quiet_as_well(world: World) -> None:
     first, stored = ask(world), ask(world)
+    world.clock.advance(DAY)
     say_no(world, first)
     world.clock.advance(DAY)
     assert claim(world, stored).is_hidden

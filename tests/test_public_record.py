@@ -115,6 +115,24 @@ def test_every_entry_is_there_with_its_event_and_without_those_of_others(world: 
     }
 
 
+def test_of_a_transaction_about_several_consents_each_has_its_own_events(world: World) -> None:
+    consents = [world.grant(), world.grant()]
+    for consent in consents:
+        with pytest.raises(ConsentError):
+            world.ask(consent, purpose="account-review")
+    # One batch for both.
+    world.custodian.releases.log_refusals()
+    world.subject.revoke(world.custodian, *consents)
+    found = record(world)
+    (batch,) = {one.transaction_hash for about in found.consents for one in about.entries}
+    assert batch is not None
+    for about in found.consents:
+        revoked, *_ = about.transactions
+        shown = [*(revoked.events or ()), *(event for one in about.entries for event in one.events or ())]
+        assert [name for name, _ in shown] == ["ConsentRevoked", "AccessRefused"]
+        assert {values(fields)["consentId"] for _, fields in shown} == {about.consent_id}
+
+
 def test_a_late_entry_says_so_and_why(world: World) -> None:
     consent = world.grant(expires_at=NOON + 600)
     world.ask(consent)

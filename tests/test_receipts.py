@@ -153,6 +153,15 @@ def test_a_revocation_that_waits_for_the_chain_says_so_and_gets_its_place_later(
     assert revoked(world, consent).block_number is not None
 
 
+def test_the_first_revocation_is_the_one_that_counts(world: World) -> None:
+    consent = world.grant()
+    world.subject.revoke(world.custodian, consent)
+    world.clock.advance(60)
+    world.custodian.grants.revoke_as_custodian([consent])
+    found = revoked(world, consent)
+    assert (found.by, found.by_subject, found.stored_at) == ("subject", True, NOON)
+
+
 def test_a_revocation_by_the_custodian_or_on_chain_does_not_pretend_to_be_signed(world: World) -> None:
     stopped, direct = world.grant(), world.grant()
     world.custodian.grants.revoke_as_custodian([stopped])

@@ -1173,12 +1173,13 @@ def test_up_tells_a_person_what_to_do_next(fresh: Installation) -> None:
         env=fresh.environment(PORT=str(http_port)),
     ) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(6)]
+        lines = [process.stdout.readline() for _ in range(7)]
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 0
     said = "".join(lines)
     assert str(fresh.data) in said
     assert f"http://127.0.0.1:{http_port} " in said
+    assert f"http://localhost:{http_port}/demo " in said
     assert f"export CONSENT_LEDGER_RPC_URL=http://127.0.0.1:{port}\n" in said
     assert fresh.processes() == []
 

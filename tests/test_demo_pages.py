@@ -20,6 +20,7 @@ from ledger.custodian import Custodian
 from ledger.demo_seed import INSTITUTIONS, PEOPLE
 from ledger.devnet import free_port
 from ledger.errors import ConfigError
+from ledger.serving import Service
 from web import create_app
 
 BANK = INSTITUTIONS[0]
@@ -127,11 +128,28 @@ def test_a_service_has_no_demo(custodian: Custodian) -> None:
         assert client.post("/demo/codes", base_url="http://localhost:8000").status_code in (403, 404)
 
 
+def test_a_service_has_no_demo_whatever_the_environment_says(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo_seed.seed(world.custodian)
+    world.custodian.close()
+    monkeypatch.setenv("CONSENT_LEDGER_DEMO", "1")
+    for demo, status in ((False, 404), (True, 200)):
+        port = free_port()
+        config = replace(world.config, service_url=f"http://127.0.0.1:{port}")
+        with Service(config, port=port, workers=1, demo=demo):
+            assert Browser(port).request("GET", "/demo")[0] == status
+
+
 def test_no_demo_where_it_could_be_taken_for_a_service(world: World) -> None:
     for change in ({"chain_id": 1}, {"service_url": "https://consent.example"}):
         world.custodian.config = replace(world.config, **change)
         with pytest.raises(ConfigError):
             create_app(world.custodian, demo=True)
+
+
+def test_every_page_says_that_it_is_a_demo_and_a_service_s_pages_do_not(demo: Demo, custodian: Custodian) -> None:
+    assert 'class="demo-mark"' in demo.browser.get("/")
+    with create_app(custodian).test_client() as client:
+        assert b"demo-mark" not in client.get("/", base_url=custodian.config.portal_origin).data
 
 
 def test_the_codes_are_shown_under_a_mark(demo: Demo) -> None:

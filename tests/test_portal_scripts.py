@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from actors import World
 
 from ledger.devnet import node_binary
 from web.script_texts import script_texts
@@ -27,14 +29,15 @@ CODE: Final = re.compile(
 )
 
 
-def node(*arguments: str) -> str:
+def node(*arguments: str, given: object = None) -> str:
     if not (ROOT / "node_modules" / "@noble" / "curves").exists():
         reason = "node_modules is not there: run `make setup`"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
     command = [node_binary(), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    text = json.dumps(given)
+    done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -74,3 +77,34 @@ def test_every_code_that_a_script_can_show_has_its_text() -> None:
     for path in OWN:
         for prefix in re.findall(r"`(\w+_)\$\{", path.read_text("utf-8")):
             assert any(code.startswith(prefix) for code in texts), prefix
+
+
+def test_what_the_custodian_signs_is_genuine_on_the_page(world: World) -> None:
+    granted, held = world.grant(), world.custodian
+    jwks = {"keys": [held.accounts.signing_key.as_dict(private=False)]}
+    domain = held.chain.domain
+    place = {"chainId": domain.chain_id, "contract": domain.contract}
+
+    def checked(receipt: str) -> dict[str, object]:
+        said: dict[str, object] = json.loads(
+            node("tests/browser/verify.mjs", given={"receipt": receipt, "jwks": jwks, "place": place})
+        )
+        return said
+
+    access = world.ask(granted).receipt
+    assert checked(access) == {"verdict": "good", "failed": [], "names": ["custodian", "entry"]}
+    names = ["custodian", "place", "consent", "subject"]
+    assert checked(held.grants.receipt(granted)) == {"verdict": "good", "failed": [], "names": names}
+    world.subject.revoke(held, granted)
+    names = ["custodian", "place", "revocation"]
+    assert checked(held.grants.revocation_receipt(granted)) == {"verdict": "good", "failed": [], "names": names}
+    stopped = world.grant()
+    held.grants.revoke_as_custodian([stopped])
+    names = ["custodian", "place"]
+    assert checked(held.grants.revocation_receipt(stopped)) == {"verdict": "good", "failed": [], "names": names}
+    proof = held.eraser.erase(world.subject.ref).proof
+    assert checked(proof) == {"verdict": "good", "failed": [], "names": ["custodian", "impersonal"]}
+    for key in (jwks["keys"][0] | {"x": jwks["keys"][0]["y"]}, world.institution.signing_key.as_dict(private=False)):
+        jwks["keys"] = [{name: value for name, value in key.items() if name != "kid"} | {"kid": jwks["keys"][0]["kid"]}]
+        names = ["custodian", "impersonal"]
+        assert checked(proof) == {"verdict": "bad", "failed": ["custodian"], "names": names}

@@ -78,6 +78,8 @@ def _checks(_: Translate) -> dict[str, str]:
         "receipt_not_one": _("This is not a receipt of this service."),
         "receipt_custodian": _("Signed by this custodian."),
         "receipt_custodian_bad": _("Not signed by this custodian."),
+        "receipt_place": _("It is about this public log."),
+        "receipt_place_bad": _("It is about another public log than the one of this service."),
         "receipt_consent": _("The number of the consent follows from its terms."),
         "receipt_consent_bad": _("The number of the consent does not follow from its terms: they were changed."),
         "receipt_subject": _("The consent is signed by the account that it names."),

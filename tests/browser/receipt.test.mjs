@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CompactSign, exportJWK, generateKeyPair } from "jose";
 import { fromHex } from "../../web/static/portal/bytes.js";
-import { verify } from "../../web/static/portal/receipt.js";
+import { verify as verifyAt } from "../../web/static/portal/receipt.js";
 import { signTypedData } from "../../web/static/portal/sign.js";
 import { typedDataOf } from "../../web/static/portal/typed.js";
 import { copy, refused, vectors } from "./vectors.mjs";
@@ -27,12 +27,30 @@ const consent = {
   revokedAt: null,
 };
 const revocation = {
+  version: 1,
+  iss: consent.iss,
+  iat: 1767225600,
   consents: consentIds,
+  subject: typedData.message.subject,
+  by: "subject",
   signature: signTypedData(typedDataOf("ConsentRevocation", place, { consentIds }), fromHex(privateKey)),
+  storedAt: 1767225600,
+  domain: typedData.domain,
 };
 const erasure = {
-  version: 1, iss: consent.iss, iat: 1767225600, envelopesDestroyed: 61, consentOpeningsDestroyed: 2,
-  accessOpeningsDestroyed: 3, writeAheadLogEmptied: true, readableInBackupsUntilDestroyed: ["kek-1"],
+  version: 1,
+  iss: consent.iss,
+  iat: 1767225600,
+  envelopesDestroyed: 61,
+  consentOpeningsDestroyed: 2,
+  accessOpeningsDestroyed: 3,
+  consentRequestsDestroyed: 0,
+  deletionAttestationsDestroyed: 0,
+  adverseActionsDestroyed: 0,
+  disputesDestroyed: 0,
+  portalAccountsDestroyed: 1,
+  writeAheadLogEmptied: true,
+  readableInBackupsUntilDestroyed: ["kek-01234567"],
 };
 const access = { version: 1, entry: cases.at(-1).typedData.message, entryHash: cases.at(-1).structHash };
 
@@ -41,11 +59,13 @@ async function signed(claims, typ = "consent-receipt+jwt", { key = custodianKey,
   return new CompactSign(payload).setProtectedHeader({ alg, kid, typ }).sign(key);
 }
 
+const verify = (text, keys) => verifyAt(text, keys, place);
 const failed = ({ checks }) => checks.filter(({ good }) => good === false).map(({ name }) => name);
 
 for (const [typ, claims, names] of [
-  ["consent-receipt+jwt", consent, ["custodian", "consent", "subject"]],
-  ["consent-receipt+jwt", { ...consent, revocation }, ["custodian", "consent", "subject", "revocation"]],
+  ["consent-receipt+jwt", consent, ["custodian", "place", "consent", "subject"]],
+  ["revocation-receipt+jwt", revocation, ["custodian", "place", "revocation"]],
+  ["revocation-receipt+jwt", { ...revocation, by: "custodian", signature: null }, ["custodian", "place"]],
   ["erasure-proof+jwt", erasure, ["custodian", "impersonal"]],
   ["access-receipt+jwt", access, ["custodian", "entry"]],
 ]) {
@@ -101,24 +121,43 @@ for (const member of members.filter((name) => name !== "terms")) {
   });
 }
 
+const here = ["place", "consent", "subject"];
 for (const [what, change, checks] of [
   ["another consent's id", (one) => { one.consent = consentIds[1]; }, ["consent"]],
-  ["another chain", (one) => { one.domain.chainId = 1; }, ["consent", "subject", "revocation"]],
-  ["another contract", (one) => { one.domain.verifyingContract = consent.iss; }, ["consent", "subject", "revocation"]],
+  ["another chain", (one) => { one.domain.chainId = 1; }, here],
+  ["another contract", (one) => { one.domain.verifyingContract = consent.iss; }, here],
   ["another's signature", (one) => { one.signature = cases[1].signature; }, ["subject"]],
   ["no signature", (one) => { delete one.signature; }, ["subject"]],
-  ["no grant", (one) => { delete one.grant; }, ["consent", "subject", "revocation"]],
-  ["no domain", (one) => { delete one.domain; }, ["consent", "subject", "revocation"]],
-  ["a revocation of another consent", (one) => { one.revocation.consents = [consentIds[1]]; }, ["revocation"]],
-  ["a revocation by another", (one) => { one.revocation.signature = signature; }, ["revocation"]],
-  ["a revocation without consents", (one) => { delete one.revocation.consents; }, ["revocation"]],
+  ["no grant", (one) => { delete one.grant; }, ["consent", "subject"]],
+  ["no domain", (one) => { delete one.domain; }, here],
 ]) {
-  test(`with ${what} it is not genuine`, async () => {
-    const altered = copy({ ...consent, revocation });
+  test(`a receipt of a grant with ${what} is not genuine`, async () => {
+    const altered = copy(consent);
     change(altered);
     assert.deepEqual(failed(await verify(await signed(altered), jwks)), checks);
   });
 }
+
+for (const [what, change, checks] of [
+  ["other consents", (one) => { one.consents.pop(); }, ["revocation"]],
+  ["consents in another order", (one) => { one.consents.reverse(); }, ["revocation"]],
+  ["no consents", (one) => { one.consents = []; }, ["revocation"]],
+  ["nothing as its consents", (one) => { delete one.consents; }, ["revocation"]],
+  ["another subject", (one) => { one.subject = consent.iss; }, ["revocation"]],
+  ["another's signature", (one) => { one.signature = signature; }, ["revocation"]],
+  ["another chain", (one) => { one.domain.chainId = 1; }, ["place", "revocation"]],
+]) {
+  test(`a receipt of a revocation with ${what} is not genuine`, async () => {
+    const altered = copy(revocation);
+    change(altered);
+    assert.deepEqual(failed(await verify(await signed(altered, "revocation-receipt+jwt"), jwks)), checks);
+  });
+}
+
+test("a receipt of another deployment is not one of this", async () => {
+  const elsewhere = { ...place, contract: consent.iss };
+  assert.deepEqual(failed(await verifyAt(await signed(consent), jwks, elsewhere)), ["place"]);
+});
 
 test("a smart account's signature is neither good nor bad here", async () => {
   const found = await verify(await signed({ ...consent, signature: `0x${"ab".repeat(130)}` }), jwks);
@@ -126,7 +165,7 @@ test("a smart account's signature is neither good nor bad here", async () => {
 });
 
 test("a proof of erasure that says more than numbers is not one", async () => {
-  for (const more of [{ subject: "german-0001" }, { envelopesDestroyed: "61 of Ada" }, { nameDestroyed: "Ada" }, { valuesDestroyed: -1 }]) {
+  for (const more of [{ subject: "german-0001" }, { envelopesDestroyed: "61 of Ada" }, { nameDestroyed: 1 }, { disputesDestroyed: -1 }, { readableInBackupsUntilDestroyed: ["Ada"] }, { iss: "Ada" }]) {
     assert.deepEqual(failed(await verify(await signed({ ...erasure, ...more }, "erasure-proof+jwt"), jwks)), ["impersonal"]);
   }
 });

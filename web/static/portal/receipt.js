@@ -1,9 +1,12 @@
 /**
- * Receipts and proofs, checked here and sent nowhere: whoever has one can show that it is genuine, without this service.
+ * Receipts and proofs (`ledger/receipts.py`), checked here and sent nowhere: whoever has one can show that it is genuine,
+ * without this service.
  *
  *   custodian    the JWS (ES256) is by the custodian's key
+ *   place        it is about this chain and contract
  *   consent      the consent's id is the EIP-712 digest of the grant in the receipt
- *   subject      the grant, and the revocation if there is one, is signed by the account that it names
+ *   subject      the grant is signed by the account that it names
+ *   revocation   the revocation of exactly these consents is signed by that account, where it says that the subject did it
  *   entry        the entry's hash is the one that its opening makes (receipts of accesses)
  *   impersonal   a proof of erasure says nothing but numbers
  *
@@ -20,43 +23,63 @@ import { digestOf, typedDataOf } from "./typed.js";
 
 export const KINDS = {
   "consent-receipt+jwt": "consent",
+  "revocation-receipt+jwt": "revocation",
   "erasure-proof+jwt": "erasure",
   "access-receipt+jwt": "access",
 };
 const MAX_LENGTH = 1_000_000;
-const COUNTED = /^[a-zA-Z]+Destroyed$/;
+const ES256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+const BY_SUBJECT = "subject";
+const COUNTED = [
+  "envelopesDestroyed",
+  "consentOpeningsDestroyed",
+  "accessOpeningsDestroyed",
+  "consentRequestsDestroyed",
+  "deletionAttestationsDestroyed",
+  "adverseActionsDestroyed",
+  "disputesDestroyed",
+  "portalAccountsDestroyed",
+];
 
 /**
  * Throws `receipt_not_one` for what is none of ours.
  * @param {string} text a compact JWS, or JSON that has one as `receipt`, `proof` or `jws`
- * @param {{keys: any[]}} jwks the custodian's
+ * @param {{keys: any[]}} jwks the custodian's @param {{chainId: number, contract: string}} place
  * @returns {Promise<{kind: string, claims: any, checks: Check[], verdict: "good" | "bad" | "undecided"}>}
  */
-export async function verify(text, jwks) {
+export async function verify(text, jwks, place) {
   const { header, claims, signature, signed } = parse(text);
   const kind = KINDS[header.typ];
   if (!kind) throw new PortalError("receipt_not_one", { field: "typ" });
   const checks = [{ name: "custodian", good: await byCustodian(header, signature, signed, jwks) }];
-  if (kind === "consent") checks.push(...ofConsent(claims));
+  if (kind === "consent") checks.push(at(claims, place), ...ofGrant(claims));
+  if (kind === "revocation") checks.push(at(claims, place), ...ofRevocation(claims));
   if (kind === "access") checks.push({ name: "entry", good: passes(() => entryHashOf(claims.entry) === claims.entryHash) });
-  if (kind === "erasure") checks.push({ name: "impersonal", good: impersonal(claims) });
+  if (kind === "erasure") checks.push({ name: "impersonal", good: passes(() => impersonal(claims)) });
   const verdict = checks.some(({ good }) => good === false) ? "bad" : undefined;
   return { kind, claims, checks, verdict: verdict ?? (checks.every(({ good }) => good === true) ? "good" : "undecided") };
 }
 
-function ofConsent({ consent, grant, signature, domain, revocation }) {
-  const where = { chainId: domain?.chainId, contract: domain?.verifyingContract };
-  const granted = typedDataOf("ConsentGrant", where, grant);
-  const checks = [
+function at({ domain }, place) {
+  const expected = typedDataOf("ConsentRevocation", place, { consentIds: [] });
+  return { name: "place", good: passes(() => digestOf({ ...expected, domain }) === digestOf(expected)) };
+}
+
+const where = (domain) => ({ chainId: domain?.chainId, contract: domain?.verifyingContract });
+
+function ofGrant({ consent, grant, signature, domain }) {
+  const granted = typedDataOf("ConsentGrant", where(domain), grant);
+  return [
     { name: "consent", good: passes(() => digestOf(granted) === consent) },
     { name: "subject", good: signedBy(granted, signature, grant?.subject) },
   ];
-  if (revocation) {
-    const revoked = typedDataOf("ConsentRevocation", where, { consentIds: revocation.consents });
-    const named = passes(() => revocation.consents.includes(consent));
-    checks.push({ name: "revocation", good: named && signedBy(revoked, revocation.signature, grant?.subject) });
-  }
-  return checks;
+}
+
+function ofRevocation({ consents, subject, by, signature, domain }) {
+  // By the custodian or directly on chain: then there is no signature of the subject to show.
+  if (by !== BY_SUBJECT || signature === null) return [];
+  const revoked = typedDataOf("ConsentRevocation", where(domain), { consentIds: consents });
+  return [{ name: "revocation", good: consents?.length > 0 && signedBy(revoked, signature, subject) }];
 }
 
 function signedBy(typedData, signature, subject) {
@@ -67,9 +90,16 @@ function signedBy(typedData, signature, subject) {
 }
 
 function impersonal(claims) {
-  const known = ["version", "iss", "iat", "writeAheadLogEmptied", "readableInBackupsUntilDestroyed"];
-  return Object.entries(claims).every(
-    ([name, value]) => known.includes(name) || (COUNTED.test(name) && Number.isSafeInteger(value) && value >= 0),
+  const { version, iss, iat, writeAheadLogEmptied, readableInBackupsUntilDestroyed: keks, ...counts } = claims;
+  const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
+  return (
+    version === 1 &&
+    /^0x[0-9a-fA-F]{40}$/.test(iss) &&
+    isCount(iat) &&
+    typeof writeAheadLogEmptied === "boolean" &&
+    keks.every((kek) => /^kek-[0-9a-f]+$/.test(kek)) &&
+    Object.keys(counts).sort().join() === [...COUNTED].sort().join() &&
+    Object.values(counts).every(isCount)
   );
 }
 
@@ -78,9 +108,12 @@ async function byCustodian(header, signature, signed, { keys }) {
   for (const jwk of keys.filter(({ kid }) => header.kid === undefined || kid === header.kid)) {
     const { kty, crv, x, y } = jwk;
     if (kty !== "EC" || crv !== "P-256") continue;
-    const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
-    const key = await crypto.subtle.importKey("jwk", { kty, crv, x, y }, algorithm, false, ["verify"]);
-    if (await crypto.subtle.verify(algorithm, key, signature, signed)) return true;
+    try {
+      const key = await crypto.subtle.importKey("jwk", { kty, crv, x, y }, ES256, false, ["verify"]);
+      if (await crypto.subtle.verify(ES256, key, signature, signed)) return true;
+    } catch {
+      // No point of the curve: a key of nobody.
+    }
   }
   return false;
 }

@@ -20,7 +20,7 @@ async function show() {
   byId("claims").textContent = "";
   try {
     if (!receipt.value.trim()) throw new PortalError("receipt_not_one");
-    const { claims, checks, verdict } = await verify(receipt.value, jsonBlock("jwks"));
+    const { claims, checks, verdict } = await verify(receipt.value, jsonBlock("jwks"), portal);
     const kind = { good: "done", bad: "error", undecided: "warning" }[verdict];
     say(byId("status"), textOf(portal.texts, `receipt_${verdict}`), kind);
     byId("checks").replaceChildren(...checks.map(item));

@@ -225,12 +225,12 @@ def listen(made: Person, page: Page) -> None:
     page.on("pageerror", lambda error: made.complaints.append(str(error)))
 
 
-def add_authenticator(made: Person, *, prf: bool = True) -> str:
+def add_authenticator(made: Person, *, prf: bool = True, transport: str = "internal") -> str:
     assert made.cdp is not None
     options = {
         "protocol": "ctap2",
         "ctap2Version": "ctap2_1",
-        "transport": "internal",
+        "transport": transport,
         "hasResidentKey": True,
         "hasUserVerification": True,
         "isUserVerified": True,

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -187,7 +186,8 @@ class Person:
     def shot(self, name: str) -> None:
         """The whole page, for people to look at."""
         SHOTS.mkdir(parents=True, exist_ok=True)
-        size = self.page.viewport_size or PHONE
+        size = self.page.viewport_size
+        assert size is not None
         height = self.page.evaluate("document.documentElement.scrollHeight")
         self.page.set_viewport_size({"width": size["width"], "height": max(size["height"], min(height, 6000))})
         self.page.screenshot(path=SHOTS / f"{re.sub(r'[^a-z0-9]+', '-', name)}.png")
@@ -225,12 +225,12 @@ def listen(made: Person, page: Page) -> None:
     page.on("pageerror", lambda error: made.complaints.append(str(error)))
 
 
-def add_authenticator(made: Person, *, prf: bool = True) -> str:
+def add_authenticator(made: Person, *, prf: bool = True, transport: str = "internal") -> str:
     assert made.cdp is not None
     options = {
         "protocol": "ctap2",
         "ctap2Version": "ctap2_1",
-        "transport": "internal",
+        "transport": transport,
         "hasResidentKey": True,
         "hasUserVerification": True,
         "isUserVerified": True,
@@ -272,29 +272,31 @@ class Wallet:
         call = json.loads(text)
         method, params = call["method"], call.get("params") or []
         self.asked.append(method)
-        if method in ("eth_requestAccounts", "eth_accounts"):
-            return json.dumps({"result": [self.account.address.lower()]})
-        if method == "eth_chainId":
-            return json.dumps({"result": hex(self.chain_id)})
-        if method == "wallet_switchEthereumChain":
-            self.chain_id = int(params[0]["chainId"], 16)
-            return json.dumps({"result": None})
-        if method == "eth_getCode":
-            return json.dumps({"result": "0x"})
-        if self.rejects:
+        try:
+            return json.dumps({"result": self._result(method, params)})
+        except PermissionError:
             return json.dumps({"error": {"code": 4001, "message": "User rejected the request."}})
+
+    def _result(self, method: str, params: list[Any]) -> object:
+        match method:
+            case "eth_requestAccounts":
+                return [self.account.address.lower()]
+            case "eth_chainId":
+                return hex(self.chain_id)
+            case "eth_getCode":
+                return "0x"
+            case "wallet_switchEthereumChain":
+                self.chain_id = int(params[0]["chainId"], 16)
+                return None
+        if self.rejects:
+            raise PermissionError
         if method == "personal_sign":
             signed = self.account.sign_message(encode_defunct(hexstr=params[0]))
-            return json.dumps({"result": "0x" + bytes(signed.signature).hex()})
-        if method == "eth_signTypedData_v4":
+        else:
+            assert method == "eth_signTypedData_v4", method
             signed = self.account.sign_typed_data(full_message=json.loads(params[1]))
-            return json.dumps({"result": "0x" + bytes(signed.signature).hex()})
-        return json.dumps({"error": {"code": 4200, "message": f"not supported: {method}"}})
+        return "0x" + bytes(signed.signature).hex()
 
 
 def is_missing() -> bool:
     return not os.access(CHROMIUM, os.X_OK)
-
-
-def pause(seconds: float) -> None:
-    time.sleep(seconds)

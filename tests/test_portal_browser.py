@@ -159,7 +159,7 @@ def test_a_terms_dialog_that_is_left_signs_nothing(portal: Portal, anna: Person)
         else:
             anna.page.click(leave)
         anna.says("Nothing was signed")
-    assert portal.custodian.requests.opened(path.rsplit("/", 1)[-1]).state == "pending"
+    assert portal.custodian.requests.opened(path.rsplit("/", 1)[-1], newest(portal)).state == "pending"
 
 
 def test_a_second_passkey_signs_for_the_same_accounts(portal: Portal, anna: Person) -> None:
@@ -175,7 +175,7 @@ def test_a_second_passkey_signs_for_the_same_accounts(portal: Portal, anna: Pers
     def swap(route: Route) -> None:
         nonlocal new
         if not new:
-            new = add_authenticator(anna)
+            new = add_authenticator(anna, transport="usb")
             anna.cdp.send(  # type: ignore[union-attr] # as above
                 "WebAuthn.setAutomaticPresenceSimulation", {"authenticatorId": old, "enabled": False}
             )
@@ -183,7 +183,7 @@ def test_a_second_passkey_signs_for_the_same_accounts(portal: Portal, anna: Pers
 
     anna.page.route("**/auth/passkey/register/options", swap)
     anna.page.click("[data-add=passkey]")
-    anna.page.wait_for_url(anna.url + "/*", timeout=20_000)
+    anna.page.wait_for_selector("strong:has-text('Laptop')")
     anna.cdp.send("WebAuthn.removeVirtualAuthenticator", {"authenticatorId": old})
     anna.authenticator = new
     anna.go("/security")
@@ -228,7 +228,7 @@ def test_a_wallet_enrols_accepts_pauses_resumes_and_stops(portal: Portal, browse
         made.page.wait_for_selector("#sign[open]")
         made.page.click("#sign-yes")
         made.says("You said no in your wallet.")
-        assert portal.custodian.requests.opened(path.rsplit("/", 1)[-1], subject_of(portal, code)).state == "pending"
+        assert portal.custodian.requests.opened(path.rsplit("/", 1)[-1], newest(portal)).state == "pending"
         wallet.rejects = False
 
         made.page.click("[data-accept=wallet]")
@@ -244,10 +244,6 @@ def test_a_wallet_enrols_accepts_pauses_resumes_and_stops(portal: Portal, browse
         made.says("Active again. The public log has it")
         made.page.click("[data-stop]")
         made.says("Stopped. The public log has it")
-
-
-def subject_of(portal: Portal, _code: str) -> str:
-    return portal.custodian.vault.subject_of(f"person-{portal.people}")
 
 
 def test_a_passkey_without_prf_says_so_and_the_wallet_is_offered(portal: Portal, browser: Browser) -> None:
@@ -266,7 +262,7 @@ def test_a_passkey_without_prf_says_so_and_the_wallet_is_offered(portal: Portal,
         made.says("You can use a wallet")
         made.go("/security")
         made.page.click("[data-add=wallet]")
-        made.page.wait_for_url(made.url + "/*")
+        made.page.wait_for_selector(f"strong:has-text('{wallet.account.address}')")
         made.go(path)
         made.page.click("[data-accept=wallet]")
         made.page.wait_for_selector("#sign[open]")
@@ -280,7 +276,7 @@ def test_a_passkey_without_prf_says_so_and_the_wallet_is_offered(portal: Portal,
 def test_a_grant_whose_answer_is_lost_is_sent_again_and_stands_once(portal: Portal, anna: Person) -> None:
     path = portal.ask(portal.bank)
     anna.go(path)
-    lost = []
+    lost: list[bool] = []
 
     def lose(route: Route) -> None:
         if len(lost) < 2:
@@ -573,4 +569,9 @@ def test_erasing_takes_the_word_and_a_touch_and_leaves_a_proof_that_checks_offli
 
 def consents_of(portal: Portal) -> list[Any]:
     """Those of the person who came last."""
-    return portal.custodian.registry.consents(portal.custodian.vault.subject_of(f"person-{portal.people}"))
+    return portal.custodian.registry.consents(newest(portal))
+
+
+def newest(portal: Portal) -> str:
+    """The person who came last."""
+    return portal.custodian.vault.subject_of(f"person-{portal.people}")

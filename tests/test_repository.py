@@ -209,6 +209,19 @@ def test_only_the_devnet_uses_methods_that_a_real_network_does_not_have() -> Non
         assert special == [] or name in ("devnet", "demo"), name
 
 
+@pytest.mark.parametrize(
+    ("method", "module"), [("open_to_compare", "furnish"), ("open_to_subject", "subject_data"), ("_opened", "vault")]
+)
+def test_values_are_decrypted_without_an_access_by_those_alone_who_may(method: str, module: str) -> None:
+    used = {
+        path.stem
+        for path in (*MODULES.values(), *WEB)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr == method
+    }
+    assert used == {module}
+
+
 # --------------------------------------------------------------------------------------------------------------- files
 
 

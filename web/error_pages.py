@@ -36,7 +36,10 @@ def install(app: Flask) -> None:
 
 def _ledger(error: LedgerError) -> Response:
     answer = problems.response_of(error)
-    return _page(answer, *_words(error), kind=error.code) if _wants_page() else answer
+    if not _wants_page():
+        return answer
+    # Whoever was sent here by another site is told nothing of the session, and given none.
+    return _page(answer, *_words(error), kind=error.code, bare=isinstance(error, CrossSiteError))
 
 
 def _http(error: HTTPException) -> Response:
@@ -101,9 +104,9 @@ def _words(error: LedgerError) -> tuple[str, str]:
     return _("This did not work"), problems.fields_of(error)["detail"]
 
 
-def _page(answer: Response, heading: str, advice: str, *, kind: str = "") -> Response:
+def _page(answer: Response, heading: str, advice: str, *, kind: str = "", bare: bool = False) -> Response:
     try:
-        text = render_template("portal/error.html", heading=heading, advice=advice, kind=kind, bare=False)
+        text = render_template("portal/error.html", heading=heading, advice=advice, kind=kind, bare=bare)
     except LedgerError:
         # The database cannot say who is signed in.
         text = render_template("portal/error.html", heading=heading, advice=advice, kind=kind, bare=True)

@@ -94,24 +94,24 @@ def _addresses() -> list[tuple[str, str, str, str]]:
 def attribute_label(name: str) -> str:
     """What a person reads for an attribute."""
     known = ATTRIBUTES.get(name)
-    return gettext(known.label) if known else name
+    return str(gettext(known.label)) if known else name
 
 
 def purpose_label(code: str) -> str:
     """What a person reads for a purpose."""
     known = PURPOSES.get(code)
-    return gettext(known.label) if known else code
+    return str(gettext(known.label)) if known else code
 
 
 def value_label(value: Value, name: str) -> str:
     """What a person reads for a value of an attribute."""
     known = ATTRIBUTES.get(name)
     if isinstance(value, bool):
-        return gettext("yes") if value else gettext("no")
+        return str(gettext("yes") if value else gettext("no"))
     if known is None:
         return str(value)
     if isinstance(value, str) and value in known.categories:
-        return gettext(known.categories[value])
+        return str(gettext(known.categories[value]))
     # A number has its unit behind it; `DEM` and `TWD` are the same in both languages.
     return f"{value} {gettext(known.unit)}" if known.unit else str(value)
 
@@ -134,7 +134,7 @@ def reason_text(code: str) -> str:
         "institution_suspended": gettext("This institution is barred at present."),
         "aborted": gettext("It was broken off before anything was given out."),
     }
-    return texts.get(code, gettext("It was refused by the rules of this service."))
+    return str(texts.get(code) or gettext("It was refused by the rules of this service."))
 
 
 def catalogue_labels() -> Iterable[str]:

@@ -85,7 +85,10 @@ def cookie_token() -> str | None:
 def session_token() -> str:
     """The token of this request: the browser's, or a new one that it is given with the answer."""
     if "token" not in g:
-        g.token = cookie_token() or give_token(new_token())
+        g.token = cookie_token()
+    if g.token is None:
+        # A browser that sends no cookie with another site's form has one all the same: it must not be replaced.
+        g.token = give_token(new_token()) if request.method in SAFE else new_token()
     token: str = g.token
     return token
 

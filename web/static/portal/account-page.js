@@ -17,6 +17,7 @@ import { chooseWallet, offerSwitch, walletStepUp } from "./wallet-page.js";
 
 const portal = jsonBlock("portal");
 const status = document.getElementById("status");
+const HERE = "/security";
 const next = new URLSearchParams(location.search).get("next") ?? undefined;
 
 /** @type {Record<string, () => Promise<void>>} */
@@ -35,7 +36,7 @@ async function addPasskey() {
   if (!portal.passkey) await stepUpByWallet();
   try {
     say(status, textOf(portal.texts, "touch_new_passkey"));
-    registered(await register({ name: field("add", "name"), root }));
+    registered({ ...(await register({ name: field("add", "name"), root })), next: HERE });
   } finally {
     root?.fill(0);
   }
@@ -44,7 +45,8 @@ async function addPasskey() {
 async function addWallet() {
   if (portal.passkey) (await stepUp()).root?.fill(0);
   else await stepUpByWallet();
-  go((await proveWith("link")).next);
+  await proveWith("link");
+  go(HERE);
 }
 
 async function stepUpByWallet() {

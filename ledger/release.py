@@ -11,9 +11,9 @@
 (7) Return them with the AccessReceipt (a separate signed proof without the values). Refused? Say so, with the reason.
 
 Nothing is decrypted before (5) is confirmed. The only half state is "logged, not released"; it is resumed by a retry or
-ends as aborted. A process that dies between (5) and the end of (6) leaves a batch in flight on file, and whoever takes it
-up finds out from the chain that it landed (`commit.py`). What the custodian refuses by itself is put on file to be logged too, so that the person sees who
-tried.
+ends as aborted. A process that dies between (5) and the end of (6) leaves a batch in flight on file, and whoever takes
+it up finds out from the chain that it landed (`commit.py`). What the custodian refuses by itself is put on file to be
+logged too, so that the person sees who tried.
 """
 
 from __future__ import annotations

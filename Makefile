@@ -55,6 +55,9 @@ format: setup ## Let ruff format
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 
+translations: setup ## Collect and compile the portal's texts; says what is not translated
+	@$(BIN)/python bin/translations.py
+
 abi: setup ## Compile the contract and write what ships of it
 	@npx hardhat build
 	@$(BIN)/python bin/artifact.py

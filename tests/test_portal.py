@@ -50,7 +50,7 @@ def request_of(world: World, **changes: Any) -> str:
     return "/requests/" + link.rsplit("/", 1)[-1]
 
 
-# ----------------------------------------------------------------------------------------------------- what is another's
+# ---------------------------------------------------------------------------------------------------- what is another's
 
 
 def test_what_is_anothers_does_not_exist(world: World, anna: Browser, stranger: Browser) -> None:

@@ -330,7 +330,7 @@ def test_a_double_click_asks_once_and_going_back_shows_what_stands(portal: Porta
     assert len(drafts) == 1
     anna.page.click("#granted")
     anna.page.go_back()
-    anna.page.wait_for_function("document.querySelector('main').textContent.includes('You said yes.')")
+    anna.page.wait_for_function("() => document.querySelector('main').textContent.includes('You said yes.')")
     assert anna.page.locator("[data-accept]").count() == 0
 
 
@@ -492,7 +492,7 @@ def test_keyboard_alone_gets_to_the_answer(portal: Portal, anna: Person) -> None
         if anna.page.evaluate("document.activeElement.id") == "decline":
             break
     anna.page.keyboard.press("Enter")
-    anna.page.wait_for_function("document.querySelector('main').textContent.includes('You said no.')")
+    anna.page.wait_for_function("() => document.querySelector('main').textContent.includes('You said no.')")
 
 
 # -------------------------------------------------------------------------------------------------------- other origins
@@ -561,7 +561,7 @@ def test_a_stop_made_in_advance_ends_the_consent_with_no_code_of_ours_on_the_way
     assert anna.page.inner_text("#out-data") == "0x" + revoke_call([grant.outer()], b"").hex()
     assert anna.page.inner_text("#out-from").lower() == grant.subject.lower()
     anna.page.click("#in-advance")
-    anna.page.wait_for_function("document.getElementById('out-from').textContent === 'ANY-ACCOUNT'")
+    anna.page.wait_for_function("() => document.getElementById('out-from').textContent === 'ANY-ACCOUNT'")
     question, data = anna.page.inner_text("#out-state"), anna.page.inner_text("#out-data")
 
     def ask(method: str, *params: object) -> Any:

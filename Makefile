@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HARDHAT_DISABLE_TELEMETRY_PROMPT := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-contracts test-python coverage-contracts lint format abi vendor bench bench-gas \
+.PHONY: help setup demo up test test-contracts test-python coverage-contracts lint format translations abi vendor bench bench-gas \
 	bench-import bench-release bench-api clean
 
 help: ## List the targets

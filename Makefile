@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HARDHAT_DISABLE_TELEMETRY_PROMPT := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-contracts test-python coverage-contracts lint format abi vendor bench bench-gas \
+.PHONY: help setup demo up test test-contracts test-python coverage-contracts lint format translations abi vendor bench bench-gas \
 	bench-import bench-release bench-api clean
 
 help: ## List the targets
@@ -54,6 +54,9 @@ lint: setup ## ruff and mypy --strict
 format: setup ## Let ruff format
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
+
+translations: setup ## Collect and compile the portal's texts; says what is not translated
+	@$(BIN)/python bin/translations.py
 
 abi: setup ## Compile the contract and write what ships of it
 	@npx hardhat build

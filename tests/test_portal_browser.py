@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
+import urllib3
 from browser import CHROMIUM, DESKTOP, FLAGS, PHONE, Person, Portal, Wallet, add_authenticator, is_missing, person
+from eth_account import Account
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from ledger.devnet import Devnet
+from ledger.contract import revoke_call
+from ledger.devnet import Devnet, fund
 from ledger.errors import ConsentRevokedError
 
 pytestmark = [pytest.mark.devnet, pytest.mark.slow]
-Complaint = "Failed to load resource"
+JSON: Final = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="session")
@@ -326,7 +330,7 @@ def test_a_double_click_asks_once_and_going_back_shows_what_stands(portal: Porta
     assert len(drafts) == 1
     anna.page.click("#granted")
     anna.page.go_back()
-    anna.page.wait_for_function("document.querySelector('main').textContent.includes('You said yes.')")
+    anna.page.wait_for_function("() => document.querySelector('main').textContent.includes('You said yes.')")
     assert anna.page.locator("[data-accept]").count() == 0
 
 
@@ -488,7 +492,7 @@ def test_keyboard_alone_gets_to_the_answer(portal: Portal, anna: Person) -> None
         if anna.page.evaluate("document.activeElement.id") == "decline":
             break
     anna.page.keyboard.press("Enter")
-    anna.page.wait_for_function("document.querySelector('main').textContent.includes('You said no.')")
+    anna.page.wait_for_function("() => document.querySelector('main').textContent.includes('You said no.')")
 
 
 # -------------------------------------------------------------------------------------------------------- other origins
@@ -539,6 +543,51 @@ def post_form(page: Page, url: str) -> int:
     response = going.value
     assert response is not None
     return response.status
+
+
+# ---------------------------------------------------------------------------------------------------------- without us
+
+
+def test_a_stop_made_in_advance_ends_the_consent_with_no_code_of_ours_on_the_way(portal: Portal, anna: Person) -> None:
+    consent = anna.accept(portal.ask(portal.bank))
+    anna.go(f"/receipts/{consent}")
+    with anna.page.expect_download() as saved:
+        anna.page.click("a[href$='grant.jwt']")
+    anna.go("/without-us")
+    anna.page.fill("#receipt", saved.value.path().read_text("utf-8"))
+    anna.page.click("#without-us button[type=submit]")
+    anna.page.wait_for_selector("#result:not([hidden])")
+    grant = portal.custodian.registry.consent(consent).grant  # type: ignore[arg-type] # as it stands in the address
+    assert anna.page.inner_text("#out-data") == "0x" + revoke_call([grant.outer()], b"").hex()
+    assert anna.page.inner_text("#out-from").lower() == grant.subject.lower()
+    anna.page.click("#in-advance")
+    anna.page.wait_for_function("() => document.getElementById('out-from').textContent === 'ANY-ACCOUNT'")
+    question, data = anna.page.inner_text("#out-state"), anna.page.inner_text("#out-data")
+
+    def ask(method: str, *params: object) -> Any:
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        return json.loads(urllib3.request("POST", portal.devnet.url, body=body, headers=JSON).data)["result"]
+
+    anyone = Account.create()
+    fund(portal.custodian.rpc, [anyone.address])
+    unsigned = {
+        "to": portal.custodian.chain.domain.contract,
+        "data": data,
+        "nonce": 0,
+        "gas": 200_000,
+        "maxFeePerGas": 10**10,
+        "maxPriorityFeePerGas": 0,
+        "chainId": portal.config.chain_id,
+    }
+    sent = ask("eth_sendRawTransaction", "0x" + anyone.sign_transaction(unsigned).raw_transaction.hex())
+    assert ask("eth_getTransactionReceipt", sent)["status"] == "0x1"
+    state = json.loads(urllib3.request("POST", portal.devnet.url, body=question, headers=JSON).data)["result"]
+    assert state[-1] == "3"
+    # The service finds out by asking the chain, and obeys.
+    with pytest.raises(ConsentRevokedError):
+        portal.release(portal.bank, consent)
+    anna.go(f"/consents/{consent}")
+    assert anna.page.inner_text(".state") == "Stopped"
 
 
 # ------------------------------------------------------------------------------------------------------------- the end

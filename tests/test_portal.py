@@ -1,0 +1,365 @@
+"""The portal's pages without a browser: what is another's, what others wrote, what may be asked of the chain."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+import pytest
+from actors import DAY, Subject, World
+from browsing import Browser, code, enrolled, said
+
+from ledger.attributes import ATTRIBUTES
+from ledger.consent import Hex32, grant_typed_data, parse_grant, revocation_typed_data, sign_typed_data
+from ledger.errors import ChainUnavailableError, LedgerError
+from ledger.purposes import PURPOSES
+from web.language import CHINESE
+
+SCRIPT: Final = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def anna(world: World) -> Browser:
+    return enrolled(world, world.subject)
+
+
+@pytest.fixture
+def stranger(world: World) -> Browser:
+    return enrolled(world, world.another_subject())
+
+
+def consent_of(world: World, subject: Subject | None = None) -> Hex32:
+    notice = world.custodian.notices.current("loan-origination").notice_hash
+    return (subject or world.subject).grant(world.custodian, world.institution, notice_hash=notice)
+
+
+def request_of(world: World, **changes: Any) -> str:
+    wanted: dict[str, Any] = {
+        "purpose": "loan-origination",
+        "attributes": ["credit_amount"],
+        "optional_attributes": ["savings"],
+        "validity_days": 30,
+        "max_accesses": 3,
+        "accesses_per_day": 2,
+        "retention_days": 31,
+    }
+    party = world.custodian.registry.institution(world.institution.institution_id)
+    link = world.custodian.requests.ask(party, **(wanted | changes)).link
+    assert link is not None
+    return "/requests/" + link.rsplit("/", 1)[-1]
+
+
+# ---------------------------------------------------------------------------------------------------- what is another's
+
+
+def test_what_is_anothers_does_not_exist(world: World, anna: Browser, stranger: Browser) -> None:
+    consent = consent_of(world)
+    release = world.ask(consent).release_id
+    path = request_of(world)
+    assert anna.get(path).status_code == 200
+    pages = (
+        f"/consents/{consent}",
+        f"/receipts/{consent}",
+        f"/receipts/{consent}/grant.jwt",
+        f"/receipts/{consent}/record.jsonld",
+        f"/receipts/{consent}/without-us.txt",
+        f"/activity/{release}",
+        path,
+    )
+    for page in pages:
+        assert anna.get(page).status_code == 200, page
+        theirs, nothing = stranger.get(page), stranger.get(re.sub(r"0x\w+", "0x" + "ab" * 32, page))
+        assert theirs.status_code == 404, page
+        if page != path:
+            assert re.sub(r"0x\w{64}|\?lang=|value=\S+|content=\S+", "", theirs.text).replace(page, "") == re.sub(
+                r"0x\w{64}|\?lang=|value=\S+|content=\S+", "", nothing.text
+            ).replace(re.sub(r"0x\w+", "0x" + "ab" * 32, page), "")
+    for act, fields in (
+        ("/consents/revocations", {"consents": [consent]}),
+        ("/consents/revoke", {"revocations": [{"consents": [consent], "signature": "0x" + "11" * 65}]}),
+        (f"/consents/{consent}/pause-draft", {"paused": True}),
+        (f"/consents/{consent}/pause", {"paused": True, "sequence": 1, "signature": "0x" + "11" * 65}),
+    ):
+        assert code(stranger.post(act, fields)) == "not_found", act
+    assert stranger.submit(f"/consents/{consent}/stop").status_code == 404
+    assert stranger.submit(f"{path}/decline").status_code == 404
+    assert world.custodian.registry.consent(consent).revoked_at is None
+    assert "First Bank" not in stranger.get("/consents").text + stranger.get("/activity").text
+
+
+def test_pages_of_a_person_are_for_the_signed_in(world: World) -> None:
+    out = Browser(world)
+    for page in ("/requests", "/consents", "/activity", "/data", "/data/erase", "/chain", "/notices", "/security"):
+        answer = out.get(page)
+        assert (answer.status_code, answer.headers["Location"].split("?")[0]) == (303, "/sign-in"), page
+    for page in ("/", "/verify", "/without-us", request_of(world)):
+        assert out.get(page).status_code == 200
+
+
+# ---------------------------------------------------------------------------------------------------- what others wrote
+
+
+def test_script_in_whatever_somebody_wrote_is_text(world: World, anna: Browser) -> None:
+    held = world.custodian
+    world.institution.name = f"Bank {SCRIPT}"
+    held.registry.add_institution("evil-1", f"Evil {SCRIPT}", world.institution.jwks, at=world.clock())
+    party = held.registry.institution("evil-1")
+    asked = held.requests.ask(
+        party,
+        purpose="loan-origination",
+        attributes=["credit_amount"],
+        validity_days=9,
+        max_accesses=1,
+        accesses_per_day=1,
+        retention_days=1,
+    )
+    path = "/requests/" + str(asked.link).rsplit("/", 1)[-1]
+    subject_id = held.vault.subject_of(world.subject.ref)
+    held.disputes.open(subject_id, "savings", f"wrong {SCRIPT}")
+    for page in (path, "/", "/requests", "/data"):
+        text = anna.get(page).text
+        assert "<script>alert" not in text, page
+    assert "&lt;script&gt;alert(1)" in anna.get("/data").text
+    assert "&lt;script&gt;alert(1)" in anna.get(path).text
+
+
+def test_the_data_block_of_a_page_cannot_be_left(world: World, anna: Browser) -> None:
+    held = world.custodian
+    held.registry.add_institution("evil-2", "</script><b>", world.institution.jwks, at=world.clock())
+    asked = held.requests.ask(
+        held.registry.institution("evil-2"),
+        purpose="loan-origination",
+        attributes=["credit_amount"],
+        validity_days=9,
+        max_accesses=1,
+        accesses_per_day=1,
+        retention_days=1,
+    )
+    text = anna.get("/requests/" + str(asked.link).rsplit("/", 1)[-1]).text
+    block = re.search(r'id="request">(.*?)</script>', text, re.DOTALL)
+    assert block is not None
+    assert json.loads(block[1])["institutionName"] == "</script><b>"
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+def test_accepting_needs_step_up_a_draft_does_not_and_what_was_signed_is_what_stands(
+    world: World, anna: Browser
+) -> None:
+    path = request_of(world)
+    anna.get(path)
+    chosen = {
+        "subject": world.subject.address,
+        "attributes": ["savings"],
+        "maxAccesses": 2,
+        "accessesPerDay": 1,
+        "retentionDays": 0,
+        "validityDays": 7,
+    }
+    draft = said(anna.post(f"{path}/draft", chosen))
+    grant = parse_grant(draft["typedData"]["message"])
+    domain = world.chain.domain
+    assert draft["typedData"] == grant_typed_data(grant, domain)
+    signature = "0x" + sign_typed_data(draft["typedData"], world.subject.key).hex()
+    signed = {"grant": draft["typedData"]["message"], "signature": signature}
+    world.clock.advance(301)
+    assert code(anna.post(f"{path}/accept", signed)) == "step_up_required"
+    anna.step_up()
+    answer = said(anna.post(f"{path}/accept", signed))
+    assert answer["consentId"] == draft["consentId"]
+    assert answer["state"] == "standing"
+    assert answer["blockNumber"] > 0
+    kept = world.custodian.registry.consent(answer["consentId"]).grant
+    assert (kept.max_accesses, kept.terms.retention_days, kept.expires_at - kept.valid_from) == (2, 0, 7 * DAY)
+    assert "You said yes." in anna.get(path).text
+
+
+def test_a_draft_beyond_what_was_asked_is_refused(world: World, anna: Browser) -> None:
+    path = request_of(world)
+    anna.get(path)
+    within = {"attributes": [], "maxAccesses": 3, "accessesPerDay": 2, "retentionDays": 31, "validityDays": 30}
+    for change in ({"maxAccesses": 4}, {"validityDays": 31}, {"retentionDays": 32}, {"attributes": ["age"]}):
+        answer = anna.post(f"{path}/draft", {"subject": world.subject.address} | within | change)
+        assert code(answer) == "outside_request", change
+
+
+def test_whoever_has_the_link_can_decline_without_an_account(world: World) -> None:
+    out, path = Browser(world), request_of(world)
+    page = out.get(path)
+    assert page.status_code == 200
+    assert "/sign-in?next=" + path in page.text
+    assert "/enrol?next=" + path in page.text
+    assert out.submit(f"{path}/decline").status_code == 303
+    assert "You said no." in out.get(path).text
+
+
+def test_a_request_after_a_no_is_kept_from_view_until_the_person_looks(world: World, anna: Browser) -> None:
+    first, second = request_of(world), request_of(world)
+    anna.get(first)
+    anna.submit(f"{first}/decline")
+    hidden = anna.get(second).text
+    assert "kept from view until" in hidden
+    assert "data-accept" not in hidden
+    assert 'class="count"' not in anna.get("/").text
+    anna.submit(f"{second}/reopen")
+    assert "data-accept" in anna.get(second).text
+
+
+# ------------------------------------------------------------------------------------------------------------ stopping
+
+
+def test_one_signature_for_each_account_stops_all_consents(world: World, anna: Browser) -> None:
+    consents = [consent_of(world), consent_of(world)]
+    groups = said(anna.post("/consents/revocations", {"consents": "all"}))["groups"]
+    assert [set(group["consents"]) for group in groups] == [set(consents)]
+    assert groups[0]["typedData"] == revocation_typed_data(groups[0]["consents"], world.chain.domain)
+    signature = "0x" + sign_typed_data(groups[0]["typedData"], world.subject.key).hex()
+    revocations = [{"consents": groups[0]["consents"], "signature": signature}]
+    (result,) = said(anna.post("/consents/revoke", {"revocations": revocations}))["results"]
+    assert result["state"] == "on_chain"
+    assert said(anna.post("/consents/revocations", {"consents": "all"}))["groups"] == []
+
+
+def test_a_stop_is_said_to_be_on_the_log_only_when_it_is(
+    world: World, anna: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent = consent_of(world)
+
+    def away(*_: object, **__: object) -> Any:
+        raise ChainUnavailableError("away")
+
+    for name in ("send", "receipt", "wait", "statuses", "consents", "latest"):
+        monkeypatch.setattr(world.chain, name, away)
+    page = anna.submit(f"/consents/{consent}/stop").text
+    assert "Stopped." in page
+    assert "The public log has it. It took" not in page
+    assert "The public log does not have it yet" in page
+    assert "cannot be asked now" in page
+    monkeypatch.undo()
+    assert "does not have this yet" in anna.get(f"/consents/{consent}").text
+    world.custodian.sync()
+    assert "does not have this yet" not in anna.get(f"/consents/{consent}").text
+
+
+# ------------------------------------------------------------------------------------------------------------- my data
+
+
+def test_a_dispute_is_opened_shown_and_taken_back_by_plain_forms(world: World, anna: Browser) -> None:
+    assert anna.submit("/data/disputes", attribute="savings", statement="x").status_code == 422
+    assert anna.submit("/data/disputes", attribute="savings", statement="It was 300 marks.").status_code == 303
+    page = anna.get("/data").text
+    assert "Disputed" in page
+    assert "It was 300 marks." in page
+    consent = consent_of(world)
+    with pytest.raises(LedgerError):
+        world.ask(consent, attributes=("savings",))
+    assert (
+        "You dispute what they asked for."
+        in anna.get("/activity/" + re.findall(r'href="/activity/(0x\w+)"', anna.get("/activity").text)[0]).text
+    )
+    assert anna.submit("/data/disputes/withdraw", attribute="savings").status_code == 303
+    assert "You took it back." in anna.get("/data").text
+
+
+def test_the_export_has_everything_and_is_a_download(world: World, anna: Browser) -> None:
+    consent_of(world)
+    answer = anna.get("/data/export.json")
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert {"consents"} <= set(json.loads(answer.text))
+
+
+def test_erasing_needs_the_word_and_step_up_and_signs_out_for_ever(world: World, anna: Browser) -> None:
+    consent = consent_of(world)
+    assert anna.submit("/data/erase", word="yes").status_code == 422
+    world.clock.advance(301)
+    assert anna.submit("/data/erase", word="ERASE").status_code == 403
+    assert world.custodian.registry.consent(consent).revoked_at is None
+    anna.step_up()
+    page = anna.submit("/data/erase", word="删除")
+    assert page.status_code == 200
+    assert "Your proof" in page.text
+    assert not anna.is_signed_in()
+    assert world.subject.ref not in page.text
+    assert world.custodian.vault.count()["erased"] == 1
+
+
+# --------------------------------------------------------------------------------------------------------- the chain
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("eth_sendRawTransaction", ["0x00"]),
+        ("eth_accounts", []),
+        ("hardhat_mine", []),
+        ("eth_call", [{"to": "0x" + "11" * 20, "data": "0x"}, "latest"]),
+        ("eth_call", [{"to": "CONTRACT", "data": "0x", "from": "0x" + "11" * 20}, "latest"]),
+        ("eth_getLogs", [{"address": "0x" + "11" * 20, "fromBlock": "0x0", "toBlock": "0x1"}]),
+        ("eth_getLogs", [{"address": "CONTRACT", "fromBlock": "0x0", "toBlock": "0xffffff"}]),
+        ("eth_getLogs", [{"address": "CONTRACT", "fromBlock": "earliest", "toBlock": "latest"}]),
+        ("eth_getBlockByNumber", ["latest"]),
+    ],
+)
+def test_nothing_but_reading_the_contract_is_handed_on_to_the_node(
+    world: World, anna: Browser, method: str, params: list[Any]
+) -> None:
+    contract = world.chain.domain.contract
+    given = json.loads(json.dumps(params).replace("CONTRACT", contract))
+    assert code(anna.post("/rpc", {"jsonrpc": "2.0", "id": 1, "method": method, "params": given})) == "malformed"
+
+
+def test_what_is_asked_of_the_chain_too_often_is_refused(
+    world: World, anna: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(world.custodian.rpc), "each", lambda *_: ["0x7a69"])
+    asked = {"jsonrpc": "2.0", "id": 7, "method": "eth_chainId", "params": []}
+    assert said(anna.post("/rpc", asked)) == {"id": 7, "jsonrpc": "2.0", "result": "0x7a69"}
+    csrf = anna.csrf()
+    mine = {"Origin": anna.origin, "X-CSRF-Token": csrf}
+    answers = [anna.open("POST", "/rpc", json=asked, headers=mine).status_code for _ in range(600)]
+    assert answers.count(200) == 599
+    assert answers[-1] == 429
+
+
+# ------------------------------------------------------------------------------------------------------------ language
+
+
+def test_the_language_is_the_one_asked_for_then_the_one_remembered_then_the_browsers(world: World) -> None:
+    out = Browser(world)
+    assert 'lang="en"' in out.get("/").text
+    chinese = {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.5"}
+    assert 'lang="zh-Hans-CN"' in out.get("/", **chinese).text
+    assert "您的信用数据" in out.get(f"/?lang={CHINESE}").text
+    assert "您的信用数据" in out.get("/").text
+    assert "Your credit data" in out.get("/?lang=en").text
+    assert "Your credit data" in out.get("/?lang=xx", **chinese).text
+
+
+def test_every_purpose_and_attribute_reads_in_chinese(world: World, anna: Browser) -> None:
+    text = anna.get(f"/verify?lang={CHINESE}").text
+    block = re.search(r'id="portal">(.*?)</script>', text, re.DOTALL)
+    assert block is not None
+    labels = json.loads(block[1])["labels"]
+    assert set(labels["attributes"]) == set(ATTRIBUTES)
+    assert set(labels["purposes"]) == set(PURPOSES)
+    assert all(re.search(r"[\u4e00-\u9fff]", label) for kind in labels.values() for label in kind.values())
+
+
+def test_errors_are_pages_for_people_and_problems_for_programs(anna: Browser) -> None:
+    page = anna.get("/nothing", Accept="text/html")
+    assert (page.status_code, page.mimetype) == (404, "text/html")
+    problem = anna.get("/nothing", Accept="application/json")
+    assert (problem.status_code, problem.mimetype) == (404, "application/problem+json")
+
+
+def test_a_refused_form_of_another_site_leaves_the_browsers_session_as_it_is(anna: Browser) -> None:
+    # No cookie comes with it (SameSite), and the answer must not bring another one.
+    foreign = {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site", "Accept": "text/html"}
+    for path in ("/data/erase", "/consents", "/nothing"):
+        anna.client.delete_cookie("session", domain="localhost")
+        answer = anna.open("POST", path, headers=foreign, data={"word": "ERASE"})
+        assert answer.status_code in (403, 404, 405)
+        assert "Set-Cookie" not in answer.headers, path

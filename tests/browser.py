@@ -190,7 +190,7 @@ class Person:
         assert size is not None
         height = self.page.evaluate("document.documentElement.scrollHeight")
         self.page.set_viewport_size({"width": size["width"], "height": max(size["height"], min(height, 6000))})
-        self.page.screenshot(path=SHOTS / f"{re.sub(r'[^a-z0-9]+', '-', name)}.png")
+        self.page.screenshot(path=SHOTS / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.png")
         self.page.set_viewport_size(size)
 
     def overflows(self) -> bool:

@@ -32,6 +32,8 @@ CHINESE: Final = "zh_Hans_CN"
 LANGUAGES: Final = {ENGLISH: "English", CHINESE: "中文"}
 """By code, in their own words."""
 TAGS: Final = {ENGLISH: "en", CHINESE: "zh-Hans-CN"}
+LOCALES: Final = {ENGLISH: "en-GB", CHINESE: "zh-Hans-CN"}
+"""How scripts write dates: the day before the month, as the pages do."""
 COOKIE: Final = "lang"
 COOKIE_SECONDS: Final = 365 * 86_400
 TRANSLATIONS: Final = Path(__file__).parent / "translations"

@@ -91,7 +91,7 @@ def script_block() -> dict[str, Any]:
         "chainId": domain.chain_id,
         "contract": domain.contract,
         "custodian": held.address,
-        "locale": language.TAGS[language.language()],
+        "locale": language.LOCALES[language.language()],
         "wallets": [wallet.address for wallet in enrolment.wallets(me.account_id)] if me else [],
         "passkey": bool(me and enrolment.passkeys(me.account_id)),
         "stepUpUntil": me.stepped_up_at + STEP_UP_SECONDS if me and me.stepped_up_at is not None else None,

@@ -110,11 +110,11 @@ def install(app: Flask) -> None:
 
 def _near(app: Flask) -> WSGIApplication:
     """Tells the rounds of releases who is on the way to them or back; what waits for a client stays outside."""
-    answer, rounds = app.wsgi_app, app.extensions["custodian"].releases
+    answer = app.wsgi_app
 
     def near(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         is_release = environ["REQUEST_METHOD"] == "POST" and RELEASES.fullmatch(environ["PATH_INFO"])
-        with rounds.near() if is_release else nullcontext():
+        with app.extensions["custodian"].releases.near() if is_release else nullcontext():
             return answer(environ, start_response)
 
     return near

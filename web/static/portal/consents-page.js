@@ -13,7 +13,7 @@
 import { serviceRpc } from "./chain.js";
 import { PortalError } from "./errors.js";
 import { checksummed } from "./keys.js";
-import { describe, jsonBlock, onClick, post, reloadWhenBack, say, textOf } from "./page.js";
+import { describe, jsonBlock, onClick, post, reloadWhenBack, say, secondsOf, textOf } from "./page.js";
 import { setPaused } from "./pause.js";
 import { revoke } from "./revoke.js";
 import { passkeySigner, walletSigner } from "./signer.js";
@@ -48,7 +48,7 @@ async function stop(button) {
     const result = await revoke(asked === "all" ? "all" : [asked], portal, groups, deps);
     if (result.onChain === "yes") mark(result.revoked, "state_revoked");
     const kind = result.unsigned.length ? "stopped_some" : `stopped_${result.onChain}`;
-    return textOf(portal.texts, kind, { ...counts(result), seconds: seconds(result) });
+    return textOf(portal.texts, kind, { ...counts(result), seconds: secondsOf(result) });
   });
 }
 
@@ -59,7 +59,7 @@ async function pauseOrResume(button) {
   await shown(async () => {
     const result = await setPaused({ id, subject, institution }, paused, portal, () => signersFor([subject]), deps);
     if (result.onChain === "yes") mark([id], paused ? "state_paused" : "state_active");
-    return textOf(portal.texts, `${paused ? "paused" : "resumed"}_${result.onChain}`, { seconds: seconds(result) });
+    return textOf(portal.texts, `${paused ? "paused" : "resumed"}_${result.onChain}`, { seconds: secondsOf(result) });
   });
 }
 
@@ -87,7 +87,6 @@ function mark(ids, text) {
 }
 
 const counts = ({ revoked, unsigned }) => ({ revoked: revoked.length, unsigned: unsigned.length });
-const seconds = ({ milliseconds }) => (milliseconds / 1000).toFixed(1);
 
 onClick(document.querySelectorAll("button[data-stop], button[data-pause], button[data-resume]"), (button) =>
   button.dataset.stop === undefined ? pauseOrResume(button) : stop(button),

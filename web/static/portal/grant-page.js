@@ -16,7 +16,7 @@
  */
 import { serviceRpc } from "./chain.js";
 import { handIn, keptGrant, signGrant } from "./grant.js";
-import { describe, jsonBlock, onClick, post, reloadWhenBack, say, textOf } from "./page.js";
+import { describe, jsonBlock, onClick, post, reloadWhenBack, say, secondsOf, textOf } from "./page.js";
 import { stepUp } from "./passkey.js";
 import { passkeySigner } from "./signer.js";
 import { rowsOf, shortDigest } from "./terms.js";
@@ -65,8 +65,9 @@ async function send() {
   say(status, textOf(portal.texts, "sending"));
   const outcome = await handIn(asked.token, portal, deps);
   byId("send-again").hidden = true;
-  byId("answer").hidden = true;
-  const seconds = (outcome.milliseconds / 1000).toFixed(1);
+  // Answered: nothing is left to choose, and nothing that could be pressed once more.
+  for (const id of ["answer", "choose"]) byId(id).hidden = true;
+  const seconds = secondsOf(outcome);
   say(status, textOf(portal.texts, `granted_${outcome.onChain}`, { ...outcome, seconds }), "done");
   const link = byId("granted");
   link.href = `/consents/${outcome.consentId}`;

@@ -113,3 +113,6 @@ export function reloadWhenBack() {
     if (event.persisted) location.reload();
   });
 }
+
+/** How long it took, in seconds, as a person reads it: nothing takes no time. */
+export const secondsOf = ({ milliseconds }) => (milliseconds < 100 ? "< 0.1" : (milliseconds / 1000).toFixed(1));

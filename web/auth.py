@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from flask import Blueprint, Flask, Response, abort, jsonify, request
-from pydantic import ValidationError
+from flask import Blueprint, Flask, Response, jsonify, request
 from webauthn.helpers import bytes_to_base64url
-from werkzeug.exceptions import BadRequest
 
 from ledger import passkeys
 from ledger.attempts import BEGINNINGS, CODES, PROOFS
@@ -33,14 +31,13 @@ from ledger.sessions import Proof
 from ledger.store import new_id
 from ledger.wallets import Ask, require_signed
 from web import auth_models as models
-from web import auth_pages, problems
+from web import auth_pages
 from web.clients import client_of, device_of
 from web.door import custodian
-from web.models import Model
+from web.json_body import body_of
 from web.security import is_portal, local_path, session_token
 from web.signed_in import SignedIn, maybe_signed_in, require_step_up, signed_in, start
 
-MAX_JSON: Final = 32 * 1024
 CHALLENGE_BYTES: Final = 32
 REGISTER: Final = "register"
 SIGN_IN: Final = "sign-in"
@@ -50,7 +47,6 @@ BY_WALLET: Final = "wallet"
 __all__ = ["SignedIn", "install", "maybe_signed_in", "require_step_up", "routes", "signed_in"]
 
 routes = Blueprint("auth", __name__)
-M = TypeVar("M", bound=Model)
 
 
 def install(app: Flask) -> None:
@@ -66,7 +62,7 @@ def install(app: Flask) -> None:
 @routes.post("/auth/passkey/register/options")
 def passkey_register_options() -> Response:
     """What the browser needs to make a passkey, with a code for a new account or for the one that is signed in."""
-    asked = _body(models.Registration)
+    asked = body_of(models.Registration)
     enrolment = custodian().enrolment
     mine: tuple[Passkey, ...] = ()
     if asked.code is not None:
@@ -89,7 +85,7 @@ def passkey_register_options() -> Response:
 @routes.post("/auth/passkey/register")
 def passkey_register() -> Response:
     """Keep a passkey that was just made. Enrolment signs in."""
-    given = _body(models.NewCredential)
+    given = body_of(models.NewCredential)
     name, wrapped_root = named(given.name), wrapped(given.wrapped_root)
     challenge, fields = _taken(REGISTER, given.credential)
     made = passkeys.verify_registration(given.credential, challenge, _site())
@@ -100,14 +96,14 @@ def passkey_register() -> Response:
 @routes.post("/auth/passkey/sign-in/options")
 def passkey_sign_in_options() -> Response:
     """What the browser needs to let the person choose a passkey."""
-    _body(models.Nothing)
+    body_of(models.Nothing)
     return jsonify(publicKey=passkeys.sign_in_options(_site(), _challenge(SIGN_IN, {})))
 
 
 @routes.post("/auth/passkey/sign-in")
 def passkey_sign_in() -> Response:
     """Sign in by a passkey."""
-    given = _body(models.Credential)
+    given = body_of(models.Credential)
     _start(_proved(SIGN_IN, given.credential).proof)
     return _go_on(given.next)
 
@@ -115,7 +111,7 @@ def passkey_sign_in() -> Response:
 @routes.post("/auth/passkey/step-up/options")
 def passkey_step_up_options() -> Response:
     """What the browser needs to ask for one of the account's passkeys, with its PRF output."""
-    _body(models.Nothing)
+    body_of(models.Nothing)
     me = signed_in()
     allow = [one.known.credential_id for one in custodian().enrolment.passkeys(me.account_id)]
     challenge = _challenge(STEP_UP, {}, subject_id=me.subject_id)
@@ -125,7 +121,7 @@ def passkey_step_up_options() -> Response:
 @routes.post("/auth/passkey/step-up")
 def passkey_step_up() -> Response:
     """Step up, and get the root secret as this very passkey wraps it."""
-    given = _body(models.Credential)
+    given = body_of(models.Credential)
     me = signed_in()
     passkey = _proved(STEP_UP, given.credential, account_id=me.account_id)
     custodian().sessions.step_up(me.session_id)
@@ -173,7 +169,7 @@ def _taken(use: str, credential: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 @routes.post("/auth/wallet/challenge")
 def wallet_challenge() -> Response:
     """The text that the wallet is to sign."""
-    asked, held = _body(models.WalletChallenge), custodian()
+    asked, held = body_of(models.WalletChallenge), custodian()
     if asked.chain_id != held.config.chain_id:
         raise MalformedError(f"chainId: expected a wallet on chain {held.config.chain_id}", field="chainId")
     fields: dict[str, Any] = {"use": asked.use, "address": parse_address(asked.address, "address")}
@@ -204,7 +200,7 @@ def wallet_challenge() -> Response:
 @routes.post("/auth/wallet")
 def wallet_answer() -> Response:
     """The signature over this session's text: enrols, signs in, steps up or links, as the text says."""
-    given, held = _body(models.WalletSignature), custodian()
+    given, held = body_of(models.WalletSignature), custodian()
     held.attempts.count(PROOFS, _client())
     fields = held.challenges.take(session_token(), BY_WALLET, "")
     address = Address(fields["address"])
@@ -258,16 +254,3 @@ def _go_on(target: str | None) -> Response:
 def _client() -> str:
     forwarded = request.headers.get("X-Forwarded-For", "")
     return client_of(request.remote_addr or "", forwarded, proxies=custodian().config.proxies)
-
-
-def _body(model: type[M]) -> M:
-    """The body as JSON. Raises `MalformedError`, or aborts with the problem that names the field."""
-    request.max_content_length = MAX_JSON
-    if request.mimetype != "application/json":
-        raise MalformedError("content-type: expected application/json", field="content-type")
-    try:
-        return model.model_validate(request.get_json())
-    except BadRequest as exc:
-        raise MalformedError("body: expected a JSON object", field="body") from exc
-    except ValidationError as exc:
-        abort(problems.validation_response(exc))

@@ -178,7 +178,7 @@ def test_what_does_not_hold_ends_with_5(auditor: Auditor) -> None:
 
 
 def test_a_bundle_of_another_release_proves_nothing_of_this_one(auditor: Auditor, devnet_config: Config) -> None:
-    institution, subject = Institution("bank-2", "Second Bank"), Subject("person-2")
+    institution, subject = Institution("bank-2", "Second Bank"), Subject("of-another-release")
     with Custodian(devnet_config) as custodian:
         institution.register(custodian)
         subject.furnish(custodian)

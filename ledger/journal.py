@@ -22,7 +22,7 @@ from ledger.access import BatchKind, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
 from ledger.consent import Hex32
 from ledger.contract import Appended, Outcome
-from ledger.store import Store, act_consents, acts, batches, meta, new_id, releases
+from ledger.store import Store, act_consents, acts, batches, insert_many, meta, new_id, releases
 
 INTENT: Final = "intent"
 RECORDED: Final = "recorded"
@@ -81,7 +81,6 @@ _FORGET_ANSWER: Final = (
     update(releases).where(releases.c.release_id == bindparam("id")).values(sealed=None, receipt_signature=None)
 )
 _ADD_BATCH: Final = insert(batches)
-_ADD_RELEASE: Final = insert(releases)
 _PLACE: Final = ("transaction_hash", "block_number", "block_hash", "transaction_index")
 _ANCHOR_BATCH: Final = (
     update(batches)
@@ -470,7 +469,7 @@ class Journal:
     def add_releases(self, tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
         """Put intents or refusals on file within the caller's transaction."""
         if rows:
-            tx.execute(_ADD_RELEASE, list(rows))
+            insert_many(tx, releases, [row | {"late": 0} for row in rows])
 
     def move(self, release_id: Hex32, from_state: str, to_state: str, **values: object) -> bool:
         """Change a release's state if it is still the expected one. Returns whether it was."""

@@ -149,7 +149,11 @@ class Activities:
             row = self._row(tx, subject_id, release_id)
         entry = entry_of(row, self._keys)
         activity = self._activity(row, entry, self._names())
-        return OpenedActivity(activity=activity, entry=entry, proof=self._proof(row) if activity.place else None)
+        return OpenedActivity(
+            activity=activity,
+            entry=entry,
+            proof=self._journal.proof_of(row, self._domain, self._custodian) if activity.place else None,
+        )
 
     def readers(self, subject_id: str) -> list[Reader]:
         """Who asked about this person, who read last first. Opens nothing."""
@@ -212,21 +216,6 @@ class Activities:
             is_late=row.late,
             entry_hash=row.entry_hash,
             place=_place_of(row),
-        )
-
-    def _proof(self, row: Row[Any]) -> ChainProof:
-        batch = self._journal.batch_row(row.batch_id)
-        return ChainProof(
-            chain_id=self._domain.chain_id,
-            contract=self._domain.contract,
-            custodian=self._custodian,
-            writer=batch.writer,
-            transaction_hash=batch.transaction_hash,
-            block_number=batch.block_number,
-            block_hash=batch.block_hash,
-            log_index=row.log_index,
-            size=batch.size,
-            head=batch.head,
         )
 
 

@@ -18,10 +18,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.sql.dml import Update
 
-from ledger.access import BatchKind, LoggedAccess
+from ledger.access import BatchKind, ChainProof, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
-from ledger.consent import Hex32
+from ledger.consent import Address, Domain, Hex32
 from ledger.contract import Appended, Outcome
+from ledger.errors import ChainLostError
 from ledger.store import Store, act_consents, acts, batches, insert_many, meta, new_id, releases
 
 INTENT: Final = "intent"
@@ -342,6 +343,24 @@ class Journal:
         """A batch with its place on chain."""
         with self._store.read() as tx:
             return tx.execute(select(batches).where(batches.c.batch_id == batch_id)).one()
+
+    def proof_of(self, row: Row[Any], domain: Domain, custodian: Address) -> ChainProof:
+        """Where the entry of a release stands. Raises `ChainLostError` if the chain lost it."""
+        if row.batch_id is None:
+            raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
+        batch = self.batch_row(row.batch_id)
+        return ChainProof(
+            chain_id=domain.chain_id,
+            contract=domain.contract,
+            custodian=custodian,
+            writer=batch.writer,
+            transaction_hash=batch.transaction_hash,
+            block_number=batch.block_number,
+            block_hash=batch.block_hash,
+            log_index=row.log_index,
+            size=batch.size,
+            head=batch.head,
+        )
 
     def learned_until(self) -> int:
         """The last block whose events were taken in."""

@@ -547,21 +547,7 @@ class Releases:
         return entry_of(row, self._keys)
 
     def _proof_of(self, row: Row[Any]) -> ChainProof:
-        if row.batch_id is None:
-            raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
-        batch = self._journal.batch_row(row.batch_id)
-        return ChainProof(
-            chain_id=self._chain.domain.chain_id,
-            contract=self._chain.domain.contract,
-            custodian=self._custodian,
-            writer=batch.writer,
-            transaction_hash=batch.transaction_hash,
-            block_number=batch.block_number,
-            block_hash=batch.block_hash,
-            log_index=row.log_index,
-            size=batch.size,
-            head=batch.head,
-        )
+        return self._journal.proof_of(row, self._chain.domain, self._custodian)
 
     def _row(self, release_id: Hex32) -> Row[Any]:
         row = self._journal.release_row(release_id)

@@ -356,27 +356,30 @@ def test_who_waits_for_something_else_is_not_waited_for_and_lets_others_compute(
         assert gather(5) == 10
 
 
-@pytest.mark.usefixtures("patient")
-def test_who_was_answered_is_near_before_the_next_call_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One asks again as soon as it is answered, another waited meanwhile: the next round has both."""
-    monkeypatch.setattr("ledger.gather.LINGER_SECONDS", 0.0)
+def test_who_was_answered_is_near_at_once_and_not_only_when_its_thread_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_run = threading.Event()
+
+    class Turn(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            is_mine = super().wait(timeout or PATIENCE)
+            assert threading.current_thread().name != "slow" or may_run.wait(PATIENCE)
+            return is_mine
+
+    kept = SimpleNamespace(Event=Turn, Lock=threading.Lock, Condition=threading.Condition, local=threading.local)
+    monkeypatch.setattr("ledger.gather.threading", kept)
     rounds = Rounds()
     gather = Gather(rounds)
-
-    def first() -> None:
-        with gather.near():
-            gather(0)
-            gather(1)
-
-    rounds.gate.clear()
-    with ThreadPoolExecutor(3) as pool:
-        asking = [pool.submit(first)]
-        assert rounds.entered.acquire(timeout=PATIENCE)
-        asking.append(pool.submit(lambda: behind_in(gather)))
-        until(lambda: waiting(gather) == 1)
+    slow = threading.Thread(target=behind_in, args=(gather,), name="slow")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = behind(rounds, gather, pool, [1])
+        slow.start()
+        until(lambda: waiting(gather) == 2 and gather._near == 0)
         rounds.gate.set()
-        for future in asking:
-            future.result(PATIENCE)
+        assert (first.result(PATIENCE), second.result(PATIENCE)) == (0, 2)
+    assert gather._near == 1
+    may_run.set()
+    slow.join(PATIENCE)
+    assert gather._near == 0
     assert rounds.sizes == [1, 2]
 
 

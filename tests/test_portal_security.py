@@ -19,6 +19,7 @@ from ledger.custodian import Custodian
 from ledger.sessions import new_token
 from web import create_app
 from web.door import API
+from web.json_body import MAX_JSON
 from web.security import HEADERS, PUBLIC, local_path
 
 EVIL: Final = "https://evil.example"
@@ -364,7 +365,7 @@ def test_json_that_is_odd_deep_or_large_is_refused(world: World, victim: Browser
         b"{}".decode().encode("utf-16"): 422,
         deep: 422,
         b'{"a":' * 5_000: 422,
-        b'{"credential": "' + b"x" * 40_000 + b'"}': 413,
+        b'{"credential": "' + b"x" * MAX_JSON + b'"}': 413,
     }
     for body, status in odd.items():
         answer = victim.open("POST", path, data=body, content_type="application/json", headers=headers)

@@ -248,10 +248,11 @@ def empty(**changes: Any) -> AuditReport:
 
 def large() -> AuditReport:
     """Ten years, more than a million entries, thousands of findings."""
+    clean = report(days=3_650, busy=400)
     return with_findings(
         listed={"late": 4_200, "recorded_outside_consent": 1_700},
-        days=report(days=3_650, busy=400).days,
-        totals=report(days=3_650, busy=400).totals,
-        consents=report(days=3_650, busy=400).consents,
-        revocation_gaps=report(days=3_650, busy=400).revocation_gaps,
+        days=clean.days,
+        totals=clean.totals,
+        consents=clean.consents,
+        revocation_gaps=clean.revocation_gaps,
     )

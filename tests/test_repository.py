@@ -21,43 +21,48 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
-    frozenset({"errors", "gather"}),
-    frozenset({"attributes", "consent", "envelope", "locks", "store"}),
+    frozenset({"audit_style", "errors", "gather", "markup"}),
+    frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "store"}),
     frozenset(
         {
             *("access", "answers", "artifact", "attribute_texts", "audit_report", "importmap", "keys", "outbox"),
-            *("passkeys", "prompts", "purposes", "signatures", "stateproof", "texts"),
+            *("prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
         }
     ),
     frozenset(
         {
-            *("attempts", "blockproof", "cli_terminal", "compiler", "contract", "exchange", "invitations"),
-            *("notice_texts", "outbound", "requested", "vault", "wallets"),
+            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "cli_terminal", "compiler"),
+            *("contract", "exchange", "invitations", "notice_texts", "outbound", "requested", "vault"),
         }
     ),
     frozenset(
         {
-            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "importer", "notices"),
-            *("parties", "receipts", "sessions"),
+            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disputes", "importer"),
+            *("notices", "parties", "picture_parts", "receipts", "sessions"),
         }
     ),
-    frozenset({"books", "deploy", "disputes", "enrolment", "evidence", "feed", "journal", "registry"}),
+    frozenset({"audit_pictures", "books", "deploy", "enrolment", "evidence", "feed", "journal", "registry"}),
     frozenset(
         {
-            *("audit_state", "authentication", "commit", "public_record", "relay", "replay", "retention", "standing"),
-            *("subject_data", "unsealing", "webhooks"),
+            *("audit_state", "authentication", "commit", "public_record", "relay", "replay", "report_parts"),
+            *("retention", "standing", "subject_data", "unsealing", "webhooks"),
         }
     ),
-    frozenset({"audit", "cli_audit_output", "client", "config", "grants", "preparation"}),
-    frozenset({"activity", "cli_audit", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
-    frozenset({"concerns", "own_requests", "proof", "sync"}),
-    frozenset({"subject_export"}),
+    frozenset({"audit", "audit_counted", "audit_found", "client", "config", "grants", "preparation"}),
+    frozenset(
+        {
+            *("activity", "audit_html", "cli_evidence", "consent_requests", "devnet", "duties", "erase", "furnish"),
+            *("release", "serving"),
+        }
+    ),
+    frozenset({"cli_audit_output", "concerns", "own_requests", "proof", "sync"}),
+    frozenset({"cli_audit", "subject_export"}),
     frozenset({"custodian"}),
     frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset(
         {
-            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_prompts"),
-            *("cli_serve", "demo"),
+            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_parties", "cli_prompts", "cli_serve"),
+            "demo",
         }
     ),
     frozenset({"cli_requests"}),
@@ -66,9 +71,11 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 )
 PURE: Final = frozenset(
     {
-        *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
-        *("audit_report", "audit_state", "blockproof", "books", "contract_storage", "replay", "stateproof", "texts"),
+        *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
+        *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
+        *("audit_texts", "blockproof", "books", "consent", "consent_receipts", "contract", "contract_storage"),
+        *("envelope", "errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts", "purposes"),
+        *("receipts", "replay", "report_parts", "requested", "signatures", "stateproof", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

@@ -25,7 +25,18 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"attributes", "consent", "envelope", "locks", "store"}),
     frozenset(
         {
-            *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
+            *(
+                "access",
+                "answers",
+                "attribute_texts",
+                "compelled",
+                "importmap",
+                "keys",
+                "outbox",
+                "passkeys",
+                "prompts",
+                "purposes",
+            ),
             *("signatures", "stateproof", "texts"),
         }
     ),
@@ -44,12 +55,21 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
     frozenset(
         {
-            *("authentication", "commit", "public_record", "relay", "retention", "standing", "subject_data"),
+            *(
+                "authentication",
+                "commit",
+                "order_book",
+                "public_record",
+                "relay",
+                "retention",
+                "standing",
+                "subject_data",
+            ),
             *("unsealing", "webhooks"),
         }
     ),
     frozenset({"client", "config", "grants", "preparation"}),
-    frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
+    frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "orders", "release", "serving"}),
     frozenset({"concerns", "own_requests", "proof", "sync"}),
     frozenset({"subject_export"}),
     frozenset({"custodian"}),
@@ -65,7 +85,18 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 )
 PURE: Final = frozenset(
     {
-        *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
+        *(
+            "access",
+            "attributes",
+            "compelled",
+            "consent",
+            "contract",
+            "envelope",
+            "errors",
+            "exchange",
+            "importmap",
+            "purposes",
+        ),
         *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
         *("stateproof", "texts"),
     }
@@ -93,7 +124,17 @@ LONG: Final = {
     "web/models.py": "every model of the API",
     "ledger/release.py": "the steps (0) to (7) in their order",
 }
-VERIFIER: Final = {"access", "chain", "consent", "contract", "errors", "exchange", "signatures", "stateproof"}
+VERIFIER: Final = {
+    "access",
+    "chain",
+    "compelled",
+    "consent",
+    "contract",
+    "errors",
+    "exchange",
+    "signatures",
+    "stateproof",
+}
 """All that checking a receipt may need: never the store, the keys or a flow, whose word it is meant to replace."""
 
 

@@ -31,6 +31,18 @@ MAX_ATTRIBUTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrder:
+    """What an authority ordered. `document_hash` is the SHA-256 of its document; `embargo_until` Unix seconds or 0."""
+
+    authority: str
+    reference: str
+    document_hash: Hex32
+    subject_id: str
+    attributes: tuple[str, ...]
+    embargo_until: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompelledOrder:
     """What an authority ordered, as it is hashed into the log."""
 
@@ -93,22 +105,22 @@ def order_hash_of(order: CompelledOrder) -> Hex32:
     )
 
 
-def check_order(*, reference: object, attributes: object, embargo_until: object, now: int) -> None:
+def check_order(new: NewOrder, *, now: int) -> None:
     """Refuse an order that could not be logged or answered.
 
     Raises `MalformedError`, `UnknownAttributeError`, `EmbargoTooLongError`, each naming the field.
     """
-    if not is_text(reference) or not 1 <= len(reference) <= MAX_REFERENCE:
+    if not is_text(new.reference) or not 1 <= len(new.reference) <= MAX_REFERENCE:
         raise MalformedError(f"reference: expected 1 to {MAX_REFERENCE} characters", field="reference")
-    if not isinstance(attributes, list | tuple) or not 1 <= len(attributes) <= MAX_ATTRIBUTES:
+    if not 1 <= len(new.attributes) <= MAX_ATTRIBUTES:
         raise MalformedError(f"attributes: expected 1 to {MAX_ATTRIBUTES} names", field="attributes")
-    if len(set(attributes)) != len(attributes):
+    if len(set(new.attributes)) != len(new.attributes):
         raise MalformedError("attributes: expected each at most once", field="attributes")
-    if any(name not in ATTRIBUTES for name in attributes):
+    if any(name not in ATTRIBUTES for name in new.attributes):
         raise UnknownAttributeError("attributes: expected only names of the catalogue", field="attributes")
-    if type(embargo_until) is not int or embargo_until < 0:
+    if new.embargo_until < 0:
         raise MalformedError("embargoUntil: expected Unix seconds", field="embargoUntil")
-    if embargo_until > now + LONGEST_EMBARGO:
+    if new.embargo_until > now + LONGEST_EMBARGO:
         raise EmbargoTooLongError(
             f"embargoUntil: expected at most {LONGEST_EMBARGO // 86_400} days from now", field="embargoUntil"
         )

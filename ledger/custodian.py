@@ -196,17 +196,43 @@ class Custodian:
             self.journal,
             self.registry,
             self.keys,
+            self.order_book,
             self.chain.domain,
             custodian=self.address,
             clock=clock,
         )
-        self.public_records = PublicRecords(self.store, self.journal, self.registry, self.chain, custodian=self.address)
+        self.public_records = PublicRecords(
+            self.store,
+            self.journal,
+            self.order_book,
+            self.registry,
+            self.chain,
+            custodian=self.address,
+            clock=clock,
+        )
+        self.orders = Orders(
+            self.store,
+            self.journal,
+            self.order_book,
+            self.registry,
+            self.vault,
+            self.chain,
+            self.log,
+            custodian=self.address,
+            signing_key=signing_key,
+            clock=clock,
+            lock=config.locks / "orders",
+            recover=self._recover_writer,
+            kept_seconds=KEPT_SECONDS,
+            step=step,
+        )
         self.subject_export = SubjectExport(
             self.registry,
             self.grants,
             self.standings,
             self.own_requests,
             self.activity,
+            self.orders,
             self.subject_data,
             self.disputes,
             self.duties,
@@ -232,22 +258,6 @@ class Custodian:
             clock=clock,
             recover=self._recover_writer,
             max_batch=max_batch,
-            step=step,
-        )
-        self.orders = Orders(
-            self.store,
-            self.journal,
-            self.order_book,
-            self.registry,
-            self.vault,
-            self.chain,
-            self.log,
-            custodian=self.address,
-            signing_key=signing_key,
-            clock=clock,
-            lock=config.locks / "orders",
-            recover=self._recover_writer,
-            kept_seconds=KEPT_SECONDS,
             step=step,
         )
         self.proofs = Proofs(

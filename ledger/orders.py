@@ -29,7 +29,7 @@ from ledger.access import COMPELLED, AccessEntry, BatchKind, ChainProof, LoggedA
 from ledger.attributes import attribute
 from ledger.chain import Chain
 from ledger.commit import LogWriter
-from ledger.compelled import CompelledOrder, check_order, order_hash_of
+from ledger.compelled import CompelledOrder, NewOrder, check_order, order_hash_of
 from ledger.consent import Address, Hex32, hex32_of
 from ledger.errors import (
     AnswerGoneError,
@@ -50,18 +50,6 @@ from ledger.vault import StoredRecord, Vault
 
 LOCK_SECONDS: Final = 30.0
 RECEIPT_TYPE: Final = "access-receipt+jwt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewOrder:
-    """What an authority ordered. `document_hash` is the SHA-256 of its document; `embargo_until` Unix seconds or 0."""
-
-    authority: str
-    reference: str
-    document_hash: Hex32
-    subject_id: str
-    attributes: tuple[str, ...]
-    embargo_until: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +121,7 @@ class Orders:
             row = self._book.find(index)
             if row is None:
                 now = self._clock()
-                check_order(
-                    reference=new.reference, attributes=new.attributes, embargo_until=new.embargo_until, now=now
-                )
+                check_order(new, now=now)
                 # (2)
                 records = self._vault.find(new.subject_id, new.attributes)
                 # (3) and (4)

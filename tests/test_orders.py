@@ -11,7 +11,7 @@ from actors import DAY, Institution, World
 from sqlalchemy import select
 
 from ledger.access import COMPELLED, AccessEntry, BatchKind, entry_hash_of, fold_compelled, records_hash_of
-from ledger.compelled import LONGEST_EMBARGO, CompelledOrder, order_hash_of
+from ledger.compelled import LONGEST_EMBARGO, CompelledOrder, NewOrder, order_hash_of
 from ledger.consent import ZERO32, Hex32, Reason
 from ledger.contract import Appended, batches_of
 from ledger.errors import (
@@ -33,10 +33,11 @@ from ledger.errors import (
 from ledger.evidence import verify_receipt
 from ledger.exchange import new_institution_keys, sign_claims, verify_claims
 from ledger.journal import ABORTED, INTENT, RECORDED, RELEASED
-from ledger.orders import RECEIPT_TYPE, ExecutedOrder, NewOrder
+from ledger.orders import RECEIPT_TYPE, ExecutedOrder
 from ledger.parties import AUTHORITY
 from ledger.release import KEPT_SECONDS
 from ledger.store import orders
+from ledger.vault import AttributeValue, Vault
 
 DOCUMENT: Final = Hex32("0x" + sha256(b"We order ...").hexdigest())
 STEPS_BEFORE_DECRYPTING: Final = (
@@ -104,8 +105,13 @@ def states(world: World) -> list[str]:
 def count_opened(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many compelled entries the chain had whenever a value was decrypted."""
     opened: list[int] = []
-    vault, own = world.custodian.vault, world.custodian.vault.open
-    monkeypatch.setattr(vault, "open", lambda *args: (opened.append(len(compelled(world))), own(*args))[1])
+    own = Vault.open
+
+    def watched(vault: Vault, *args: Any) -> AttributeValue:
+        opened.append(len(compelled(world)))
+        return own(vault, *args)
+
+    monkeypatch.setattr(Vault, "open", watched)
     return opened
 
 

@@ -76,8 +76,8 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset(
         {
-            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_prompts"),
-            *("cli_serve", "demo"),
+            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_orders", "cli_parties"),
+            *("cli_prompts", "cli_serve", "demo"),
         }
     ),
     frozenset({"cli_requests"}),

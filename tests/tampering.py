@@ -1,8 +1,8 @@
 """A node that lies: an honest history, and one thing in its answers altered. What it may do is the list `TAMPERS`.
 
-Each one takes a history and dice, and gives the endpoint with what the auditor brings along (`Trap`). It alters only what
-a block's hash commits to or what the audit rests on: a lie about anything else is no lie that matters. Where there is
-nothing of the kind to alter in a history it raises `NothingToAlterError`, and the next history is tried.
+Each one takes a history and dice, and gives the endpoint with what the auditor brings along (`Trap`). It alters only
+what a block's hash commits to or what the audit rests on: a lie about anything else is no lie that matters. Where there
+is nothing of the kind to alter in a history it raises `NothingToAlterError`, and another history is tried.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class LyingRpc(HistoryRpc):
 
 @dataclass(frozen=True, kw_only=True)
 class Trap:
-    """What the auditor faces: the endpoints in order, the block's hash if it brings one along, the chain that it means."""
+    """What the auditor faces: the endpoints in order; `block` is the hash that it brings along, if it does."""
 
     rpcs: tuple[HistoryRpc, ...]
     history: History
@@ -93,15 +93,18 @@ def _busy(told: History) -> list[Mined]:
 def _receipts_trap(told: History, dice: random.Random, alter: Callable[[list[dict[str, Any]], Mined], None]) -> Trap:
     """`alter` changes the receipts of each block, in whatever way the auditor asks for them."""
     altered: dict[str, list[dict[str, Any]]] = {}
+    by_hash: dict[str, dict[str, Any]] = {}
+    whole_blocks = dice.random() < 0.6
     changed = False
     for mined in told.blocks:
         receipts = copy.deepcopy(mined.receipts)
         alter(receipts, mined)
-        changed = changed or receipts != mined.receipts
         altered[mined.block["hash"]] = receipts
+        # Asked for one by one, what is beyond the block's transactions is never seen.
+        by_hash |= zip(mined.block["transactions"], receipts, strict=False)
+        changed = changed or (receipts if whole_blocks else receipts[: len(mined.receipts)]) != mined.receipts
     if not changed:
         raise NothingToAlterError
-    by_hash = {receipt["transactionHash"]: receipt for receipts in altered.values() for receipt in receipts}
 
     def change(method: str, params: Sequence[Any], answer: Any) -> Any:
         if method == "eth_getBlockReceipts":
@@ -114,7 +117,7 @@ def _receipts_trap(told: History, dice: random.Random, alter: Callable[[list[dic
             return [log for log in kept if any(log["blockHash"] == other["blockHash"] for other in answer)]
         return answer
 
-    return Trap(rpcs=(LyingRpc(told, change, whole_blocks=dice.random() < 0.6),), history=told)
+    return Trap(rpcs=(LyingRpc(told, change, whole_blocks=whole_blocks),), history=told)
 
 
 def _one_block(
@@ -238,7 +241,11 @@ def alter_reason(told: History, dice: random.Random) -> Trap:
 def add_event(told: History, dice: random.Random) -> Trap:
     def alter(receipts: list[dict[str, Any]]) -> None:
         logs = dice.choice(receipts)["logs"]
-        topics = ["0x" + TOPIC["ConsentRevoked"].hex(), "0x" + dice.randbytes(32).hex(), "0x" + dice.randbytes(32).hex()]
+        topics = [
+            "0x" + TOPIC["ConsentRevoked"].hex(),
+            "0x" + dice.randbytes(32).hex(),
+            "0x" + dice.randbytes(32).hex(),
+        ]
         made = {"address": _own(told), "topics": topics, "data": "0x", "blockHash": told.blocks[0].block["hash"]}
         logs.insert(dice.randint(0, len(logs)), made)
 
@@ -390,7 +397,7 @@ def alter_header(told: History, dice: random.Random) -> Trap:
 
 
 def alter_header_and_hash(told: History, dice: random.Random) -> Trap:
-    """One header is another, under the hash that it then has: the next one does not follow, or the auditor's does not."""
+    """One header is another, under the hash that it then has: the next one does not follow it."""
     chosen = dice.choice(told.blocks).block
     fields = _altered_header(chosen, dice)
     return _blocks_trap(told, {chosen["hash"]: block_json(fields, header_hash(fields), _hashes(chosen))}, dice)
@@ -399,7 +406,7 @@ def alter_header_and_hash(told: History, dice: random.Random) -> Trap:
 def rewrite_the_end(told: History, dice: random.Random) -> Trap:
     """From one block on all headers are made anew, each linked: only the hash that the auditor has is another."""
     start = dice.randrange(len(told.blocks))
-    made: dict[str, dict[str, Any]] = {}
+    made: dict[str, dict[str, Any] | None] = {}
     parent = b""
     for at, mined in enumerate(told.blocks[start:]):
         fields = _altered_header(mined.block, dice) if at == 0 else _fields(mined.block) | {"parentHash": parent}
@@ -431,9 +438,7 @@ def _blocks_trap(told: History, instead: Mapping[str, dict[str, Any] | None], di
             return copy.deepcopy(instead.get(answer["hash"], answer))
         return answer
 
-    return Trap(
-        rpcs=(LyingRpc(told, change, whole_blocks=dice.random() < 0.6),), history=told, block=told.last_hash
-    )
+    return Trap(rpcs=(LyingRpc(told, change, whole_blocks=dice.random() < 0.6),), history=told, block=told.last_hash)
 
 
 def stale_head(told: History, dice: random.Random) -> Trap:
@@ -531,7 +536,7 @@ def wrong_chain(told: History, dice: random.Random) -> Trap:
     return Trap(rpcs=(LyingRpc(told, change),), history=told)
 
 
-# ------------------------------------------------------------------------------------------------------ answers of no use
+# --------------------------------------------------------------------------------------------------- answers of no use
 
 NEEDED: Final = {
     "block": ("hash", *HEADER),
@@ -542,7 +547,7 @@ NEEDED: Final = {
 
 
 def _nested(depth: int) -> Any:
-    made: Any = []
+    made: list[Any] = []
     for _ in range(depth):
         made = [made]
     return made
@@ -552,7 +557,23 @@ def nonsense(dice: random.Random) -> Any:
     """Anything that JSON can say."""
     return dice.choice(
         (
-            *(None, True, 7, -1, 1.5, "", "0x", "0xzz", "latest", "0x" + "f" * 200, "0X1", "\ud800", "0x١", [], {}),
+            *(
+                None,
+                True,
+                7,
+                -1,
+                1.5,
+                "",
+                "0x",
+                "0xzz",
+                "latest",
+                "0x" + "f" * 200,
+                "0X7",
+                "\ud800",
+                "0x\u0661",
+                [],
+                {},
+            ),
             *([None], [[]], {"hash": None}, {"logs": [None]}, 10**400, [0] * 1000, "x" * 100_000, _nested(500)),
         )
     )
@@ -561,7 +582,7 @@ def nonsense(dice: random.Random) -> Any:
 def nonsense_answer(told: History, dice: random.Random) -> Trap:
     """One method answers something else from some call on."""
     method = dice.choice(("eth_chainId", "eth_getBlockByNumber", "eth_getBlockReceipts", "eth_getProof", "eth_getCode"))
-    calls = sum(len(told.blocks) if method == "eth_getBlockByNumber" else 1 for _ in "a")
+    calls = len(told.blocks) if method == "eth_getBlockByNumber" else 1
     after, made = dice.randrange(calls), nonsense(dice)
     seen = [0]
 
@@ -575,36 +596,30 @@ def nonsense_answer(told: History, dice: random.Random) -> Trap:
 
 
 def nonsense_field(told: History, dice: random.Random) -> Trap:
-    """One field that is needed is missing, or something else, in every answer of a kind."""
+    """One field that is needed is missing, or something else: in a block, its receipts, or the account's proof."""
     kind = dice.choice(list(NEEDED))
-    name = dice.choice(NEEDED[kind])
+    name = dice.choice([one for one in NEEDED[kind] if kind != "block" or one in told.blocks[0].block])
     missing, made = dice.random() < 0.4, nonsense(dice)
+    at = dice.choice(_busy(told)).block["number"]
 
-    def spoil(item: dict[str, Any]) -> None:
-        if name not in item:
-            raise NothingToAlterError
-        if missing:
-            del item[name]
-        elif item[name] == made:
-            item[name] = "0x1234567"
-        else:
-            item[name] = made
+    def spoiled(method: str, answer: Any) -> dict[str, Any] | None:
+        if method == "eth_getProof":
+            return answer if kind == "proof" else None
+        if method.startswith("eth_getBlockBy"):
+            return answer if kind == "block" and answer["number"] == at else None
+        if method == "eth_getBlockReceipts" and answer[0]["blockNumber"] == at:
+            items = {"receipt": answer, "log": [log for receipt in answer for log in receipt["logs"]]}
+            return dice.choice(items[kind]) if kind in items else None
+        return None
 
     def change(method: str, _params: Sequence[Any], answer: Any) -> Any:
-        if kind == "block" and method.startswith("eth_getBlockBy") and answer and answer["number"] == at:
-            spoil(answer)
-        if kind == "proof" and method == "eth_getProof":
-            spoil(answer)
-        if method == "eth_getBlockReceipts" and answer and answer[0]["blockNumber"] == at:
-            if kind == "receipt":
-                spoil(dice.choice(answer))
-            if kind == "log":
-                spoil(dice.choice([log for receipt in answer for log in receipt["logs"]]))
+        item = spoiled(method, answer)
+        if item is not None:
+            before = item.pop(name)
+            if not missing:
+                item[name] = made if made != before else "0x1234567"
         return answer
 
-    at = dice.choice(_busy(told)).block["number"]
-    if kind == "block" and name not in told.blocks[0].block:
-        raise NothingToAlterError
     return Trap(rpcs=(LyingRpc(told, change),), history=told)
 
 
@@ -612,14 +627,11 @@ def refused(told: History, dice: random.Random) -> Trap:
     """An error object, or no answer of a node, from some call on: a rate limit, a proxy's page, a broken connection."""
     after = dice.randrange(6)
     seen = [0]
-    messages = ("header not found", "rate limited", "missing trie node", "method not found", "the method is not supported")
-    error = dice.choice(
-        (
-            ChainUnavailableError("no usable answer from the chain at history://lying"),
-            *(RpcError("eth_any", {"code": -32000, "message": message}) for message in messages),
-            *(RpcError("eth_any", made) for made in (None, "text", [], {"message": None}, {"code": 3, "data": "0xzz"})),
-        )
-    )
+    messages = ("header not found", "rate limited", "missing trie node", "method not found", "method is not supported")
+    objects: list[object] = [{"code": -32000, "message": message} for message in messages]
+    objects += [None, "text", [], {"message": None}, {"code": 3, "data": "0xzz"}]
+    errors: list[Exception] = [RpcError("eth_any", one) for one in objects]
+    error = dice.choice([*errors, ChainUnavailableError("no usable answer from the chain at history://lying")])
 
     def change(_method: str, _params: Sequence[Any], answer: Any) -> Any:
         seen[0] += 1
@@ -654,10 +666,28 @@ def _other_digit(digits: str, dice: random.Random) -> str:
 TAMPERS: Final[dict[str, Tamper]] = {
     tamper.__name__: tamper
     for tamper in (
-        *(drop_event, drop_receipt, drop_consent, drop_writer, reorder, duplicate, alter_event, alter_reason, add_event),
+        *(
+            drop_event,
+            drop_receipt,
+            drop_consent,
+            drop_writer,
+            reorder,
+            duplicate,
+            alter_event,
+            alter_reason,
+            add_event,
+        ),
         *(alter_receipt, truncate_tail, empty_logs, move_event, other_blocks_receipts, logs_withheld, alter_header),
         *(alter_header_and_hash, rewrite_the_end, swap_headers, leave_out_a_header, stale_head, fork, lie_about_a_slot),
-        *(lie_about_the_account, wrong_code, wrong_chain, nonsense_answer, nonsense_field, refused, too_few_or_too_many),
+        *(
+            lie_about_the_account,
+            wrong_code,
+            wrong_chain,
+            nonsense_answer,
+            nonsense_field,
+            refused,
+            too_few_or_too_many,
+        ),
     )
 }
 
@@ -671,5 +701,3 @@ def trap(name: str, seed: int, honest: Sequence[History]) -> Trap:
         except NothingToAlterError:
             continue
     raise AssertionError(name)
-
-

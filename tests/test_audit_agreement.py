@@ -76,8 +76,6 @@ def test_both_find_the_same_in_histories_that_break_the_rules(second: SecondAudi
         report, other = both(second, faced, faced)
         assert said(report) == (other["verdict"], other["codes"]), (seed, told.planted)
         assert report.verdict is Verdict.FINDINGS, (seed, told.planted)
-        if "code_differs" in other["codes"]:
-            continue  # by which rules, then?
         assert told.expected <= set(other["codes"]), (seed, told.planted)
         assert_same_books(report, other)
 

@@ -1,7 +1,7 @@
-"""A malicious endpoint in front of an honest history, and what only a broken contract does: never "clean", never a crash.
+"""A malicious endpoint before an honest history, and what only a broken contract does: never "clean", never a crash.
 
-What an endpoint says is a finding where it contradicts what a hash proves, "could not verify" where it says nothing that
-can be checked. It is never turned into a reproach to the custodian. See `tampering.py`, `violations.py`, `hostile.py`.
+What an endpoint says is a finding where it contradicts what a hash proves, "could not verify" where it says nothing
+that can be checked. It is never turned into a reproach to the custodian. See `tampering.py`, `violations.py`, `hostile.py`.
 """
 
 from __future__ import annotations
@@ -169,14 +169,14 @@ def test_an_endpoint_that_is_no_node_ends_as_could_not_verify_and_soon(way: str)
     asked = Asked(domain=Domain(chain_id=31337, contract=honest()[0].domain.contract), compile_sources=False, tries=1)
     with Hostile(WAYS[way]) as hostile:
         started = time.monotonic()
-        report = audit_chain([JsonRpc(hostile.url, timeout=1)], asked, now=1).report
+        report = audit_chain([JsonRpc(hostile.url, timeout=1, bounded=True)], asked, now=1).report
         took = time.monotonic() - started
     assert report.verdict is Verdict.UNVERIFIED
     assert report.findings == ()
     assert took < 20
 
 
-# -------------------------------------------------------------------------------------------------------- the real chain
+# ------------------------------------------------------------------------------------------------------- the real chain
 
 
 class Always(list[Plan]):

@@ -85,7 +85,7 @@ def trickling_headers(hostile: Hostile, client: socket.socket) -> None:
     """The answer's head never ends."""
     client.sendall(b"HTTP/1.1 200 OK\r\n")
     for number in count():
-        if hostile.closing.wait(0.1):
+        if hostile.closing.wait(0.02):
             return
         client.sendall(f"X-{number}: 0\r\n".encode())
 

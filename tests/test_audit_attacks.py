@@ -1,7 +1,7 @@
 """A malicious endpoint before an honest history, and what only a broken contract does: never "clean", never a crash.
 
 What an endpoint says is a finding where it contradicts what a hash proves, "could not verify" where it says nothing
-that can be checked. It is never turned into a reproach to the custodian. See `tampering.py`, `violations.py`, `hostile.py`.
+that can be checked. It is never a reproach to the custodian. See `tampering.py`, `violations.py`, `hostile.py`.
 """
 
 from __future__ import annotations

@@ -675,7 +675,7 @@ async function main() {
     return
   }
   const { url, contract, block, first } = values
-  const asked = { chainId: values['chain-id'], contract, block, first, endpoints: url.length }
+  const asked = { chainId: Number(values['chain-id']), contract, block, first, endpoints: url.length }
   const result = await audit(overHttp(url), asked)
   process.stdout.write(`${JSON.stringify(result)}\n`)
   process.exitCode = { clean: 0, findings: 1, could_not_verify: 2 }[result.verdict]

@@ -25,8 +25,8 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "store"}),
     frozenset(
         {
-            *("access", "answers", "artifact", "attribute_texts", "audit_report", "importmap", "keys", "outbox"),
-            *("prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "compelled", "importmap", "keys"),
+            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
         }
     ),
     frozenset(
@@ -44,11 +44,16 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"audit_pictures", "books", "deploy", "enrolment", "evidence", "feed", "journal", "registry"}),
     frozenset(
         {
-            *("audit_state", "authentication", "commit", "public_record", "relay", "replay", "report_parts"),
+            *("audit_state", "authentication", "commit", "order_book", "relay", "replay", "report_parts"),
             *("retention", "standing", "subject_data", "unsealing", "webhooks"),
         }
     ),
-    frozenset({"audit", "audit_counted", "audit_found", "client", "config", "grants", "preparation"}),
+    frozenset(
+        {
+            *("audit", "audit_counted", "audit_found", "client", "config", "grants", "orders", "preparation"),
+            "public_record",
+        }
+    ),
     frozenset(
         {
             *("activity", "audit_html", "cli_evidence", "consent_requests", "devnet", "duties", "erase", "furnish"),
@@ -61,8 +66,8 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset(
         {
-            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_parties", "cli_prompts", "cli_serve"),
-            "demo",
+            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_orders", "cli_parties", "cli_prompts"),
+            *("cli_serve", "demo"),
         }
     ),
     frozenset({"cli_requests"}),
@@ -73,9 +78,10 @@ PURE: Final = frozenset(
     {
         *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
         *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
-        *("audit_texts", "blockproof", "books", "consent", "consent_receipts", "contract", "contract_storage"),
-        *("envelope", "errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts", "purposes"),
-        *("receipts", "replay", "report_parts", "requested", "signatures", "stateproof", "texts"),
+        *("audit_texts", "blockproof", "books", "compelled", "consent", "consent_receipts", "contract"),
+        *("contract_storage", "envelope", "errors", "exchange", "importmap", "markup", "notice_texts"),
+        *("picture_parts", "purposes", "receipts", "replay", "report_parts", "requested", "signatures"),
+        *("stateproof", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -103,7 +109,17 @@ LONG: Final = {
     "ledger/replay.py": "every event by its rule",
     "ledger/release.py": "the steps (0) to (7) in their order",
 }
-VERIFIER: Final = {"access", "chain", "consent", "contract", "errors", "exchange", "signatures", "stateproof"}
+VERIFIER: Final = {
+    "access",
+    "chain",
+    "compelled",
+    "consent",
+    "contract",
+    "errors",
+    "exchange",
+    "signatures",
+    "stateproof",
+}
 """All that checking a receipt may need: never the store, the keys or a flow, whose word it is meant to replace."""
 
 

@@ -22,6 +22,7 @@ from web import (
     error_pages,
     language,
     portal_activity,
+    portal_audit,
     portal_chain,
     portal_consents,
     portal_data,
@@ -45,6 +46,7 @@ def install(app: Flask) -> None:
     """Add the portal's pages to the app."""
     language.install(app)
     error_pages.install(app)
+    portal_audit.install(app)
     for blueprint in (
         routes,
         portal_home.routes,
@@ -55,6 +57,7 @@ def install(app: Flask) -> None:
         portal_chain.routes,
         portal_notices.routes,
         portal_public.routes,
+        portal_audit.routes,
         portal_receipts.routes,
     ):
         app.register_blueprint(blueprint)

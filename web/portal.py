@@ -46,7 +46,6 @@ def install(app: Flask) -> None:
     """Add the portal's pages to the app."""
     language.install(app)
     error_pages.install(app)
-    portal_audit.install(app)
     for blueprint in (
         routes,
         portal_home.routes,

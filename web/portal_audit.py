@@ -11,7 +11,7 @@ import threading
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from flask import Blueprint, Flask, Response, abort, current_app, jsonify, render_template, request
+from flask import Blueprint, Response, abort, current_app, jsonify, render_template, request
 from flask_babel import gettext
 from markupsafe import Markup
 from pydantic import Field, ValidationError
@@ -55,16 +55,10 @@ _asking = threading.BoundedSemaphore(AT_ONCE)
 """So that audits from outside never have more than a few of the threads that people and institutions wait for."""
 
 
-def install(app: Flask) -> None:
-    """Add the audit that the pages show."""
-    held = app.extensions["custodian"]
-    app.extensions["live_audit"] = LiveAudit(held.config, held.chain, clock=held.clock)
-
-
 @routes.get("/audit")
 def page() -> Response:
     """The verdict on this deployment, and how to come to one's own."""
-    live: LiveAudit = current_app.extensions["live_audit"]
+    live = _live()
     report = live.report()
     is_current = report is not None and live.is_current(report)
     made = Response(
@@ -122,8 +116,16 @@ def command(report: AuditReport | None) -> str:
     return " \\\n  ".join(lines)
 
 
+def _live() -> LiveAudit:
+    held, extensions = custodian(), current_app.extensions
+    if "live_audit" not in extensions:
+        extensions.setdefault("live_audit", LiveAudit(held.config, held.chain, clock=held.clock))
+    live: LiveAudit = extensions["live_audit"]
+    return live
+
+
 def _report() -> AuditReport:
-    report: AuditReport | None = current_app.extensions["live_audit"].report()
+    report = _live().report()
     if report is None:
         abort(HTTPStatus.SERVICE_UNAVAILABLE)
     return report

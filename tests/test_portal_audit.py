@@ -196,7 +196,7 @@ def test_the_pictures_keep_to_the_policy_of_the_page(out: Browser) -> None:
         styles = Styles()
         styles.feed(text)
         assert styles.found == []
-    assert out.get("/audit/pictures.css").mimetype == "text/css"
+    assert out.get("/static/pictures.css").mimetype == "text/css"
 
 
 def test_what_a_report_brings_is_text_on_the_page(out: Browser) -> None:

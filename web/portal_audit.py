@@ -95,7 +95,7 @@ def as_html() -> Response:
     return _file(report_html(report, command=command(report)), "audit-report.html", "text/html")
 
 
-@routes.get("/audit/pictures.css")
+@routes.get("/static/pictures.css")
 def style() -> Response:
     """How the pictures look: the same as in the file."""
     return Response(PICTURES, content_type="text/css; charset=utf-8", headers={"Cache-Control": "max-age=3600"})

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from ledger.attribute_texts import DESCRIPTIONS
 from ledger.attributes import ATTRIBUTES
+from ledger.audit_texts import CHECKS, FINDINGS, REASONS
 from ledger.public_record import MEANINGS
 from ledger.purposes import PURPOSES
 from ledger.vault import Value
@@ -148,6 +149,11 @@ def catalogue_labels() -> Iterable[str]:
         yield from attribute.categories.values()
         yield from (text for text in (attribute.unit,) if text)
     yield from DESCRIPTIONS.values()
+    for check in CHECKS.values():
+        yield from (check.title, check.meaning)
+    for finding in FINDINGS.values():
+        yield from (finding.title, finding.meaning)
+    yield from REASONS.values()
     yield from MEANINGS.values()
 
 

@@ -22,6 +22,7 @@ from web import (
     error_pages,
     language,
     portal_activity,
+    portal_audit,
     portal_chain,
     portal_consents,
     portal_data,
@@ -55,6 +56,7 @@ def install(app: Flask) -> None:
         portal_chain.routes,
         portal_notices.routes,
         portal_public.routes,
+        portal_audit.routes,
         portal_receipts.routes,
     ):
         app.register_blueprint(blueprint)

@@ -27,6 +27,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
         {
             *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
             *("signatures", "stateproof", "texts"),
+            "audit_report",
         }
     ),
     frozenset(
@@ -38,7 +39,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset(
         {
             *("chain", "challenges", "channel", "consent_receipts", "importer", "notices", "parties", "receipts"),
-            "sessions",
+            *("disclosure", "sessions"),
         }
     ),
     frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
@@ -68,6 +69,7 @@ PURE: Final = frozenset(
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
         *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
         *("stateproof", "texts"),
+        *("audit_report", "disclosure"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

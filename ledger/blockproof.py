@@ -1,9 +1,9 @@
 """What happened in a block, proven by its hash: header, events, and the roots of whole tries. Pure.
 
 A header commits to the receipts of all transactions of its block (`receiptsRoot`), and by its `logsBloom` to who may
-have logged anything at all. So events that are read here are not what an endpoint says happened, but what the block's hash
-says; and that a block has none is known from the header alone. Sources: the Yellow Paper, section 4.3 and appendix D;
-EIP-2718 (typed receipts). `stateproof.py` has the other half: accounts and single slots.
+have logged anything at all. So events that are read here are not what an endpoint says happened, but what the block's
+hash says; and that a block has none is known from the header alone. Sources: the Yellow Paper, section 4.3 and appendix
+D; EIP-2718 (typed receipts). `stateproof.py` has the other half: accounts and single slots.
 
 The text of a receipt is put together as hex digits and turned into bytes once: an audit reads millions of them.
 """
@@ -109,6 +109,8 @@ def proven_logs(header: Header, receipts: Sequence[Mapping[str, Any]], contract:
     """
     own = contract[2:].lower()
     try:
+        if not isinstance(receipts, list):
+            raise MalformedError("receipts: expected a list", field="receipts")
         if len(receipts) != len(header.transactions):
             counts = f"{len(receipts)} receipts for {len(header.transactions)} transactions"
             raise ReceiptsDifferError(f"block {header.number}: {counts}")

@@ -19,7 +19,7 @@ from ledger.access import AccessEntry
 from ledger.artifact import contract_address
 from ledger.chain import JsonRpc, JsonRpcChain
 from ledger.channel import WELL_KNOWN
-from ledger.cli_output import Json, iso_time, plain, read_json, show, warn
+from ledger.cli_terminal import Json, iso_time, plain, read_json, show, warn
 from ledger.config import Config
 from ledger.consent import Domain, Hex32, State, parse_hex32
 from ledger.errors import AuditError, MalformedError, ServiceUnavailableError, UnreadableFileError

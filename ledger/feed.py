@@ -111,7 +111,7 @@ class Feed:
     def _proven(self, chunks: Iterator[list[Header]]) -> Iterator[list[ProvenBlock]]:
         for headers in chunks:
             place = 0
-            wanted = [header for header in headers if header.bloom & self._bloom == self._bloom and header.transactions]
+            wanted = [header for header in headers if header.bloom & self._bloom == self._bloom]
             for part in self._parts("receipts", wanted, RECEIPTS_AT_ONCE):
                 proven = dict(zip((one.number for one in part), self._events(part), strict=True))
                 end = headers.index(part[-1]) + 1
@@ -157,7 +157,9 @@ class Feed:
             place += size
 
     def _together(self, name: str, calls: Sequence[Call]) -> list[Any]:
-        """Several calls in one round trip; one by one, and fewer from then on, where the endpoint takes no such many."""
+        """Several calls in one round trip; one by one, and fewer from then on, where the endpoint takes not so many."""
+        if not calls:
+            return []
         try:
             answers = self._rpc.together(*calls)
         except (RpcError, ChainUnavailableError) as exc:

@@ -18,7 +18,7 @@ from eth_utils import to_checksum_address
 from tries import EMPTY_ROOT, Trie, listed, number, root_of_list, text
 
 from ledger.consent import Address, Domain, Hex32
-from ledger.deploy import artifact
+from ledger.artifact import artifact
 
 EVENTS: Final = (
     "ConsentGranted(bytes32,address,address,uint64,uint64,uint32)",

@@ -26,6 +26,7 @@ from ledger.concerns import Concerns
 from ledger.config import Config
 from ledger.consent import Address, Domain
 from ledger.consent_requests import ConsentRequests
+from ledger.disclosing import Disclosing
 from ledger.disputes import Disputes
 from ledger.duties import Duties
 from ledger.enrolment import Enrolment
@@ -238,6 +239,17 @@ class Custodian:
             custodian=self.address,
             signing_key=signing_key,
             finality=config.finality.tag,
+        )
+        self.disclosing = Disclosing(
+            self.store,
+            self.journal,
+            self.registry,
+            self.vault,
+            self.proofs,
+            self.keys,
+            self.chain.domain,
+            custodian=self.address,
+            signing_key=signing_key,
         )
 
     @classmethod

@@ -17,6 +17,7 @@ from ledger.signatures import JWK, SignedRequest, split_keyid, verify_evidence
 
 ANSWER_TYPE: Final = "answer+jwt"
 DAY_SECONDS: Final = 86_400
+_CONTRACT_REASONS: Final = frozenset(reason.name.lower() for reason in Reason if reason)
 READ: Final = (DisclosedOutcome.RECORDED, DisclosedOutcome.LATE)
 """Outcomes after which attributes may have been released under a consent."""
 
@@ -59,6 +60,9 @@ def _check_outcome(one: DisclosedEntry, reason: Reason, marks: Marks) -> None:
         case DisclosedOutcome.REFUSED if reason is Reason.BY_CUSTODIAN:
             if one.reason is not None and one.entry.records_hash == refusal_hash(one.reason):
                 marks.holds("outcome", f"refused by the custodian: {one.reason}")
+            elif one.records and one.reason in _CONTRACT_REASONS:
+                # The chain lost a refusal of the contract's, and the custodian put it back.
+                marks.holds("outcome", f"refused, and put back on the log; by the custodian's word for: {one.reason}")
             else:
                 marks.differs(
                     "outcome", "outcome_differs", "the reason is not the one that the custodian put on the log"

@@ -27,6 +27,7 @@ A member more or less is no disclosure. What is null cannot be checked, and the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -43,7 +44,6 @@ from ledger.signatures import JWK, SIGNING_CURVES, SignedRequest
 DISCLOSURE_VERSION: Final = 1
 KIND: Final = "disclosure"
 _DOCUMENT: Final = frozenset({"version", "kind", "domain", "keys", "consents", "orders", "entries"})
-_KEYS: Final = frozenset({"custodian", "institutions"})
 _CONSENT: Final = frozenset({"consent", "grant", "signature"})
 _ENTRY: Final = frozenset(
     ("entryHash", "entry", "outcome", "reason", "place", "request", "records", "receipt", "answer", "bundle")
@@ -57,6 +57,7 @@ _JWK: Final[Mapping[str, frozenset[str]]] = {
     "EC": frozenset({"kty", "crv", "x", "y", "kid"}),
     "OKP": frozenset({"kty", "crv", "x", "kid"}),
 }
+_BYTES: Final = re.compile(r"0x([0-9a-f]{2})*")
 _MOST: Final = 2**63
 
 
@@ -84,7 +85,7 @@ class DisclosedConsent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryPlace:
-    """Where an entry stands on chain; a block's number and hash may change, an entry's place in its log does not."""
+    """Where an entry stands on chain."""
 
     custodian: Address
     writer: Address
@@ -180,6 +181,11 @@ def public_jwk(key: JWK) -> dict[str, Any]:
     return {name: fields[name] for name in sorted(_JWK[fields["kty"]])}
 
 
+def verifying_key(key: JWK) -> JWK:
+    """The public part of a signing key, which verifies and does nothing else."""
+    return _jwk(public_jwk(key), "key")
+
+
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
@@ -188,11 +194,11 @@ def read_disclosure(document: object) -> Disclosure:
     fields = _object(document, _DOCUMENT, "disclosure")
     if (fields["version"], fields["kind"]) != (DISCLOSURE_VERSION, KIND) or type(fields["version"]) is not int:
         raise MalformedError(f"version: expected a disclosure of version {DISCLOSURE_VERSION}", field="version")
-    keys = _object(fields["keys"], _KEYS, "keys")
+    keys = _object(fields["keys"], frozenset({"custodian", "institutions"}), "keys")
     institutions = keys["institutions"]
     if not isinstance(institutions, Mapping):
         raise MalformedError("keys.institutions: expected an object", field="keys.institutions")
-    return Disclosure(
+    read = Disclosure(
         domain=_domain(fields["domain"]),
         custodian_keys=_keys(keys["custodian"], "keys.custodian"),
         institution_keys={
@@ -202,14 +208,17 @@ def read_disclosure(document: object) -> Disclosure:
         orders=tuple(_mapping(one, f"orders[{n}]") for n, one in enumerate(_list(fields["orders"], "orders"))),
         entries=tuple(_entry(one, f"entries[{n}]") for n, one in enumerate(_list(fields["entries"], "entries"))),
     )
+    if len({one.entry_hash for one in read.entries}) < len(read.entries):
+        raise MalformedError("entries: expected each once", field="entries")
+    if len({one.consent_id for one in read.consents}) < len(read.consents):
+        raise MalformedError("consents: expected each once", field="consents")
+    return read
 
 
 def _domain(value: object) -> Domain:
     fields = _mapping(value, "domain")
-    chain_id = fields.get("chainId")
-    if type(chain_id) is not int or not 0 < chain_id < _MOST:
-        raise MalformedError("domain.chainId: expected a whole number", field="domain.chainId")
-    domain = Domain(chain_id=chain_id, contract=parse_address(fields.get("verifyingContract"), "domain"))
+    chain_id = _number(fields.get("chainId"), "domain.chainId")
+    domain = Domain(chain_id=chain_id, contract=_address(fields.get("verifyingContract"), "domain"))
     if fields != domain.as_json():
         raise MalformedError("domain: expected the EIP-712 domain of a consent ledger", field="domain")
     return domain
@@ -244,19 +253,17 @@ def _consent(value: object, field: str) -> DisclosedConsent:
 
 def _entry(value: object, field: str) -> DisclosedEntry:
     fields = _object(value, _ENTRY, field)
-    outcome, records, bundle = fields["outcome"], fields["records"], fields["bundle"]
-    if outcome not in tuple(DisclosedOutcome):
+    records, bundle = fields["records"], fields["bundle"]
+    if fields["outcome"] not in tuple(DisclosedOutcome):
         raise MalformedError(f"{field}.outcome: expected one of {', '.join(DisclosedOutcome)}", field=field)
     return DisclosedEntry(
         entry_hash=_hex32(fields["entryHash"], f"{field}.entryHash"),
         entry=_opening(fields["entry"], f"{field}.entry"),
-        outcome=DisclosedOutcome(outcome),
+        outcome=DisclosedOutcome(fields["outcome"]),
         place=_place(fields["place"], f"{field}.place"),
         reason=_text_or_none(fields["reason"], f"{field}.reason"),
         request=None if fields["request"] is None else _request(fields["request"], f"{field}.request"),
-        records=None
-        if records is None
-        else tuple(_hex32(one, f"{field}.records") for one in _list(records, f"{field}.records")),
+        records=None if records is None else tuple(_hex32(one, field) for one in _list(records, field)),
         receipt=_text_or_none(fields["receipt"], f"{field}.receipt"),
         answer=_text_or_none(fields["answer"], f"{field}.answer"),
         bundle=None if bundle is None else _mapping(bundle, f"{field}.bundle"),
@@ -267,8 +274,7 @@ def _opening(value: object, field: str) -> AccessEntry:
     fields = _object(value, _OPENING, field)
     for name in ("consentId", "releaseId", "requestHash", "recordsHash", "salt"):
         _hex32(fields[name], f"{field}.{name}")
-    names = [fields["institution"], fields["purpose"], *_list(fields["attributes"], f"{field}.attributes")]
-    if not all(is_text(name) for name in names):
+    if not all(map(is_text, [fields["institution"], fields["purpose"], *_list(fields["attributes"], field)])):
         raise MalformedError(f"{field}: expected text", field=field)
     return AccessEntry.from_json(dict(fields))
 
@@ -276,11 +282,11 @@ def _opening(value: object, field: str) -> AccessEntry:
 def _place(value: object, field: str) -> EntryPlace:
     fields = _object(value, _PLACE, field)
     return EntryPlace(
-        custodian=_address(fields["custodian"], f"{field}.custodian"),
-        writer=_address(fields["writer"], f"{field}.writer"),
-        transaction_hash=_hex32(fields["transactionHash"], f"{field}.transactionHash"),
-        block_number=_number(fields["blockNumber"], f"{field}.blockNumber"),
-        log_index=_number(fields["logIndex"], f"{field}.logIndex"),
+        custodian=_address(fields["custodian"], field),
+        writer=_address(fields["writer"], field),
+        transaction_hash=_hex32(fields["transactionHash"], field),
+        block_number=_number(fields["blockNumber"], field),
+        log_index=_number(fields["logIndex"], field),
     )
 
 
@@ -339,11 +345,6 @@ def _text_or_none(value: object, field: str) -> str | None:
 
 
 def _bytes(value: object, field: str) -> bytes:
-    if isinstance(value, str) and value.startswith("0x"):
-        try:
-            raw = bytes.fromhex(value[2:])
-        except ValueError:
-            raw = None
-        if raw is not None and value == "0x" + raw.hex():
-            return raw
+    if is_text(value) and _BYTES.fullmatch(value):
+        return bytes.fromhex(value[2:])
     raise MalformedError(f"{field}: expected 0x and hex digits", field=field)

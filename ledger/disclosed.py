@@ -23,7 +23,7 @@ from typing import Final
 
 from joserfc.jwk import ECKey
 
-from ledger.consent import Domain, Hex32, consent_id_of, require_signer
+from ledger.consent import Domain, Hex32
 from ledger.daily_limits import DatedAccess, daily_limit_held
 from ledger.disclosed_entry import (
     READ,
@@ -34,10 +34,10 @@ from ledger.disclosed_entry import (
     check_receipt,
     check_records,
     check_request,
+    check_subject,
     check_terms,
 )
-from ledger.disclosure import DisclosedConsent, DisclosedEntry, Disclosure, public_jwk
-from ledger.errors import InvalidSignatureError
+from ledger.disclosure import DisclosedConsent, DisclosedEntry, Disclosure
 from ledger.scrutiny import (
     BundledEntry,
     Facts,
@@ -49,6 +49,7 @@ from ledger.scrutiny import (
     ReceivedEntry,
 )
 from ledger.signatures import JWK
+from ledger.verifying_keys import public_jwk
 
 CUSTODIAN: Final = "custodian"
 
@@ -82,7 +83,8 @@ class _Judge:
             whole.unknown("entries", "there is no entry in it")
         entries = tuple(self._entry(one) for one in self._disclosure.entries)
         for consent in self._disclosure.consents:
-            self._subject(consent, whole)
+            # (3)
+            check_subject(consent, self._facts, self._domain, whole)
             self._daily_limit(consent, whole)
         self._requests(whole)
         self._key_owners(whole)
@@ -141,39 +143,6 @@ class _Judge:
         return self._found.get((one.entry.consent_id, one.entry_hash))
 
     # --------------------------------------------------------------------------------------------------- each consent
-
-    def _subject(self, one: DisclosedConsent, whole: Marks) -> None:
-        # (3)
-        about, subject = {"consent_id": one.consent_id}, one.grant.subject
-        if consent_id_of(one.grant, self._domain) != one.consent_id:
-            whole.differs(
-                "consent", "consent_differs", "the grant does not have the id that it is said to have", **about
-            )
-            return
-        on_chain = self._facts.subjects.get(one.consent_id)
-        if self._facts.entries is not None and on_chain != subject:
-            said = "the chain has no grant of this consent" if on_chain is None else f"on chain it is of {on_chain}"
-            whole.differs("consent", "consent_not_on_chain", said, **about)
-        try:
-            require_signer(one.consent_id, one.signature, subject)
-        except InvalidSignatureError:
-            self._smart_account(one, whole)
-            return
-        whole.holds("subject_signature", f"{subject} signed the consent {one.consent_id}")
-
-    def _smart_account(self, one: DisclosedConsent, whole: Marks) -> None:
-        about, subject = {"consent_id": one.consent_id}, one.grant.subject
-        accepts = self._facts.accepts.get(one.consent_id)
-        if self._facts.entries is None:
-            said = f"it is not a signature by a key of {subject}; if that is a smart account, only the chain can tell"
-            whole.unknown("subject_signature", said)
-        elif accepts is False:
-            whole.differs("subject_signature", "subject_signature", f"{subject} did not sign this consent", **about)
-        elif accepts is None:
-            said = f"the smart account {subject} does not take this signature now; what it took then is not known"
-            whole.unknown("subject_signature", said)
-        else:
-            whole.holds("subject_signature", f"the smart account {subject} takes the signature of {one.consent_id}")
 
     def _daily_limit(self, one: DisclosedConsent, whole: Marks) -> None:
         # (8)

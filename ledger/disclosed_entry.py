@@ -1,4 +1,4 @@
-"""The checks of one disclosed entry, step by step as `disclosed.py` lists them. Pure."""
+"""The checks of one disclosed entry and of its consent, step by step as `disclosed.py` lists them. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Final
 from joserfc.jwk import ECKey
 
 from ledger.access import entry_hash_of, records_hash_of, refusal_hash
-from ledger.consent import ConsentGrant, Reason
-from ledger.disclosure import DisclosedEntry, DisclosedOutcome, EntryPlace
-from ledger.errors import AuditError, AuthenticationError
+from ledger.consent import ConsentGrant, Domain, Reason, consent_id_of, require_signer
+from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, EntryPlace
+from ledger.errors import AuditError, AuthenticationError, InvalidSignatureError
 from ledger.exchange import accesses_asked_by, verify_claims
-from ledger.scrutiny import BundledEntry, FoundEntry, Marks, ReceivedEntry
+from ledger.scrutiny import BundledEntry, Facts, FoundEntry, Marks, ReceivedEntry
 from ledger.signatures import JWK, SignedRequest, split_keyid, verify_evidence
 
 ANSWER_TYPE: Final = "answer+jwt"
@@ -48,10 +48,11 @@ def check_place(one: DisclosedEntry, found: FoundEntry | None, marks: Marks) -> 
     if found.outcome is not one.outcome:
         marks.differs("outcome", "outcome_differs", f"on chain it is {found.outcome}, not {one.outcome}")
         return
-    _check_outcome(one, found.reason, marks)
+    check_outcome(one, found.reason, marks)
 
 
-def _check_outcome(one: DisclosedEntry, reason: Reason, marks: Marks) -> None:
+def check_outcome(one: DisclosedEntry, reason: Reason, marks: Marks) -> None:
+    """(2) The reason on chain is the one that is said; a late entry is one to be explained."""
     said = reason.name.lower()
     match one.outcome:
         case DisclosedOutcome.LATE:
@@ -87,7 +88,7 @@ def check_bundle(one: DisclosedEntry, bundle: BundledEntry | str | None, *, onli
     elif bundle is not None:
         _check_proven(one, bundle, marks)
         if not online:
-            _check_outcome(one, Reason.NONE, marks)
+            check_outcome(one, Reason.NONE, marks)
 
 
 def _check_proven(one: DisclosedEntry, bundle: BundledEntry, marks: Marks) -> None:
@@ -101,6 +102,42 @@ def _check_proven(one: DisclosedEntry, bundle: BundledEntry, marks: Marks) -> No
         marks.unknown("bundle", f"it agrees with itself, and proves this only if the chain has {block}")
     else:
         marks.holds("bundle", f"on the log by {block}")
+
+
+# ----------------------------------------------------------------------------------------------------------- consent
+
+
+def check_subject(one: DisclosedConsent, facts: Facts, domain: Domain, marks: Marks) -> None:
+    """(3) The consent is the grant's, and the subject's."""
+    about, subject = {"consent_id": one.consent_id}, one.grant.subject
+    if consent_id_of(one.grant, domain) != one.consent_id:
+        marks.differs("consent", "consent_differs", "the grant does not have the id that it is said to have", **about)
+        return
+    on_chain = facts.subjects.get(one.consent_id)
+    if facts.entries is not None and on_chain != subject:
+        said = "the chain has no grant of this consent" if on_chain is None else f"on chain it is of {on_chain}"
+        marks.differs("consent", "consent_not_on_chain", said, **about)
+    try:
+        require_signer(one.consent_id, one.signature, subject)
+    except InvalidSignatureError:
+        _check_smart_account(one, facts, marks)
+    else:
+        marks.holds("subject_signature", f"{subject} signed the consent {one.consent_id}")
+
+
+def _check_smart_account(one: DisclosedConsent, facts: Facts, marks: Marks) -> None:
+    subject, accepts = one.grant.subject, facts.accepts.get(one.consent_id)
+    if facts.entries is None:
+        said = f"it is not a signature by a key of {subject}; if that is a smart account, only the chain can tell"
+        marks.unknown("subject_signature", said)
+    elif accepts is False:
+        said = f"{subject} did not sign this consent"
+        marks.differs("subject_signature", "subject_signature", said, consent_id=one.consent_id)
+    elif accepts is None:
+        said = f"the smart account {subject} does not take this signature now; what it took then is not known"
+        marks.unknown("subject_signature", said)
+    else:
+        marks.holds("subject_signature", f"the smart account {subject} takes the signature of {one.consent_id}")
 
 
 # -------------------------------------------------------------------------------------------------------------- terms

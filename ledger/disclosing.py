@@ -22,7 +22,6 @@ from ledger.disclosure import (
     DisclosedOutcome,
     Disclosure,
     EntryPlace,
-    verifying_key,
 )
 from ledger.errors import ErasedError, NotFoundError
 from ledger.exchange import receipt_claims, sign_claims
@@ -36,6 +35,7 @@ from ledger.release import RECEIPT_TYPE
 from ledger.signatures import JWK, SignedRequest, split_keyid
 from ledger.store import Store
 from ledger.vault import Vault, open_json
+from ledger.verifying_keys import verifying_key
 
 PAGE: Final = 200
 

@@ -33,13 +33,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet, OKPKey
-
 from ledger.access import AccessEntry, ChainProof
 from ledger.consent import Address, ConsentGrant, Domain, Hex32, is_text, parse_address, parse_grant, parse_hex32
 from ledger.errors import MalformedError
-from ledger.signatures import JWK, SIGNING_CURVES, SignedRequest
+from ledger.signatures import JWK, SignedRequest
+from ledger.verifying_keys import public_jwk, read_jwk
 
 DISCLOSURE_VERSION: Final = 1
 KIND: Final = "disclosure"
@@ -53,10 +51,6 @@ _OPENING: Final = frozenset(
 )
 _PLACE: Final = frozenset({"custodian", "writer", "transactionHash", "blockNumber", "logIndex"})
 _REQUEST: Final = frozenset({"version", "keyid", "created", "nonce", "base", "signature", "body"})
-_JWK: Final[Mapping[str, frozenset[str]]] = {
-    "EC": frozenset({"kty", "crv", "x", "y", "kid"}),
-    "OKP": frozenset({"kty", "crv", "x", "kid"}),
-}
 _BYTES: Final = re.compile(r"0x([0-9a-f]{2})*")
 _MOST: Final = 2**63
 
@@ -175,17 +169,6 @@ class Disclosure:
         }
 
 
-def public_jwk(key: JWK) -> dict[str, Any]:
-    """A signing key as a disclosure has it: nothing but what verifies, and the id by which signatures name it."""
-    fields: dict[str, Any] = {**key.as_dict(private=False), "kid": key.kid}
-    return {name: fields[name] for name in sorted(_JWK[fields["kty"]])}
-
-
-def verifying_key(key: JWK) -> JWK:
-    """The public part of a signing key, which verifies and does nothing else."""
-    return _jwk(public_jwk(key), "key")
-
-
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
@@ -204,7 +187,9 @@ def read_disclosure(document: object) -> Disclosure:
         institution_keys={
             party_id: _keys(jwks, f"keys.institutions.{party_id}") for party_id, jwks in institutions.items()
         },
-        consents=tuple(_consent(one, f"consents[{n}]") for n, one in enumerate(_list(fields["consents"], "consents"))),
+        consents=tuple(
+            read_consent(one, f"consents[{n}]") for n, one in enumerate(_list(fields["consents"], "consents"))
+        ),
         orders=tuple(_mapping(one, f"orders[{n}]") for n, one in enumerate(_list(fields["orders"], "orders"))),
         entries=tuple(_entry(one, f"entries[{n}]") for n, one in enumerate(_list(fields["entries"], "entries"))),
     )
@@ -225,24 +210,11 @@ def _domain(value: object) -> Domain:
 
 
 def _keys(value: object, field: str) -> tuple[JWK, ...]:
-    return tuple(_jwk(one, f"{field}[{number}]") for number, one in enumerate(_list(value, field)))
+    return tuple(read_jwk(one, f"{field}[{number}]") for number, one in enumerate(_list(value, field)))
 
 
-def _jwk(value: object, field: str) -> JWK:
-    fields = _mapping(value, field)
-    wanted = _JWK.get(fields["kty"]) if isinstance(fields.get("kty"), str) else None
-    if wanted is None or set(fields) != wanted or not all(is_text(one) and one for one in fields.values()):
-        raise MalformedError(f"{field}: expected a public key to verify signatures with", field=field)
-    try:
-        (key,) = KeySet.import_key_set({"keys": [dict(fields)]}).keys
-    except (JoseError, ValueError, TypeError, KeyError) as exc:
-        raise MalformedError(f"{field}: expected a public key to verify signatures with", field=field) from exc
-    if not isinstance(key, ECKey | OKPKey) or key.curve_name not in SIGNING_CURVES or public_jwk(key) != dict(fields):
-        raise MalformedError(f"{field}: expected a key of {' or '.join(SIGNING_CURVES)}", field=field)
-    return key
-
-
-def _consent(value: object, field: str) -> DisclosedConsent:
+def read_consent(value: object, field: str) -> DisclosedConsent:
+    """A member of `consents`. Raises `MalformedError`."""
     fields = _object(value, _CONSENT, field)
     return DisclosedConsent(
         consent_id=_hex32(fields["consent"], f"{field}.consent"),
@@ -258,7 +230,7 @@ def _entry(value: object, field: str) -> DisclosedEntry:
         raise MalformedError(f"{field}.outcome: expected one of {', '.join(DisclosedOutcome)}", field=field)
     return DisclosedEntry(
         entry_hash=_hex32(fields["entryHash"], f"{field}.entryHash"),
-        entry=_opening(fields["entry"], f"{field}.entry"),
+        entry=read_opening(fields["entry"], f"{field}.entry"),
         outcome=DisclosedOutcome(fields["outcome"]),
         place=_place(fields["place"], f"{field}.place"),
         reason=_text_or_none(fields["reason"], f"{field}.reason"),
@@ -270,7 +242,8 @@ def _entry(value: object, field: str) -> DisclosedEntry:
     )
 
 
-def _opening(value: object, field: str) -> AccessEntry:
+def read_opening(value: object, field: str) -> AccessEntry:
+    """The opening of an entry. Raises `MalformedError`."""
     fields = _object(value, _OPENING, field)
     for name in ("consentId", "releaseId", "requestHash", "recordsHash", "salt"):
         _hex32(fields[name], f"{field}.{name}")

@@ -53,6 +53,8 @@ def online_facts(
     """What the endpoints' chain proves, audited as `asked`; the disclosure's consents are looked for in it."""
     watched = {one.consent_id for one in disclosure.consents} | {one.entry.consent_id for one in disclosure.entries}
     audit = audit_chain(rpcs, replace(asked, watch=asked.watch | frozenset(watched)), now=now, step=step)
+    # Also those that are only known by who granted them.
+    watched |= {one.consent_id for one in audit.changes} | asked.watch
     checks, believed = chain_checks(audit, watched)
     findings = tuple(chain_findings(audit, watched))
     if not believed:
@@ -63,6 +65,7 @@ def online_facts(
     return Facts(
         entries=tuple(_found(one) for one in audit.entries),
         subjects=subjects,
+        changes=audit.changes,
         accepts={one.consent_id: _accepts(rpcs[0], one) for one in disclosure.consents},
         bundles={
             one.entry_hash: _bundled(one, disclosure, keys, lambda number, found: chain.block_hash(number) == found)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ledger.access import AccessEntry
-from ledger.audit_report import AuditedBlock, Check, Finding, Verdict
+from ledger.audit_report import AuditedBlock, Check, ConsentChange, Finding, Verdict, camel_case, iso_time
 from ledger.consent import Address, Domain, Hex32, Reason
 from ledger.disclosure import DisclosedOutcome, EntryPlace
 from ledger.signatures import JWK
@@ -63,7 +63,8 @@ class ReceivedEntry:
 class Facts:
     """What was found about a disclosure's entries; a text in the place of something says why it does not hold.
 
-    `entries` are all of its consents' on chain and `subjects` who granted each there; None and nothing without a chain.
+    `entries` are all of its consents' on chain, `changes` what became of these and `subjects` who granted each there;
+    None and nothing without a chain.
     `accepts` is whether an account takes a signature by its own code: False if it has none, None if it does not now.
     `checks` and `findings` are about the chain itself.
     """
@@ -73,6 +74,7 @@ class Facts:
     accepts: Mapping[Hex32, bool | None] = field(default_factory=dict)
     bundles: Mapping[Hex32, BundledEntry | str] = field(default_factory=dict)
     receipts: Mapping[Hex32, ReceivedEntry | str] = field(default_factory=dict)
+    changes: tuple[ConsentChange, ...] = ()
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
     block: AuditedBlock | None = None
@@ -144,6 +146,17 @@ class JudgedDisclosure:
     def verdict(self) -> Verdict:
         """Of everything in it."""
         return verdict_of(self.all_checks, self.all_findings)
+
+
+def check_json(check: Check) -> dict[str, Any]:
+    """A check as a report has it."""
+    return {"name": check.name, "holds": check.holds, "detail": check.detail}
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """A finding as a report has it."""
+    made = {camel_case(one.name): getattr(finding, one.name) for one in fields(finding)}
+    return made | {"atIso": None if finding.at is None else iso_time(finding.at)}
 
 
 def verdict_of(checks: Sequence[Check], findings: Sequence[Finding]) -> Verdict:

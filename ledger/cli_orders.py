@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ledger.cli_output import Json, SubjectRef, iso_time, open_custodian, plain, show, table, write_secret
+from ledger.cli_output import open_custodian
+from ledger.cli_terminal import Json, SubjectRef, iso_time, plain, show, table, write_secret
 from ledger.compelled import NewOrder, is_visible
 from ledger.consent import hex32_of, parse_hex32
 from ledger.errors import MalformedError, UnreadableFileError

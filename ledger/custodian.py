@@ -16,6 +16,7 @@ from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
 from ledger.activity import Activities
+from ledger.artifact import contract_address
 from ledger.attempts import Attempts
 from ledger.authentication import Authentication
 from ledger.chain import Chain, JsonRpc, JsonRpcChain
@@ -25,6 +26,7 @@ from ledger.concerns import Concerns
 from ledger.config import Config
 from ledger.consent import Address, Domain
 from ledger.consent_requests import ConsentRequests
+from ledger.disclosing import Disclosing
 from ledger.disputes import Disputes
 from ledger.duties import Duties
 from ledger.enrolment import Enrolment
@@ -268,6 +270,17 @@ class Custodian:
             signing_key=signing_key,
             finality=config.finality.tag,
         )
+        self.disclosing = Disclosing(
+            self.store,
+            self.journal,
+            self.registry,
+            self.vault,
+            self.proofs,
+            self.keys,
+            self.chain.domain,
+            custodian=self.address,
+            signing_key=signing_key,
+        )
 
     @classmethod
     def init(cls, config: Config) -> None:
@@ -425,14 +438,14 @@ class Custodian:
 
 
 def _domain(config: Config) -> Domain:
-    return Domain(chain_id=config.chain_id, contract=deploy.contract_address())
+    return Domain(chain_id=config.chain_id, contract=contract_address())
 
 
 def _identity(config: Config, keys: KeyFile, accounts: Accounts) -> dict[str, str]:
     """What a database belongs to: opened with anything else, it would be read or written wrongly."""
     return {
         "chain_id": str(config.chain_id),
-        "contract": deploy.contract_address(),
+        "contract": contract_address(),
         "custodian": accounts.custodian.address,
         "key_file": keys.index("check", "consent-ledger"),
     }

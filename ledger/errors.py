@@ -541,6 +541,12 @@ class AuditError(LedgerError):
     code = "audit"
 
 
+class ReceiptsDifferError(AuditError):
+    """The receipts of a block are not those that its header commits to."""
+
+    code = "receipts_differ"
+
+
 SOLIDITY_TWINS: dict[str, type[LedgerError]] = {
     "InvalidSignature": InvalidSignatureError,
     "InvalidWindow": InvalidWindowError,

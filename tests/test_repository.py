@@ -21,35 +21,31 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
-    frozenset({"errors", "gather"}),
+    frozenset({"errors", "gather", "markup"}),
     frozenset({"attributes", "consent", "envelope", "locks", "store"}),
     frozenset(
         {
-            *(
-                "access",
-                "answers",
-                "attribute_texts",
-                "compelled",
-                "importmap",
-                "keys",
-                "outbox",
-                "passkeys",
-                "prompts",
-                "purposes",
-            ),
-            *("signatures", "stateproof", "texts"),
+            *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
+            *("audit_report", "compelled", "signatures", "stateproof", "texts"),
         }
     ),
     frozenset(
         {
+            *("audit_reader", "audit_spans", "audit_style", "audit_texts"),
             *("attempts", "contract", "exchange", "invitations", "notice_texts", "outbound", "requested", "vault"),
             "wallets",
         }
     ),
+    frozenset({"picture_parts"}),
+    frozenset({"audit_pictures"}),
+    frozenset({"report_parts"}),
+    frozenset({"audit_counted", "audit_found"}),
+    frozenset({"audit_html"}),
+    frozenset({"cli_audit_output"}),
     frozenset(
         {
             *("chain", "challenges", "channel", "consent_receipts", "importer", "notices", "parties", "receipts"),
-            "sessions",
+            *("disclosure", "sessions"),
         }
     ),
     frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
@@ -85,20 +81,20 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 )
 PURE: Final = frozenset(
     {
-        *(
-            "access",
-            "attributes",
-            "compelled",
-            "consent",
-            "contract",
-            "envelope",
-            "errors",
-            "exchange",
-            "importmap",
-            "purposes",
-        ),
+        *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
         *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
-        *("stateproof", "texts"),
+        *(
+            "audit_counted",
+            "audit_found",
+            "audit_html",
+            "audit_pictures",
+            "audit_reader",
+            "audit_report",
+            "audit_spans",
+        ),
+        *("audit_style", "audit_texts", "markup", "picture_parts", "report_parts", "stateproof", "texts"),
+        "compelled",
+        *("daily_limits", "disclosed", "disclosed_entry", "disclosure", "scrutiny", "subject_audit"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

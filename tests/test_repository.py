@@ -52,6 +52,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset(
         {
             *(
+                "access_records",
                 "authentication",
                 "commit",
                 "order_book",

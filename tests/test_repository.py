@@ -82,6 +82,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 )
 PURE: Final = frozenset(
     {
+        "verifying_keys",
         *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
         *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
         *("audit_texts", "blockproof", "books", "compelled", "consent", "consent_receipts", "contract"),

@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey
 from sqlalchemy import Row
 
 from ledger.access import AccessEntry
+from ledger.access_records import AccessRecords, ids_in
 from ledger.consent import Address, Domain, Hex32
 from ledger.disclosure import (
     DisclosedConsent,
@@ -34,7 +35,7 @@ from ledger.registry import Registry
 from ledger.release import RECEIPT_TYPE
 from ledger.signatures import JWK, SignedRequest, split_keyid
 from ledger.store import Store
-from ledger.vault import Vault, open_json
+from ledger.vault import open_json
 from ledger.verifying_keys import verifying_key
 
 PAGE: Final = 200
@@ -60,7 +61,7 @@ class Disclosing:
         store: Store,
         journal: Journal,
         registry: Registry,
-        vault: Vault,
+        records: AccessRecords,
         proofs: Proofs,
         keys: KeyFile,
         domain: Domain,
@@ -68,7 +69,7 @@ class Disclosing:
         custodian: Address,
         signing_key: ECKey,
     ) -> None:
-        self._store, self._journal, self._registry, self._vault = store, journal, registry, vault
+        self._store, self._journal, self._registry, self._records = store, journal, registry, records
         self._proofs, self._keys, self._domain = proofs, keys, domain
         self._custodian, self._signing_key = custodian, signing_key
 
@@ -93,6 +94,13 @@ class Disclosing:
         """Every entry about a person, and every consent, used or not. Raises as `of_release`."""
         consents = [one.consent_id for one in self._registry.consents(subject_id)]
         return self._made(self._rows(subject_id, None), consents, at=at, proofs=proofs)
+
+    def of_records(self, record_ids: Sequence[str], *, at: int) -> MadeDisclosure:
+        """Exactly these access records, as an auditor's consent lets them be read. Raises as `of_release`."""
+        consent_ids, release_ids = ids_in(record_ids)
+        with self._store.read() as tx:
+            rows = self._journal.with_batches(tx, release_ids)
+        return self._made(rows, consent_ids, at=at, proofs=False)
 
     def _rows(self, subject_id: str, consent_id: Hex32 | None) -> list[Row[Any]]:
         """All of them, oldest first."""
@@ -135,7 +143,7 @@ class Disclosing:
         bundle = None
         if proofs and outcome is not DisclosedOutcome.REFUSED:
             bundle = self._proofs.bundle(row.release_id, self._registry.institution(entry.institution))
-        digests = [record.envelope.digest() for record in self._vault.load(opening["records"])]
+        digests = [record.envelope.digest() for record in self._records.load(opening["records"])]
         return DisclosedEntry(
             entry_hash=row.entry_hash,
             entry=entry,

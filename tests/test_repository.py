@@ -53,7 +53,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
         {
             *("audit_state", "authentication", "commit", "order_book", "relay", "replay", "report_parts"),
             *("retention", "standing", "subject_data", "unsealing", "webhooks"),
-            "disclosed_entry",
+            *("access_records", "disclosed_entry"),
         }
     ),
     frozenset(

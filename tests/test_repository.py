@@ -82,13 +82,13 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 )
 PURE: Final = frozenset(
     {
-        "verifying_keys",
         *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
         *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
         *("audit_texts", "blockproof", "books", "compelled", "consent", "consent_receipts", "contract"),
         *("contract_storage", "daily_limits", "disclosed", "disclosed_entry", "disclosure", "envelope", "errors"),
         *("exchange", "importmap", "markup", "notice_texts", "picture_parts", "purposes", "receipts", "replay"),
         *("report_parts", "requested", "scrutiny", "signatures", "stateproof", "subject_audit", "texts"),
+        "verifying_keys",
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

@@ -535,6 +535,18 @@ class AuditError(LedgerError):
     code = "audit"
 
 
+class SplitViewError(AuditError):
+    """Two parties were shown two histories of one chain or log."""
+
+    code = "split_view"
+
+
+class CheckpointInconsistentError(AuditError):
+    """The chain does not lead from an earlier checkpoint to this one."""
+
+    code = "checkpoint_inconsistent"
+
+
 SOLIDITY_TWINS: dict[str, type[LedgerError]] = {
     "InvalidSignature": InvalidSignatureError,
     "InvalidWindow": InvalidWindowError,

@@ -22,23 +22,33 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"errors", "gather"}),
-    frozenset({"attributes", "consent", "envelope", "locks", "store"}),
+    frozenset({"attributes", "consent", "envelope", "locks", "signed_note", "store"}),
     frozenset(
         {
             *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
-            *("signatures", "stateproof", "texts"),
+            *("audit_report", "signatures", "stateproof", "texts"),
         }
     ),
     frozenset(
         {
-            *("attempts", "contract", "exchange", "invitations", "notice_texts", "outbound", "requested", "vault"),
+            *(
+                "attempts",
+                "checkpoint",
+                "contract",
+                "exchange",
+                "invitations",
+                "notice_texts",
+                "outbound",
+                "requested",
+                "vault",
+            ),
             "wallets",
         }
     ),
     frozenset(
         {
             *("chain", "challenges", "channel", "consent_receipts", "importer", "notices", "parties", "receipts"),
-            "sessions",
+            *("sessions", "witness"),
         }
     ),
     frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
@@ -67,7 +77,7 @@ PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
         *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
-        *("stateproof", "texts"),
+        *("audit_report", "checkpoint", "signed_note", "stateproof", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

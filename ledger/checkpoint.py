@@ -10,11 +10,11 @@
 
 The first three lines are those of C2SP `tlog-checkpoint`, whose tools read and store them as they stand. The blocks
 are the log: each header names the one before, so the hash at the third line commits to every block before it, as a
-root does; it is not the root of a Merkle tree of RFC 6962, and proofs of inclusion are those of `eth_getProof`. The lines
-after that are covered by the signatures as well.
+root does; it is not the root of a Merkle tree of RFC 6962, and proofs of inclusion are those of `eth_getProof`. The
+lines after that are covered by the signatures as well.
 
-Two checkpoints of one chain agree, or show a split view: one block number with two hashes, or one size of a log with two
-heads. Where they are of different blocks and sizes, only the chain itself can tell whether it leads from one to the
+Two checkpoints of one chain agree, or show a split view: one block number with two hashes, or one size of a log with
+two heads. Where they are of different blocks and sizes, only the chain itself can tell whether it leads from one to the
 other: it must have the earlier block, and each log must have passed through the earlier head at the earlier size.
 """
 

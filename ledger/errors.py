@@ -424,6 +424,12 @@ class KeyUnavailableError(VaultError):
     code = "key_unavailable"
 
 
+class UnwrapsError(VaultError):
+    """An unwrap cannot be counted, so nothing is unwrapped."""
+
+    code = "unwraps"
+
+
 class StoreUnavailableError(VaultError):
     """The database is locked, full or gone. Nothing was written."""
 

@@ -22,7 +22,8 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"errors", "gather"}),
-    frozenset({"attributes", "consent", "envelope", "locks", "signed_note", "store"}),
+    frozenset({"attributes", "consent", "envelope", "locks", "signed_note", "store", "unwraps"}),
+    frozenset({"unwrap_file"}),
     frozenset(
         {
             *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
@@ -31,18 +32,8 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *(
-                "attempts",
-                "checkpoint",
-                "contract",
-                "exchange",
-                "invitations",
-                "notice_texts",
-                "outbound",
-                "requested",
-                "vault",
-            ),
-            "wallets",
+            *("attempts", "checkpoint", "contract", "exchange", "invitations", "notice_texts", "outbound", "requested"),
+            *("vault", "wallets"),
         }
     ),
     frozenset(
@@ -77,7 +68,7 @@ PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
         *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
-        *("audit_report", "checkpoint", "signed_note", "stateproof", "texts"),
+        *("audit_report", "checkpoint", "signed_note", "stateproof", "texts", "unwraps"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -99,6 +90,7 @@ LONG: Final = {
     "ledger/grants.py": "granting, replacing, pausing and revoking share their steps",
     "ledger/journal.py": "every statement on the journal, so that no other module has one",
     "ledger/store.py": "every table of the database",
+    "ledger/vault.py": "every way in which a person's values come in and go out",
     "web/api.py": "every route, so that the API is read in one place",
     "web/models.py": "every model of the API",
     "ledger/release.py": "the steps (0) to (7) in their order",

@@ -28,6 +28,7 @@ class BatchKind(IntEnum):
     ACCESSES = 0
     REFUSALS = 1
     LATE_ACCESSES = 2
+    COMPELLED_ACCESSES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

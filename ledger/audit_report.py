@@ -175,3 +175,46 @@ class AuditReport:
     def as_json(self) -> dict[str, Any]:
         """The report for machines; `version` counts changes of its form."""
         raise NotImplementedError
+
+
+# --------------------------------------------------------------------------------------------------- what was looked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedEntry:
+    """One entry of a consent that was looked for, as its block's receipts prove it. `at` is the block's time."""
+
+    consent_id: Hex32
+    entry_hash: Hex32
+    reason: Reason
+    late: bool
+    custodian: Address
+    writer: Address
+    block_number: int
+    at: int
+    transaction_hash: Hex32
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentChange:
+    """One change of a consent that was looked for. `what` is granted, revoked, paused or resumed; `by` who revoked."""
+
+    consent_id: Hex32
+    what: str
+    by: Address | None
+    block_number: int
+    at: int
+    transaction_hash: Hex32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierLog:
+    """A point that a writer's log had reached by an earlier block, from a checkpoint: it must have passed there."""
+
+    block_number: int
+    block_hash: Hex32
+    custodian: Address
+    writer: Address
+    size: int
+    head: Hex32

@@ -15,11 +15,11 @@ from joserfc.jwk import ECKey
 from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
 
-from ledger import deploy
 from ledger.access import AccessEntry
+from ledger.artifact import contract_address
 from ledger.chain import JsonRpc, JsonRpcChain
 from ledger.channel import WELL_KNOWN
-from ledger.cli_output import Json, iso_time, plain, read_json, show, warn
+from ledger.cli_terminal import Json, iso_time, plain, read_json, show, warn
 from ledger.config import Config
 from ledger.consent import Domain, Hex32, State, parse_hex32
 from ledger.errors import AuditError, MalformedError, ServiceUnavailableError, UnreadableFileError
@@ -71,7 +71,7 @@ def receipts_verify(
     receipt = _receipt_of(file)
     key = _key_of(custodian_key, receipt)
     config = Config.from_env()
-    domain = Domain(chain_id=config.chain_id, contract=deploy.contract_address())
+    domain = Domain(chain_id=config.chain_id, contract=contract_address())
     if type_of(receipt) in _PERSONS:
         if bundle is not None:
             raise MalformedError("bundle: expected with the receipt of an access only", field="bundle")

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final
 import typer
 from joserfc.jwk import KeySet
 
-from ledger.cli_output import Json, iso_time, number_of, open_custodian, plain, read_json, show, table, write_secret
+from ledger.cli_output import open_custodian
+from ledger.cli_terminal import Json, iso_time, number_of, plain, read_json, show, table, write_secret
 from ledger.custodian import Custodian
 from ledger.errors import AlreadyExistsError, LedgerError, MalformedError
 from ledger.exchange import Party, new_furnisher_keys, new_institution_keys

@@ -59,6 +59,7 @@ EVENTS: Final[Mapping[str, tuple[Sequence[str], Sequence[str]]]] = {
     "AccessRecorded": (("bytes32",), ("bytes32",)),
     "AccessRefused": (("bytes32",), ("bytes32", "uint8")),
     "AccessLate": (("bytes32",), ("bytes32", "uint8")),
+    "AccessCompelled": (("bytes32",), ("bytes32", "uint64")),
     "LogAppended": (("address", "address"), ("uint8", "uint64", "bytes32")),
 }
 ERRORS: Final[Mapping[str, Sequence[str]]] = {

@@ -16,6 +16,7 @@ from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
 from ledger.activity import Activities
+from ledger.artifact import contract_address
 from ledger.attempts import Attempts
 from ledger.authentication import Authentication
 from ledger.chain import Chain, JsonRpc, JsonRpcChain
@@ -395,14 +396,14 @@ class Custodian:
 
 
 def _domain(config: Config) -> Domain:
-    return Domain(chain_id=config.chain_id, contract=deploy.contract_address())
+    return Domain(chain_id=config.chain_id, contract=contract_address())
 
 
 def _identity(config: Config, keys: KeyFile, accounts: Accounts) -> dict[str, str]:
     """What a database belongs to: opened with anything else, it would be read or written wrongly."""
     return {
         "chain_id": str(config.chain_id),
-        "contract": deploy.contract_address(),
+        "contract": contract_address(),
         "custodian": accounts.custodian.address,
         "key_file": keys.index("check", "consent-ledger"),
     }

@@ -553,6 +553,12 @@ class CheckpointInconsistentError(AuditError):
     code = "checkpoint_inconsistent"
 
 
+class ReceiptsDifferError(AuditError):
+    """The receipts of a block are not those that its header commits to."""
+
+    code = "receipts_differ"
+
+
 SOLIDITY_TWINS: dict[str, type[LedgerError]] = {
     "InvalidSignature": InvalidSignatureError,
     "InvalidWindow": InvalidWindowError,

@@ -101,13 +101,24 @@ def _rlp_decoded(encoded: bytes) -> object:
 # --------------------------------------------------------------------------------------------------------------- state
 
 
+def account_roots(state_root: Hex32, account: Address, proof: Sequence[bytes]) -> tuple[Hex32, Hex32] | None:
+    """Storage root and code hash of an account; None if the proof shows that there is none. Raises `AuditError`."""
+    value = _proven(state_root, bytes.fromhex(account[2:]), proof)
+    if not value:
+        return None
+    fields = _decoded(value)
+    roots = fields[_STORAGE_ROOT:] if len(fields) == _ACCOUNT_FIELDS else []
+    if not all(isinstance(root, bytes) and len(root) == _WORD for root in roots) or not roots:
+        raise AuditError("the account is not one of an Ethereum state")
+    return hex32_of(roots[0]), hex32_of(roots[1])
+
+
 def storage_root(state_root: Hex32, account: Address, proof: Sequence[bytes]) -> Hex32:
     """The root of an account's storage. Raises `AuditError` if the proof does not lead to such an account."""
-    fields = _decoded(_proven(state_root, bytes.fromhex(account[2:]), proof))
-    root = fields[_STORAGE_ROOT] if len(fields) == _ACCOUNT_FIELDS else None
-    if not isinstance(root, bytes) or len(root) != _WORD:
+    roots = account_roots(state_root, account, proof)
+    if roots is None:
         raise AuditError("the account is not one of an Ethereum state")
-    return hex32_of(root)
+    return roots[0]
 
 
 def storage_word(root: Hex32, slot: Hex32, proof: Sequence[bytes]) -> int:

@@ -71,8 +71,8 @@ class KeyFile:
     @classmethod
     def create(cls, path: Path) -> KeyFile:
         """Make a key file with one KEK. Raises `AlreadyExistsError`: a key file is never overwritten."""
-        now = int(time.time())
-        _create(path, {"index_key": secrets.token_hex(32), "unwraps": _new_unwraps_key(now), **_new_kek({})})
+        # From the beginning: nothing was ever opened with it.
+        _create(path, {"index_key": secrets.token_hex(32), "unwraps": _new_unwraps_key(0), **_new_kek({})})
         return cls(path)
 
     @property

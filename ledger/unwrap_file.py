@@ -79,10 +79,11 @@ class UnwrapFile:
     def sync(self) -> None:
         """Flush to the disk what was written here since the last time. Raises `UnwrapsError`."""
         with self._mutex:
-            if self._descriptor is not None and self._dirty:
+            if self._descriptor is not None and self._head_file is not None and self._dirty:
                 self._dirty = False
                 with _as_unwraps_error():
                     os.fdatasync(self._descriptor)
+                    os.fdatasync(self._head_file)
 
     def close(self) -> None:
         """Give back what was counted ahead and not used. It can be written to again."""
@@ -225,6 +226,25 @@ class Ahead:
                 return False
             self._counted[one] -= 1
             return True
+
+
+def read_files(path: Path) -> tuple[str, str | None]:
+    """The journal and where it says that it ends (None if it does not say), as they were at one moment.
+
+    Raises `UnwrapsError` if they cannot be read.
+    """
+    with _as_unwraps_error():
+        if not path.exists():
+            return "", _text_of(head_path(path))
+        with path.open("rb") as file, _locked(file.fileno()):
+            return file.read().decode("ascii", "replace"), _text_of(head_path(path))
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
 
 
 def head_path(path: Path) -> Path:

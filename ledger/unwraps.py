@@ -71,7 +71,8 @@ class Head:
 class Gap:
     """Lines that are not there any more: `number` of them after line `seq`, between two times (Unix seconds).
 
-    `machine_stopped`: the machine was started anew in between, so that they may never have reached the disk.
+    `machine_stopped`: the machine was started anew in between, so that they may never have reached the disk; how many
+    there were may then be unknown, and `number` 0.
     """
 
     seq: int
@@ -211,7 +212,7 @@ class _Reader:
         missing = line.number if line.use == START and line.number > 0 else 0
         if line.seq != self.seq + missing + 1:
             self.altered.append(f"line {line.seq} follows line {self.seq}")
-        if missing:
+        if missing or stopped:
             gap = Gap(seq=self.seq, number=missing, after=self._at, before=line.at, machine_stopped=stopped)
             self.gaps.append(gap)
         if line.use == START:

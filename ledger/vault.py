@@ -204,6 +204,16 @@ class Vault:
         with self._store.read() as tx:
             return present(self.newest(tx, [subject_id], attributes), subject_id, attributes)
 
+    def wrapped_keys(self, record_ids: Sequence[str]) -> dict[str, WrappedKey]:
+        """The keys of these records, still wrapped, of those that are there."""
+        columns = (records.c.record_id, records.c.kek_id, records.c.wrapped_dek)
+        with self._store.read() as tx:
+            return {
+                row.record_id: WrappedKey(row.kek_id, row.wrapped_dek)
+                for chunk in _chunks(record_ids)
+                for row in tx.execute(select(*columns).where(records.c.record_id.in_(chunk)))
+            }
+
     def load(self, record_ids: Sequence[str]) -> list[StoredRecord]:
         """These very records, in this order. Raises `ErasedError` if one is gone: records go only by erasure."""
         with self._store.read() as tx:

@@ -33,7 +33,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset(
         {
             *("attempts", "checkpoint", "contract", "exchange", "invitations", "notice_texts", "outbound", "requested"),
-            *("vault", "wallets"),
+            *("reconcile", "vault", "wallets"),
         }
     ),
     frozenset(
@@ -50,7 +50,9 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
         }
     ),
     frozenset({"client", "config", "grants", "preparation"}),
-    frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
+    frozenset(
+        {"activity", "consent_requests", "custodian_side", "devnet", "duties", "erase", "furnish", "release", "serving"}
+    ),
     frozenset({"concerns", "own_requests", "proof", "sync"}),
     frozenset({"subject_export"}),
     frozenset({"custodian"}),
@@ -68,7 +70,7 @@ PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
         *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
-        *("audit_report", "checkpoint", "signed_note", "stateproof", "texts", "unwraps"),
+        *("audit_report", "checkpoint", "reconcile", "signed_note", "stateproof", "texts", "unwraps"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

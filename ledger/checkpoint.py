@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final
 
-from ledger.audit_report import AuditReport, Finding
+from ledger.audit_report import AuditReport, EarlierLog, Finding
 from ledger.consent import ZERO32, Address, Domain, Hex32, hex32_of, parse_address, parse_hex32
 from ledger.errors import AuditError, MalformedError
 from ledger.signed_note import NoteKey, open_note
@@ -43,6 +43,7 @@ _ORIGIN: Final = re.compile(r"consent-ledger/([1-9][0-9]{0,18})/(0x[0-9a-fA-F]{4
 _NUMBER: Final = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
 _CODE: Final = re.compile(r"[a-z][a-z_]{0,63}\Z")
 _HEADING: Final = 5
+_NOBODY: Final = Address("0x" + "00" * 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,21 @@ class Checkpoint:
         logs = (f"log {custodian} {writer} {size} {head}" for (custodian, writer), (size, head) in self._sorted())
         findings = (f"finding {code} {count}" for code, count in sorted(self.findings.items()))
         return "".join(f"{line}\n" for line in (*heading, *logs, *findings))
+
+    def earlier(self) -> tuple[EarlierLog, ...]:
+        """What an audit of a later block must have passed: this block, and each log at its size."""
+        logs = self._sorted() or [((_NOBODY, _NOBODY), (0, ZERO32))]
+        return tuple(
+            EarlierLog(
+                block_number=self.block_number,
+                block_hash=self.block_hash,
+                custodian=custodian,
+                writer=writer,
+                size=size,
+                head=head,
+            )
+            for (custodian, writer), (size, head) in logs
+        )
 
     def _sorted(self) -> list[tuple[LogId, tuple[int, Hex32]]]:
         return sorted(self.logs.items())

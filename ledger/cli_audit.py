@@ -79,16 +79,16 @@ def chain(
 ) -> None:
     """Check the code, every consent, every access and every log against a block's hash."""
     asked = Asked(
-        domain=_domain(contract, chain_id),
-        block=_block(block),
+        domain=domain_of(contract, chain_id),
+        block=block_of(block),
         tag=tag,
         first_block=from_block,
-        all_headers=_all_headers(headers),
+        all_headers=headers_of(headers),
         compile_sources=not without_compiler,
         compiler=solc,
     )
     before = None if state is None else _read_state(state, asked)
-    made = _audited(rpc_url, asked, before, quiet=as_json)
+    made = audited(rpc_url, asked, before, quiet=as_json)
     if state is not None and made.state is not None:
         _write_state(state, made.state)
     if html is not None:
@@ -113,15 +113,15 @@ def consent(
     """Whether a consent was in force at a block, and why: what the chain alone proves of it up to there."""
     wanted = parse_hex32(consent_id, "consent")
     asked = Asked(
-        domain=_domain(contract, chain_id),
-        block=_block(block),
+        domain=domain_of(contract, chain_id),
+        block=block_of(block),
         tag=tag,
         first_block=from_block,
-        all_headers=_all_headers(headers),
+        all_headers=headers_of(headers),
         compile_sources=False,
         watch=frozenset({wanted}),
     )
-    made = _audited(rpc_url, asked, None, quiet=as_json)
+    made = audited(rpc_url, asked, None, quiet=as_json)
     report = made.report
     if report.block is None or report.verdict is Verdict.UNVERIFIED:
         show(as_json, report.as_json() if as_json else None, report_text(report))
@@ -182,12 +182,14 @@ def _history(consent_id: Hex32, made: Audit, report: AuditReport) -> tuple[dict[
 # -------------------------------------------------------------------------------------------------------- what is asked
 
 
-def _domain(contract: str | None, chain_id: int) -> Domain:
+def domain_of(contract: str | None, chain_id: int) -> Domain:
+    """The chain and contract that are meant. Raises `MalformedError`."""
     address = contract_address() if contract is None else parse_address(contract, "contract")
     return Domain(chain_id=chain_id, contract=address)
 
 
-def _block(text: str | None) -> Hex32 | int | None:
+def block_of(text: str | None) -> Hex32 | int | None:
+    """A block by hash or number; None for the newest. Raises `MalformedError`."""
     if text is None:
         return None
     if text.isascii() and text.isdigit() and len(text) < 16:  # noqa: PLR2004 - no chain is as long
@@ -195,13 +197,15 @@ def _block(text: str | None) -> Hex32 | int | None:
     return parse_hex32(text, "block")
 
 
-def _all_headers(text: str) -> bool:
+def headers_of(text: str) -> bool:
+    """Whether every header is to be read. Raises `MalformedError`."""
     if text not in ("all", "events"):
         raise MalformedError("headers: expected all or events", field="headers")
     return text == "all"
 
 
-def _audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None, *, quiet: bool) -> Audit:
+def audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None, *, quiet: bool) -> Audit:
+    """The audit by these endpoints, with a bar that shows how far it is."""
     rpcs = [JsonRpc(url, timeout=TIMEOUT_SECONDS, bounded=True) for url in urls or [DEVNET_URL]]
     with progress_bar(hidden=quiet) as bar:
         return audit_chain(rpcs, asked, now=int(time.time()), state=before, step=_Steps(bar))

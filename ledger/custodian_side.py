@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from ledger.evidence import open_receipt
 from ledger.journal import Journal
 from ledger.keys import KeyFile
 from ledger.preparation import opening_context
-from ledger.reconcile import HandedIn, OnFile, Sides
+from ledger.reconciliation import HandedIn, OnFile, Sides
 from ledger.unwrap_file import read_files
 from ledger.unwraps import Counted, Head, read_unwraps
 from ledger.vault import Vault, open_json
@@ -34,20 +35,23 @@ def sides_of(
     journal: Journal,
     vault: Vault,
     keys: KeyFile,
-    entries: Sequence[AuditedEntry],
+    entries: Callable[[], Sequence[AuditedEntry]],
     *,
     receipts: Sequence[HandedIn] = (),
     known: Sequence[Head] = (),
 ) -> Sides:
-    """Everything that `reconcile` compares. `entries` are the proven ones of this custodian's logs.
+    """Everything that `reconcile` compares. `entries` gets the proven ones of this custodian's logs.
 
-    The unwraps are read first: what is released meanwhile is on file and not counted here, so a service that is at work
-    is to be reconciled at a block that is final, or on a copy. Raises `VaultError`.
+    The service may be at work: what the journal has is then counted and on chain by the time that those are read, and
+    what is new in those is in the journal by the time that it is read again. Raises `VaultError`, `ChainError`.
     """
+    on_file = list(_on_file(journal, vault, keys))
     counted = counted_by(keys, known)
+    proven = entries()
+    last = on_file[-1].release_id if on_file else ""
     return Sides(
-        entries=entries,
-        on_file=tuple(_on_file(journal, vault, keys)),
+        entries=proven,
+        on_file=(*on_file, *(replace(row, newer=True) for row in _on_file(journal, vault, keys, after=last))),
         counted=counted,
         since=keys.unwraps_key().since,
         receipts=receipts,
@@ -60,8 +64,8 @@ def counted_by(keys: KeyFile, known: Sequence[Head] = ()) -> Counted:
     return read_unwraps(content, head, keys.unwraps_key().key, known=known)
 
 
-def _on_file(journal: Journal, vault: Vault, keys: KeyFile) -> Iterator[OnFile]:
-    last = ""
+def _on_file(journal: Journal, vault: Vault, keys: KeyFile, *, after: str = "") -> Iterator[OnFile]:
+    last = after
     while rows := journal.page(after=last, limit=PAGE):
         opened = {row.release_id: _opened(row, keys) for row in rows}
         record_ids = [one for opening, _ in opened.values() if opening for one in opening["records"]]

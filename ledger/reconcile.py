@@ -16,37 +16,19 @@ nothing through this service; and whether what was opened for the person's own v
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from ledger.audit_report import AuditedEntry, Check, Finding, Verdict
+from ledger.audit_report import AuditedEntry, Check, Finding
 from ledger.consent import Hex32, Reason
 from ledger.envelope import ORDER, RELEASE, RELEASE_RESUMED
-from ledger.unwraps import NOTHING, Counted, Gap, Line
+from ledger.reconciliation import EXPLANATIONS, OnFile, Reconciliation, Sides
+from ledger.unwraps import NOTHING, Gap, Line
 
 RESUME_SECONDS: Final = 10
 """How long after the time on file a release may have been opened: that time is taken just before."""
 LOST_SECONDS: Final = 60
 """The journal of unwraps is flushed about every second; a machine that stops loses no more than this, by far."""
-EXPLANATIONS: Final = {
-    "released": "released, recorded on chain and opened once",
-    "released_late": "released, and put back on chain after a reorganisation when the consent had ended",
-    "ordered": "handed out by order of an authority, logged as such",
-    "erased": "opening destroyed since: that it was opened is counted, how much is not comparable any more",
-    "resumed": "opened again, because the first try did not come to its end",
-    "opened_then_stopped": "opened and not released: it was revoked, or failed, before the answer was on file",
-    "logged_not_released": "logged, then revoked or given up: never opened, or stopped before it went out",
-    "resumable": "logged, and waiting for its institution to come back or for the time limit",
-    "waiting": "on file, not logged yet",
-    "refused": "refused by the contract, logged as such",
-    "refused_here": "refused by the custodian, logged as such",
-    "refusals_waiting": "refused by the custodian, to be logged by the next sync",
-    "before_counting": "released before unwraps were counted",
-    "lost_with_machine": "released, and the line went down with the machine in the last seconds before it stopped",
-    "receipts": "receipts that agree with chain and journal",
-}
-"""What each number counts."""
 OF_ATTRIBUTES: Final = frozenset({RELEASE, RELEASE_RESUMED, ORDER})
 
 INTENT: Final = "intent"
@@ -54,92 +36,6 @@ RECORDED: Final = "recorded"
 RELEASED: Final = "released"
 REFUSED: Final = "refused"
 ABORTED: Final = "aborted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnFile:
-    """A row of the journal. `attributes` and `mark` (of the envelopes) are None where the opening was destroyed.
-
-    `answered`: an answer was sealed, or its receipt signed. `altered` says what in the row contradicts its opening.
-    Times are Unix seconds.
-    """
-
-    release_id: Hex32
-    entry_hash: Hex32
-    consent_id: Hex32
-    state: str
-    reached_log: bool
-    answered: bool
-    finished_at: int | None
-    attributes: int | None
-    mark: str | None
-    ordered: bool = False
-    altered: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandedIn:
-    """A receipt as an institution handed it in. `invalid` says why it is none: then the rest is not known."""
-
-    name: str
-    entry_hash: Hex32 | None = None
-    release_id: Hex32 | None = None
-    invalid: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sides:
-    """Everything that is compared. `since`: from when unwraps were counted. `entries` are this custodian's."""
-
-    entries: Sequence[AuditedEntry]
-    on_file: Sequence[OnFile]
-    counted: Counted
-    since: int
-    receipts: Sequence[HandedIn] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciliation:
-    """What it comes to. `numbers` has what agreed and what was explained; `unwraps` how many there were, by use.
-
-    `end` is where the journal of unwraps ends: who keeps it can show later that nothing was taken away before it.
-    """
-
-    checks: tuple[Check, ...]
-    findings: tuple[Finding, ...]
-    numbers: Mapping[str, int]
-    unwraps: Mapping[str, int]
-    end: str
-
-    @property
-    def verdict(self) -> Verdict:
-        """Findings weigh more than what could not be checked."""
-        if self.findings or any(check.holds is False for check in self.checks):
-            return Verdict.FINDINGS
-        if not self.checks or any(check.holds is None for check in self.checks):
-            return Verdict.UNVERIFIED
-        return Verdict.CLEAN
-
-    @property
-    def differences(self) -> dict[str, int]:
-        """How many findings of each code."""
-        return dict(sorted(Counter(finding.code for finding in self.findings).items()))
-
-    def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return {
-            "version": 1,
-            "verdict": self.verdict.value,
-            "checks": [{"name": one.name, "holds": one.holds, "detail": one.detail} for one in self.checks],
-            "differences": self.differences,
-            "findings": [
-                {"code": one.code, "detail": one.detail, "entryHash": one.entry_hash, "consent": one.consent_id}
-                for one in self.findings
-            ],
-            "numbers": dict(self.numbers),
-            "unwraps": dict(self.unwraps),
-            "unwrapsEnd": self.end,
-        }
 
 
 def reconcile(sides: Sides, checks: Sequence[Check] = ()) -> Reconciliation:
@@ -206,7 +102,8 @@ class _Work:
                 self._find("row_altered", "the journal names another consent than the log", row, entry_of_row)
             if entry_of_row and (entry_of_row.reason is Reason.COMPELLED) != row.ordered:
                 self._find("row_altered", "by order on one side and not on the other", row, entry_of_row)
-            self._judge(row, entry_of_row)
+            if not row.newer:
+                self._judge(row, entry_of_row)
 
     def _judge(self, row: OnFile, entry: AuditedEntry | None) -> None:
         went_out = row.state == RELEASED or row.answered
@@ -255,7 +152,7 @@ class _Work:
             else:
                 self._explain(row, lines)
         for row in self._sides.on_file:
-            if row.state == RELEASED and is_recorded(self._entries.get(row.entry_hash)):
+            if row.state == RELEASED and not row.newer and is_recorded(self._entries.get(row.entry_hash)):
                 self._require_counted(row)
         self._lost_or_not()
 
@@ -343,10 +240,3 @@ def is_recorded(entry: AuditedEntry | None) -> bool:
 def within(row: OnFile, gap: Gap) -> bool:
     """Whether a release ended while lines were lost."""
     return row.finished_at is not None and gap.after <= row.finished_at <= gap.before
-
-
-def differences_of(findings: Sequence[Finding]) -> Iterator[str]:
-    """Each finding in a line."""
-    for finding in findings:
-        about = f" (entry {finding.entry_hash})" if finding.entry_hash else ""
-        yield f"{finding.code}: {finding.detail}{about}"

@@ -15,18 +15,17 @@ from typing import Final
 from ledger.checkpoint import Checkpoint, compare, open_checkpoint
 from ledger.consent import Domain
 from ledger.errors import (
-    AlreadyExistsError,
     AuditError,
     CheckpointInconsistentError,
     KeyFileError,
     SplitViewError,
     UnreadableFileError,
 )
+from ledger.keys import write_private_file
 from ledger.locks import FileLock
 from ledger.signed_note import KEY_LENGTH, NoteSigner
 
 LOCK_SECONDS: Final = 10.0
-PRIVATE: Final = 0o600
 _OTHERS: Final = 0o077
 
 
@@ -93,12 +92,9 @@ def new_signer(name: str, path: Path) -> NoteSigner:
     """Make a key of this name and keep it in a new file. Raises `MalformedError`, `AlreadyExistsError`."""
     signer = NoteSigner(name, os.urandom(KEY_LENGTH))
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
-    except FileExistsError as exc:
-        raise AlreadyExistsError(f"{path} exists already and is not overwritten") from exc
+        write_private_file(path, f"{signer}\n")
     except OSError as exc:
         raise KeyFileError(f"no key file can be made at {path}: {exc.strerror}") from exc
-    _write(descriptor, f"{signer}\n")
     return signer
 
 
@@ -116,17 +112,11 @@ def read_signer(path: Path) -> NoteSigner:
 def _keep(path: Path, note: str) -> None:
     """Atomic and durable: the old note or the new one, and the new one before this returns."""
     draft = path.with_suffix(".draft")
-    _write(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE), note)
+    draft.unlink(missing_ok=True)
+    write_private_file(draft, note)
     draft.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def _write(descriptor: int, text: str) -> None:
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -342,7 +342,7 @@ def test_nothing_is_signed_that_could_not_be_remembered(tmp_path: Path, monkeypa
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ledger.witness.os.fsync", full)
+    monkeypatch.setattr("ledger.keys.os.fsync", full)
     with pytest.raises(OSError, match="space"):
         Witness(BOB, tmp_path).sign(seen(), follows=None, first=True)
     assert Witness(BOB, tmp_path).last(DOMAIN) is None
@@ -440,7 +440,7 @@ def test_a_key_file_is_private_made_once_and_read_back(tmp_path: Path) -> None:
         with pytest.raises(MalformedError):
             new_signer(name, tmp_path / "none.key")
     with pytest.raises(KeyFileError):
-        new_signer("a", tmp_path / "nowhere" / "none.key")
+        new_signer("a", path / "none.key")
     with pytest.raises(KeyFileError):
         read_signer(tmp_path / "none.key")
     path.chmod(0o600)

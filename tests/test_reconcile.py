@@ -24,7 +24,7 @@ from ledger.envelope import ORDER, RELEASE, RELEASE_RESUMED, Use, WrappedKey, op
 from ledger.errors import ConsentRevokedError, PurposeMismatchError, UnreadableFileError
 from ledger.exchange import sign_claims, verify_claims
 from ledger.keys import KeyFile
-from ledger.reconcile import HandedIn, OnFile, Reconciliation, Sides, differences_of
+from ledger.reconciliation import EXPLANATIONS, HandedIn, OnFile, Reconciliation, Sides, differences_of
 from ledger.release import RECEIPT_TYPE, Release
 from ledger.unwrap_file import head_path
 from ledger.unwraps import Counted, Gap, Head
@@ -57,7 +57,7 @@ def reconciled(
 ) -> Reconciliation:
     custodian = world.custodian
     sides = sides_of(
-        custodian.journal, custodian.vault, custodian.keys, entries_of(world), receipts=receipts, known=known
+        custodian.journal, custodian.vault, custodian.keys, lambda: entries_of(world), receipts=receipts, known=known
     )
     return reconcile.reconcile(replace(sides, **changes), [PROVEN])
 
@@ -115,7 +115,7 @@ def test_an_ordinary_day_reconciles_and_every_difference_has_its_explanation(bus
     assert codes(found) == []
     assert found.numbers == {"released": 4, "logged_not_released": 1, "refused_here": found.numbers["refused_here"]}
     assert found.unwraps[RELEASE] == 1 + 2 + 3 + 1
-    assert set(found.numbers) <= set(reconcile.EXPLANATIONS)
+    assert set(found.numbers) <= set(EXPLANATIONS)
 
 
 def test_a_custodian_that_did_nothing_reconciles(world: World) -> None:
@@ -498,7 +498,7 @@ def test_an_access_by_order_is_one_on_both_sides_or_a_finding(busy: World) -> No
 
 
 def test_what_could_not_be_checked_is_never_clean(world: World) -> None:
-    sides = sides_of(world.custodian.journal, world.custodian.vault, world.custodian.keys, ())
+    sides = sides_of(world.custodian.journal, world.custodian.vault, world.custodian.keys, list)
     assert reconcile.reconcile(sides, [replace(PROVEN, holds=None)]).verdict is Verdict.UNVERIFIED
     assert reconcile.reconcile(sides, [replace(PROVEN, holds=False)]).verdict is Verdict.FINDINGS
     assert reconcile.reconcile(sides, [PROVEN]).verdict is Verdict.CLEAN

@@ -26,37 +26,41 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"unwrap_file"}),
     frozenset(
         {
-            *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
-            *("audit_report", "signatures", "stateproof", "texts"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "importmap", "keys", "outbox"),
+            *("passkeys", "prompts", "purposes", "signatures", "stateproof", "texts"),
         }
     ),
     frozenset(
         {
-            *("attempts", "checkpoint", "contract", "exchange", "invitations", "notice_texts", "outbound", "requested"),
-            *("reconcile", "vault", "wallets"),
+            *("attempts", "blockproof", "cli_terminal", "compiler", "contract", "exchange", "invitations"),
+            *("notice_texts", "outbound", "requested", "vault", "wallets"),
+            *("checkpoint", "reconciliation"),
         }
     ),
     frozenset(
         {
-            *("chain", "challenges", "channel", "consent_receipts", "importer", "notices", "parties", "receipts"),
-            *("sessions", "witness"),
+            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "importer", "notices"),
+            *("parties", "receipts", "sessions"),
+            *("reconcile", "witness"),
         }
     ),
-    frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
+    frozenset({"books", "deploy", "disputes", "enrolment", "evidence", "feed", "journal", "registry"}),
     frozenset(
         {
-            *("authentication", "commit", "public_record", "relay", "retention", "standing", "subject_data"),
-            *("unsealing", "webhooks"),
+            *("audit_state", "authentication", "commit", "public_record", "relay", "replay", "retention", "standing"),
+            *("subject_data", "unsealing", "webhooks"),
         }
     ),
-    frozenset({"client", "config", "grants", "preparation"}),
+    frozenset({"audit", "cli_audit_output", "client", "config", "grants", "preparation"}),
     frozenset(
-        {"activity", "consent_requests", "custodian_side", "devnet", "duties", "erase", "furnish", "release", "serving"}
+        {"activity", "cli_audit", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}
     ),
+    frozenset({"cli_checkpoint", "custodian_side"}),
     frozenset({"concerns", "own_requests", "proof", "sync"}),
     frozenset({"subject_export"}),
     frozenset({"custodian"}),
     frozenset({"actors", "cli_output", "demo_seed"}),
+    frozenset({"cli_reconcile"}),
     frozenset(
         {
             *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_prompts"),
@@ -65,12 +69,14 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset({"cli_requests"}),
     frozenset({"cli"}),
+    frozenset({"cli_main"}),
 )
 PURE: Final = frozenset(
     {
         *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
         *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
-        *("audit_report", "checkpoint", "reconcile", "signed_note", "stateproof", "texts", "unwraps"),
+        *("audit_report", "audit_state", "blockproof", "books", "contract_storage", "replay", "stateproof", "texts"),
+        *("checkpoint", "reconcile", "reconciliation", "signed_note", "unwraps"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -82,6 +88,7 @@ OUTSIDE_WORLD: Final = frozenset(
 )
 ALLOWED_OUTSIDE: Final = {"envelope": {"os.urandom"}}
 LONG: Final = {
+    "ledger/audit.py": "the steps (1) to (8) in their order",
     "ledger/attributes.py": "the catalogue is one table",
     "ledger/chain.py": "the protocol and its one implementation, method by method",
     "ledger/contract.py": "every call, answer and event of the contract",
@@ -95,6 +102,7 @@ LONG: Final = {
     "ledger/vault.py": "every way in which a person's values come in and go out",
     "web/api.py": "every route, so that the API is read in one place",
     "web/models.py": "every model of the API",
+    "ledger/replay.py": "every event by its rule",
     "ledger/release.py": "the steps (0) to (7) in their order",
 }
 VERIFIER: Final = {"access", "chain", "consent", "contract", "errors", "exchange", "signatures", "stateproof"}
@@ -165,6 +173,11 @@ def test_pure_modules_ask_no_clock_and_roll_no_dice(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(PURE))
 def test_pure_modules_rest_on_pure_modules_only(name: str) -> None:
     assert siblings(name) <= PURE
+
+
+def test_an_audit_rests_on_pure_modules_and_the_chain_client_only() -> None:
+    assert siblings("audit") <= PURE | {"artifact", "compiler", "feed"}
+    assert siblings("feed") <= PURE | {"chain"}
 
 
 def test_checking_a_receipt_needs_neither_the_store_nor_the_keys_nor_a_flow() -> None:

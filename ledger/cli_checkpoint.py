@@ -32,7 +32,13 @@ from ledger.cli_audit import (
 )
 from ledger.cli_audit_output import report_text
 from ledger.cli_terminal import Json, iso_time, plain, show
-from ledger.errors import AuditError, MalformedError, UnreadableFileError
+from ledger.errors import (
+    AuditError,
+    CheckpointInconsistentError,
+    MalformedError,
+    SplitViewError,
+    UnreadableFileError,
+)
 from ledger.signed_note import MAX_LENGTH, NoteKey
 from ledger.witness import Witness, new_signer, read_signer
 
@@ -103,7 +109,7 @@ def make(
     checkpoint = _checkpoint(report, despite or (), as_json=as_json)
     try:
         note = witness.sign(checkpoint, follows=last, first=first)
-    except AuditError as exc:
+    except (SplitViewError, CheckpointInconsistentError) as exc:
         _refused(exc, as_json=as_json)
     _hand_out(note, checkpoint, out, as_json=as_json)
 
@@ -141,7 +147,7 @@ def cosign(
         _show_findings(found, as_json=as_json)
     try:
         signed = witness.sign(theirs, follows=last, note=text, first=first)
-    except AuditError as exc:
+    except (SplitViewError, CheckpointInconsistentError) as exc:
         _refused(exc, as_json=as_json)
     _hand_out(signed, theirs, out, as_json=as_json)
 

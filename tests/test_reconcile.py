@@ -501,7 +501,14 @@ def test_what_could_not_be_checked_is_never_clean(world: World) -> None:
     sides = sides_of(world.custodian.journal, world.custodian.vault, world.custodian.keys, list)
     assert reconcile.reconcile(sides, [replace(PROVEN, holds=None)]).verdict is Verdict.UNVERIFIED
     assert reconcile.reconcile(sides, [replace(PROVEN, holds=False)]).verdict is Verdict.FINDINGS
+    assert reconcile.reconcile(sides).verdict is Verdict.UNVERIFIED
     assert reconcile.reconcile(sides, [PROVEN]).verdict is Verdict.CLEAN
+
+
+def test_a_chain_that_could_not_be_read_makes_no_differences_of_its_own(busy: World) -> None:
+    sides = sides_of(busy.custodian.journal, busy.custodian.vault, busy.custodian.keys, list)
+    found = reconcile.reconcile(sides, [replace(PROVEN, holds=None)])
+    assert (found.verdict, found.findings, found.numbers) == (Verdict.UNVERIFIED, (), {})
 
 
 def test_its_words_for_states_are_those_of_the_journal() -> None:

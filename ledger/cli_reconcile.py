@@ -76,7 +76,7 @@ def reconciled(
     quiet: bool = True,
 ) -> Reconciliation:
     """Audit the chain and hold the custodian's side against it. Raises `VaultError`, `UnreadableFileError`."""
-    from ledger.custodian_side import receipts_in, sides_of  # noqa: PLC0415 - see above
+    from ledger.custodian_side import Books, receipts_in, sides_of  # noqa: PLC0415 - see above
 
     checks: list[Check] = []
 
@@ -86,7 +86,8 @@ def reconciled(
         return [entry for entry in audit.entries if entry.custodian == custodian.address]
 
     handed_in = receipts_in(receipts, custodian.accounts.signing_key, asked.domain) if receipts else []
-    sides = sides_of(custodian.journal, custodian.vault, custodian.keys, entries, receipts=handed_in, known=known)
+    books = Books(journal=custodian.journal, orders=custodian.order_book, vault=custodian.vault, keys=custodian.keys)
+    sides = sides_of(books, entries, receipts=handed_in, known=known)
     return reconcile(sides, checks)
 
 

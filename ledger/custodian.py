@@ -38,6 +38,8 @@ from ledger.journal import Journal
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
 from ledger.notices import Notices
+from ledger.order_book import OrderBook
+from ledger.orders import Orders
 from ledger.outbound import Outbound
 from ledger.outbox import Outbox
 from ledger.own_requests import OwnRequests
@@ -102,6 +104,7 @@ class Custodian:
         self._presence.wait(timeout=PRESENCE_SECONDS)
 
         self.journal = Journal(self.store)
+        self.order_book = OrderBook(self.store, self.keys)
         self.vault = Vault(self.store, self.keys)
         self.outbox = Outbox(self.store)
         self.notices = Notices(self.store)
@@ -164,6 +167,7 @@ class Custodian:
             self.journal,
             self.grants,
             self.keys,
+            self.order_book,
             self.enrolment,
             self.challenges,
             custodian=self.address,
@@ -193,17 +197,43 @@ class Custodian:
             self.journal,
             self.registry,
             self.keys,
+            self.order_book,
             self.chain.domain,
             custodian=self.address,
             clock=clock,
         )
-        self.public_records = PublicRecords(self.store, self.journal, self.registry, self.chain, custodian=self.address)
+        self.public_records = PublicRecords(
+            self.store,
+            self.journal,
+            self.order_book,
+            self.registry,
+            self.chain,
+            custodian=self.address,
+            clock=clock,
+        )
+        self.orders = Orders(
+            self.store,
+            self.journal,
+            self.order_book,
+            self.registry,
+            self.vault,
+            self.chain,
+            self.log,
+            custodian=self.address,
+            signing_key=signing_key,
+            clock=clock,
+            lock=config.locks / "orders",
+            recover=self._recover_writer,
+            kept_seconds=KEPT_SECONDS,
+            step=step,
+        )
         self.subject_export = SubjectExport(
             self.registry,
             self.grants,
             self.standings,
             self.own_requests,
             self.activity,
+            self.orders,
             self.subject_data,
             self.disputes,
             self.duties,
@@ -310,6 +340,7 @@ class Custodian:
                     self.relay,
                     self.grants,
                     self.releases,
+                    self.orders,
                     self.chain,
                     self.log,
                     writers,
@@ -332,6 +363,7 @@ class Custodian:
             self.outbox.forget(now - EVENTS_KEPT_SECONDS)
             self.authentication.forget_nonces()
             self.journal.forget_answers(now - KEPT_SECONDS)
+            self.orders.forget_answers()
             with self.store.begin() as tx:
                 for each in (self.attempts, self.challenges, self.sessions, self.invitations):
                     each.forget(tx)

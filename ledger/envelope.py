@@ -53,6 +53,7 @@ RELEASE: Final = "release"
 RELEASE_RESUMED: Final = "release-resumed"
 """The same once more, after a first try that did not come to its end."""
 ORDER: Final = "order"
+ORDER_RESUMED: Final = "order-resumed"
 OWN_VIEW: Final = Use("own-view")
 """An attribute, for the person that it is about: on the portal, or in what they export."""
 COMPARISON: Final = Use("comparison")

@@ -241,6 +241,12 @@ class ValueNotInCatalogueError(RequestError):
     code = "value_not_in_catalogue"
 
 
+class EmbargoTooLongError(RequestError):
+    """An order may be kept from the subject for 366 days, not longer."""
+
+    code = "embargo_too_long"
+
+
 class EmptyBatchError(RequestError):
     """The call carries no item."""
 
@@ -572,6 +578,7 @@ SOLIDITY_TWINS: dict[str, type[LedgerError]] = {
     "NotCustodian": NotCustodianError,
     "NotWriter": NotWriterError,
     "HeadMismatch": HeadMismatchError,
+    "EmbargoTooLong": EmbargoTooLongError,
     "EmptyBatch": EmptyBatchError,
 }
 """Solidity error name -> its class. A test compares the keys with the ABI."""

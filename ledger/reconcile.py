@@ -21,7 +21,7 @@ from typing import Final
 
 from ledger.audit_report import AuditedEntry, Check, Finding
 from ledger.consent import Hex32, Reason
-from ledger.envelope import ORDER, RELEASE, RELEASE_RESUMED
+from ledger.envelope import ORDER, ORDER_RESUMED, RELEASE, RELEASE_RESUMED
 from ledger.reconciliation import EXPLANATIONS, OnFile, Reconciliation, Sides
 from ledger.unwraps import NOTHING, Gap, Line
 
@@ -29,7 +29,9 @@ RESUME_SECONDS: Final = 10
 """How long after the time on file a release may have been opened: that time is taken just before."""
 LOST_SECONDS: Final = 60
 """The journal of unwraps is flushed about every second; a machine that stops loses no more than this, by far."""
-OF_ATTRIBUTES: Final = frozenset({RELEASE, RELEASE_RESUMED, ORDER})
+BY_ORDER: Final = frozenset({ORDER, ORDER_RESUMED})
+RESUMED: Final = frozenset({RELEASE_RESUMED, ORDER_RESUMED})
+OF_ATTRIBUTES: Final = frozenset({RELEASE, ORDER, *RESUMED})
 
 INTENT: Final = "intent"
 RECORDED: Final = "recorded"
@@ -162,9 +164,9 @@ class _Work:
         self._lost_or_not()
 
     def _explain(self, row: OnFile, lines: Sequence[Line]) -> None:
-        first = sum(line.number for line in lines if line.use != RELEASE_RESUMED)
-        again = [line for line in lines if line.use == RELEASE_RESUMED]
-        if any((line.use == ORDER) != row.ordered for line in lines):
+        first = sum(line.number for line in lines if line.use not in RESUMED)
+        again = [line for line in lines if line.use in RESUMED]
+        if any((line.use in BY_ORDER) != row.ordered for line in lines):
             self._find("unexplained_unwrap", "opened as what it is not: an order, or a release", row)
         elif row.attributes is not None and (
             first > row.attributes or any(line.number > row.attributes for line in again)

@@ -19,7 +19,7 @@ from ledger.access import AccessEntry, BatchKind, LoggedAccess, entry_hash_of
 from ledger.audit_report import AuditedEntry, Check, Verdict
 from ledger.consent import Hex32, Reason
 from ledger.contract import append_call, batches_of
-from ledger.custodian_side import receipts_in, sides_of
+from ledger.custodian_side import Books, receipts_in, sides_of
 from ledger.envelope import ORDER, RELEASE, RELEASE_RESUMED, Use, WrappedKey, open_envelope
 from ledger.errors import ConsentRevokedError, PurposeMismatchError, UnreadableFileError
 from ledger.exchange import sign_claims, verify_claims
@@ -52,13 +52,15 @@ def entries_of(world: World) -> list[AuditedEntry]:
     ]
 
 
+def books(world: World) -> Books:
+    custodian = world.custodian
+    return Books(journal=custodian.journal, orders=custodian.order_book, vault=custodian.vault, keys=custodian.keys)
+
+
 def reconciled(
     world: World, *, receipts: Sequence[HandedIn] = (), known: Sequence[Head] = (), **changes: Any
 ) -> Reconciliation:
-    custodian = world.custodian
-    sides = sides_of(
-        custodian.journal, custodian.vault, custodian.keys, lambda: entries_of(world), receipts=receipts, known=known
-    )
+    sides = sides_of(books(world), lambda: entries_of(world), receipts=receipts, known=known)
     return reconcile.reconcile(replace(sides, **changes), [PROVEN])
 
 
@@ -498,7 +500,7 @@ def test_an_access_by_order_is_one_on_both_sides_or_a_finding(busy: World) -> No
 
 
 def test_what_could_not_be_checked_is_never_clean(world: World) -> None:
-    sides = sides_of(world.custodian.journal, world.custodian.vault, world.custodian.keys, list)
+    sides = sides_of(books(world), list)
     assert reconcile.reconcile(sides, [replace(PROVEN, holds=None)]).verdict is Verdict.UNVERIFIED
     assert reconcile.reconcile(sides, [replace(PROVEN, holds=False)]).verdict is Verdict.FINDINGS
     assert reconcile.reconcile(sides).verdict is Verdict.UNVERIFIED
@@ -506,7 +508,7 @@ def test_what_could_not_be_checked_is_never_clean(world: World) -> None:
 
 
 def test_a_chain_that_could_not_be_read_makes_no_differences_of_its_own(busy: World) -> None:
-    sides = sides_of(busy.custodian.journal, busy.custodian.vault, busy.custodian.keys, list)
+    sides = sides_of(books(busy), list)
     found = reconcile.reconcile(sides, [replace(PROVEN, holds=None)])
     assert (found.verdict, found.findings, found.numbers) == (Verdict.UNVERIFIED, (), {})
 

@@ -21,49 +21,56 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
-    frozenset({"errors", "gather"}),
-    frozenset({"attributes", "consent", "envelope", "locks", "signed_note", "store", "unwraps"}),
+    frozenset({"audit_style", "errors", "gather", "markup"}),
+    frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "store", "signed_note", "unwraps"}),
     frozenset({"unwrap_file"}),
     frozenset(
         {
-            *("access", "answers", "artifact", "attribute_texts", "audit_report", "importmap", "keys", "outbox"),
-            *("passkeys", "prompts", "purposes", "signatures", "stateproof", "texts"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "compelled", "importmap", "keys"),
+            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
         }
     ),
     frozenset(
         {
-            *("attempts", "blockproof", "cli_terminal", "compiler", "contract", "exchange", "invitations"),
-            *("notice_texts", "outbound", "requested", "vault", "wallets"),
+            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "cli_terminal", "compiler"),
+            *("contract", "exchange", "invitations", "notice_texts", "outbound", "requested", "vault"),
             *("checkpoint", "reconciliation"),
         }
     ),
     frozenset(
         {
-            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "importer", "notices"),
-            *("parties", "receipts", "sessions"),
+            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disputes", "importer"),
+            *("notices", "parties", "picture_parts", "receipts", "sessions"),
             *("reconcile", "witness"),
         }
     ),
-    frozenset({"books", "deploy", "disputes", "enrolment", "evidence", "feed", "journal", "registry"}),
+    frozenset({"audit_pictures", "books", "deploy", "enrolment", "evidence", "feed", "journal", "registry"}),
     frozenset(
         {
-            *("audit_state", "authentication", "commit", "public_record", "relay", "replay", "retention", "standing"),
-            *("subject_data", "unsealing", "webhooks"),
+            *("audit_state", "authentication", "commit", "order_book", "relay", "replay", "report_parts"),
+            *("retention", "standing", "subject_data", "unsealing", "webhooks"),
         }
     ),
-    frozenset({"audit", "cli_audit_output", "client", "config", "grants", "preparation"}),
     frozenset(
-        {"activity", "cli_audit", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}
+        {
+            *("audit", "audit_counted", "audit_found", "client", "config", "grants", "orders", "preparation"),
+            "public_record",
+        }
     ),
-    frozenset({"cli_checkpoint", "custodian_side"}),
-    frozenset({"concerns", "own_requests", "proof", "sync"}),
-    frozenset({"subject_export"}),
-    frozenset({"custodian"}),
+    frozenset(
+        {
+            *("activity", "audit_html", "cli_evidence", "consent_requests", "devnet", "duties", "erase", "furnish"),
+            *("release", "serving"),
+        }
+    ),
+    frozenset({"cli_audit_output", "concerns", "own_requests", "proof", "sync"}),
+    frozenset({"cli_audit", "custodian_side", "subject_export"}),
+    frozenset({"cli_checkpoint", "custodian"}),
     frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset({"cli_reconcile"}),
     frozenset(
         {
-            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_prompts"),
+            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_orders", "cli_parties", "cli_prompts"),
             *("cli_serve", "demo"),
         }
     ),
@@ -73,9 +80,12 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 )
 PURE: Final = frozenset(
     {
-        *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
-        *("audit_report", "audit_state", "blockproof", "books", "contract_storage", "replay", "stateproof", "texts"),
+        *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
+        *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
+        *("audit_texts", "blockproof", "books", "compelled", "consent", "consent_receipts", "contract"),
+        *("contract_storage", "envelope", "errors", "exchange", "importmap", "markup", "notice_texts"),
+        *("picture_parts", "purposes", "receipts", "replay", "report_parts", "requested", "signatures"),
+        *("stateproof", "texts"),
         *("checkpoint", "reconcile", "reconciliation", "signed_note", "unwraps"),
     }
 )
@@ -105,7 +115,17 @@ LONG: Final = {
     "ledger/replay.py": "every event by its rule",
     "ledger/release.py": "the steps (0) to (7) in their order",
 }
-VERIFIER: Final = {"access", "chain", "consent", "contract", "errors", "exchange", "signatures", "stateproof"}
+VERIFIER: Final = {
+    "access",
+    "chain",
+    "compelled",
+    "consent",
+    "contract",
+    "errors",
+    "exchange",
+    "signatures",
+    "stateproof",
+}
 """All that checking a receipt may need: never the store, the keys or a flow, whose word it is meant to replace."""
 
 

@@ -55,7 +55,7 @@ class LedgerStory:
             ended,
             early,
             dropped,
-            replace(usual, subject=_nobody()),
+            replace(usual, terms_hash=_random()),
         )
         self._append(BatchKind.ACCESSES, *asked)
         self._append(BatchKind.REFUSALS, usual, ended)

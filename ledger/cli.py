@@ -26,6 +26,7 @@ from ledger import (
     cli_audit,
     cli_consents,
     cli_data,
+    cli_disclose,
     cli_disputes,
     cli_duties,
     cli_evidence,
@@ -178,6 +179,7 @@ app.add_typer(cli_duties.app)
 app.add_typer(cli_orders.app)
 app.add_typer(cli_evidence.app)
 app.add_typer(cli_prompts.app)
+app.add_typer(cli_disclose.app)
 # Listed here for --help; run by cli_main.py without the rest.
 app.add_typer(cli_audit.app, name="audit", rich_help_panel=cli_audit.PANEL)
 

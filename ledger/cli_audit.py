@@ -13,26 +13,36 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 from platformdirs import user_data_path
-from rich.progress import Progress
 
-from ledger.artifact import contract_address
+from ledger import cli_disclosure
 from ledger.audit import Asked, Audit, audit_chain
 from ledger.audit_report import AuditReport, Verdict
 from ledger.audit_state import AuditState, opened, sealed
 from ledger.books import judge, summary_of
-from ledger.chain import JsonRpc
+from ledger.cli_audit_options import (
+    COULD_NOT,
+    DEVNET_CHAIN_ID,
+    EXIT_CODES,
+    At,
+    ChainId,
+    Contract,
+    FromBlock,
+    Headers,
+    RpcUrls,
+    Steps,
+    Tag,
+    block_of,
+    domain_of,
+    endpoints,
+    wants_all_headers,
+)
 from ledger.cli_audit_output import report_html, report_text
 from ledger.cli_terminal import Json, fail, iso_time, progress_bar, show, warn
-from ledger.consent import Domain, Hex32, Reason, parse_address, parse_hex32
+from ledger.consent import Hex32, Reason, parse_hex32
 from ledger.errors import LedgerError, MalformedError, UnreadableFileError
 from ledger.keys import write_private_file
 
 PANEL: Final = "Evidence"
-EXIT_CODES: Final = {Verdict.CLEAN: 0, Verdict.FINDINGS: 1, Verdict.UNVERIFIED: 2}
-COULD_NOT: Final = 2
-DEVNET_URL: Final = "http://127.0.0.1:8545"
-DEVNET_CHAIN_ID: Final = 31337
-TIMEOUT_SECONDS: Final = 30.0
 KEY_BYTES: Final = 32
 
 app = typer.Typer(
@@ -43,20 +53,13 @@ app = typer.Typer(
     add_completion=False,
 )
 
-RpcUrls = Annotated[
-    list[str] | None,
-    typer.Option("--rpc-url", envvar="CONSENT_LEDGER_RPC_URL", help="A node to ask; give two, and they must agree."),
-]
-Contract = Annotated[str | None, typer.Option(help="The contract. Default: where this version's is on every chain.")]
-ChainId = Annotated[int, typer.Option(envvar="CONSENT_LEDGER_CHAIN_ID", help="The chain that is meant.")]
-At = Annotated[str | None, typer.Option("--block", help="The block, by its hash (best: from elsewhere) or its number.")]
-Tag = Annotated[str, typer.Option(envvar="CONSENT_LEDGER_FINALITY", help="Without --block: which newest block.")]
-FromBlock = Annotated[int, typer.Option(min=0, help="The first block to read: one before the contract was deployed.")]
-Headers = Annotated[str, typer.Option(help="all: every header, linked. events: on long chains, only where events are.")]
 Solc = Annotated[Path | None, typer.Option(help="A Solidity compiler; default: the checkout's, or py-solc-x gets one.")]
 WithoutCompiler = Annotated[
     bool, typer.Option("--without-compiler", help="Believe that the bytecode which ships is that of the sources.")
 ]
+
+
+cli_disclosure.add_to(app)
 
 
 @app.command("chain")
@@ -79,11 +82,11 @@ def chain(
 ) -> None:
     """Check the code, every consent, every access and every log against a block's hash."""
     asked = Asked(
-        domain=_domain(contract, chain_id),
-        block=_block(block),
+        domain=domain_of(contract, chain_id),
+        block=block_of(block),
         tag=tag,
         first_block=from_block,
-        all_headers=_all_headers(headers),
+        all_headers=wants_all_headers(headers),
         compile_sources=not without_compiler,
         compiler=solc,
     )
@@ -113,11 +116,11 @@ def consent(
     """Whether a consent was in force at a block, and why: what the chain alone proves of it up to there."""
     wanted = parse_hex32(consent_id, "consent")
     asked = Asked(
-        domain=_domain(contract, chain_id),
-        block=_block(block),
+        domain=domain_of(contract, chain_id),
+        block=block_of(block),
         tag=tag,
         first_block=from_block,
-        all_headers=_all_headers(headers),
+        all_headers=wants_all_headers(headers),
         compile_sources=False,
         watch=frozenset({wanted}),
     )
@@ -179,43 +182,12 @@ def _history(consent_id: Hex32, made: Audit, report: AuditReport) -> tuple[dict[
     return fields, "\n".join(lines)
 
 
-# -------------------------------------------------------------------------------------------------------- what is asked
-
-
-def _domain(contract: str | None, chain_id: int) -> Domain:
-    address = contract_address() if contract is None else parse_address(contract, "contract")
-    return Domain(chain_id=chain_id, contract=address)
-
-
-def _block(text: str | None) -> Hex32 | int | None:
-    if text is None:
-        return None
-    if text.isascii() and text.isdigit() and len(text) < 16:  # noqa: PLR2004 - no chain is as long
-        return int(text)
-    return parse_hex32(text, "block")
-
-
-def _all_headers(text: str) -> bool:
-    if text not in ("all", "events"):
-        raise MalformedError("headers: expected all or events", field="headers")
-    return text == "all"
+# --------------------------------------------------------------------------------------------------------- the audit
 
 
 def _audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None, *, quiet: bool) -> Audit:
-    rpcs = [JsonRpc(url, timeout=TIMEOUT_SECONDS, bounded=True) for url in urls or [DEVNET_URL]]
     with progress_bar(hidden=quiet) as bar:
-        return audit_chain(rpcs, asked, now=int(time.time()), state=before, step=_Steps(bar))
-
-
-class _Steps:
-    """Shows how many blocks were read."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("blocks", total=None)
-
-    def __call__(self, done: int, of: int) -> None:
-        self._bar.update(self._task, completed=done, total=of)
+        return audit_chain(endpoints(urls), asked, now=int(time.time()), state=before, step=Steps(bar))
 
 
 def _command(report: AuditReport) -> str:

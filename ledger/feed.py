@@ -16,6 +16,7 @@ from ledger.blockproof import Header, ProvenTransaction, bloom_of, proven_logs, 
 from ledger.chain import RpcError
 from ledger.consent import Address, Hex32
 from ledger.errors import ChainUnavailableError
+from ledger.stateproof import quantity
 
 HEADERS_AT_ONCE: Final = 128
 RECEIPTS_AT_ONCE: Final = 16
@@ -59,7 +60,7 @@ class Feed:
         """The chain that it says it serves."""
         answer = self._ask("eth_chainId")
         with _understood("eth_chainId"):
-            return int(answer, 16)
+            return quantity(answer)
 
     def header(self, block: Hex32 | int | str) -> Header:
         """The header of a block by its hash, its number, or what a tag stands for now."""
@@ -142,7 +143,7 @@ class Feed:
             query = {"address": self._contract, "fromBlock": hex(start), "toBlock": hex(end)}
             logs = self._ask("eth_getLogs", query)
             with _understood("eth_getLogs"):
-                found |= {int(log["blockNumber"], 16) for log in logs}
+                found |= {quantity(log["blockNumber"]) for log in logs}
         if any(not first <= number <= last for number in found):
             raise ChainUnavailableError("the endpoint gave logs of other blocks than those asked for")
         return sorted(found)

@@ -32,42 +32,48 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset(
         {
             *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "cli_terminal", "compiler"),
-            *("contract", "exchange", "invitations", "notice_texts", "outbound", "requested", "vault"),
+            *("contract", "daily_limits", "exchange", "invitations", "notice_texts", "outbound", "requested"),
+            *("vault", "verifying_keys"),
         }
     ),
     frozenset(
         {
-            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disputes", "importer"),
-            *("notices", "parties", "picture_parts", "receipts", "sessions"),
-        }
-    ),
-    frozenset({"audit_pictures", "books", "deploy", "enrolment", "evidence", "feed", "journal", "registry"}),
-    frozenset(
-        {
-            *("audit_state", "authentication", "commit", "order_book", "relay", "replay", "report_parts"),
-            *("retention", "standing", "subject_data", "unsealing", "webhooks"),
+            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure", "disputes"),
+            *("importer", "notices", "parties", "picture_parts", "receipts", "sessions"),
         }
     ),
     frozenset(
         {
-            *("audit", "audit_counted", "audit_found", "client", "config", "grants", "orders", "preparation"),
-            "public_record",
+            *("audit_pictures", "books", "cli_audit_options", "deploy", "enrolment", "evidence", "feed", "journal"),
+            *("key_sources", "registry", "scrutiny"),
         }
     ),
     frozenset(
         {
-            *("activity", "audit_html", "cli_evidence", "consent_requests", "devnet", "duties", "erase", "furnish"),
-            *("release", "serving"),
+            *("access_records", "audit_state", "authentication", "commit", "disclosed_entry", "order_book"),
+            *("relay", "replay", "report_parts", "retention", "standing", "subject_data", "unsealing", "webhooks"),
         }
     ),
-    frozenset({"cli_audit_output", "concerns", "own_requests", "proof", "sync"}),
-    frozenset({"cli_audit", "subject_export"}),
+    frozenset(
+        {
+            *("audit", "audit_counted", "audit_found", "client", "config", "disclosed", "grants", "orders"),
+            *("preparation", "public_record", "received", "subject_audit"),
+        }
+    ),
+    frozenset(
+        {
+            *("activity", "audit_html", "cli_disclosure_output", "cli_evidence", "consent_requests", "devnet"),
+            *("disclosure_facts", "duties", "erase", "furnish", "release", "serving"),
+        }
+    ),
+    frozenset({"cli_audit_output", "cli_disclosure", "concerns", "own_requests", "proof", "sync"}),
+    frozenset({"cli_audit", "disclosing", "subject_export"}),
     frozenset({"custodian"}),
     frozenset({"actors", "cli_output", "demo_seed"}),
     frozenset(
         {
-            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_orders", "cli_parties", "cli_prompts"),
-            *("cli_serve", "demo"),
+            *("cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties", "cli_orders"),
+            *("cli_parties", "cli_prompts", "cli_serve", "demo"),
         }
     ),
     frozenset({"cli_requests"}),
@@ -79,9 +85,9 @@ PURE: Final = frozenset(
         *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
         *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
         *("audit_texts", "blockproof", "books", "compelled", "consent", "consent_receipts", "contract"),
-        *("contract_storage", "envelope", "errors", "exchange", "importmap", "markup", "notice_texts"),
-        *("picture_parts", "purposes", "receipts", "replay", "report_parts", "requested", "signatures"),
-        *("stateproof", "texts"),
+        *("contract_storage", "daily_limits", "disclosed", "disclosed_entry", "disclosure", "envelope", "errors"),
+        *("exchange", "importmap", "markup", "notice_texts", "picture_parts", "purposes", "receipts", "replay"),
+        *("report_parts", "requested", "scrutiny", "signatures", "stateproof", "subject_audit", "texts"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

@@ -217,7 +217,7 @@ def test_what_cannot_be_verified_is_exit_code_2(args: Sequence[str], said: str, 
 
 def test_an_audit_loads_no_database_no_flow_and_no_web3() -> None:
     program = (
-        "import sys, ledger.cli_audit\n"
+        "import sys, ledger.cli_auditor\n"
         "own = {'store', 'vault', 'journal', 'registry', 'release', 'custodian', 'config', 'deploy'}\n"
         "outside = {'sqlalchemy', 'sqlite3', 'flask', 'werkzeug', 'gunicorn', 'web', 'web3', 'solcx'}\n"
         "print(sorted((outside | {f'ledger.{name}' for name in own}) & set(sys.modules)))"

@@ -178,6 +178,8 @@ def _log_text(log: Mapping[str, Any]) -> str:
         first, second = topics
         if len(first) == len(second) == _WORD_DIGITS + 2:
             return f"f87a94{address[2:]}f842a0{first[2:]}a0{second[2:]}a0{data[2:]}"
+    if not isinstance(topics, list):
+        raise MalformedError("topics: expected a list", field="topics")
     words = ""
     for topic in topics:
         if len(topic) != _WORD_DIGITS + 2:

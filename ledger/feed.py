@@ -6,6 +6,7 @@ withhold and can contradict itself, and both show, but it cannot make anything u
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ HEADERS_AT_ONCE: Final = 128
 RECEIPTS_AT_ONCE: Final = 16
 LOG_BLOCKS: Final = 10_000
 PAUSE_SECONDS: Final = 0.25
+_DIGITS: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
 _NO_SUCH_METHOD: Final = ("not supported", "not found", "not exist", "not available", "unsupported", "unknown method")
 
 ProvenBlock = tuple[Header, list[ProvenTransaction]]
@@ -86,7 +88,9 @@ class Feed:
         """The contract's code at a block, unchecked."""
         answer = self._ask("eth_getCode", self._contract, hex(header.number))
         with _understood("eth_getCode"):
-            return bytes.fromhex(answer.removeprefix("0x"))
+            if not _DIGITS.match(answer):
+                raise ValueError(answer)
+            return bytes.fromhex(answer[2:])
 
     # --------------------------------------------------------------------------------------------------------- history
 

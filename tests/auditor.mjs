@@ -238,6 +238,7 @@ function mayHaveLogged(bloom, account) {
 /** The contract's events in a block, transaction by transaction, from receipts that the header commits to. */
 function eventsIn(header, answer, contract) {
   const receipts = list(answer)
+  if (receipts.length !== header.transactions.length) throw new Found('receipts_differ', `block ${header.number}`)
   const pairs = []
   const found = []
   for (const [index, given] of receipts.entries()) {

@@ -257,8 +257,11 @@ def test_a_lying_proxy_before_a_real_node_is_never_clean(
     middle: Middle, devnet_custodian: Custodian, change: Callable[[str, Any], Any], codes: Sequence[str]
 ) -> None:
     asked = Asked(domain=devnet_custodian.chain.domain, compile_sources=False, tries=1)
-    assert audit_chain([JsonRpc(middle.url)], asked, now=1).report.verdict is Verdict.CLEAN
+    through = audit_chain([JsonRpc(middle.url)], asked, now=1).report
+    assert all(check.holds for check in through.checks)
     middle.plans = Always([lying(change)])
     report = audit_chain([JsonRpc(middle.url)], asked, now=1).report
-    assert report.verdict is (Verdict.FINDINGS if codes else Verdict.UNVERIFIED)
-    assert set(report.finding_counts) == set(codes)
+    assert report.verdict is not Verdict.CLEAN
+    assert not all(check.holds for check in report.checks)
+    # The node is everyone's: other tests may have logged late accesses of theirs.
+    assert set(report.finding_counts) - {"late"} == set(codes)

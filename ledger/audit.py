@@ -21,6 +21,7 @@ verified, what contradicts itself or the rules is a finding. Nothing here needs 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -52,6 +53,7 @@ MAX_NAMED: Final = 256
 """How many slots are looked at one by one, once it is known that the storage differs."""
 SLACK_BLOCKS: Final = 3
 """How far two endpoints may be apart: the chain goes on between two questions."""
+NO_CODE: Final = hex32_of(keccak256(b""))
 _HEX: Final = re.compile(r"0x([0-9a-f]{2})+")
 _CODES: Final = {
     "block": "block_differs",
@@ -234,7 +236,7 @@ class _Run:
         nodes = _nodes(self._feed.account(head).get("accountProof"))
         roots = account_roots(head.state_root, domain.contract, nodes)
         self.at = "code"
-        if roots is None:
+        if roots is None or roots[1] == NO_CODE:
             raise ChainUnavailableError(f"there is no contract at {domain.contract} in block {head.number}")
         code = self._feed.code(head)
         if hex32_of(keccak256(code)) != roots[1]:
@@ -281,7 +283,9 @@ class _Run:
         linked = self._asked.all_headers
         feed = self._feed
         chunks = feed.blocks(first, head.number) if linked else feed.blocks_with_events(first, head.number)
-        points = {point.block_number: point.block_hash for point in self._asked.earlier}
+        points = defaultdict(set)
+        for point in self._asked.earlier:
+            points[point.block_number].add(point.block_hash)
         read = 0
         try:
             for chunk in chunks:
@@ -289,7 +293,7 @@ class _Run:
                     if linked and before is not None and header.parent_hash != before:
                         raise AuditError(f"block {header.number} does not follow the block before it")
                     before = header.block_hash
-                    if points and points.get(header.number, before) != before:
+                    if points and points.get(header.number, {before}) != {before}:
                         self._find("checkpoint_inconsistent", f"block {header.number} is another than the checkpoint's")
                     if transactions:
                         self.replay.block(header.number, header.timestamp, transactions)
@@ -356,7 +360,7 @@ class _Run:
             raise ChainUnavailableError("a checkpoint is older than what was audited before: audit from the start")
         self.replay.end()
         if not self._asked.all_headers:
-            for number, block_hash in {one.block_number: one.block_hash for one in self._asked.earlier}.items():
+            for number, block_hash in {(one.block_number, one.block_hash) for one in self._asked.earlier}:
                 if self._feed.header(number).block_hash != block_hash:
                     self._find("checkpoint_inconsistent", f"block {number} is another than the checkpoint's")
         if "checkpoint_inconsistent" in self.replay.finding_counts:

@@ -223,14 +223,12 @@ class JsonRpc:
         """The body of an answer; a timeout of the socket alone is for one piece of it."""
         deadline = time.monotonic() + self._timeout
         read = bytearray()
-        try:
-            while piece := response.read1(PIECE):
-                read += piece
-                if len(read) > MAX_ANSWER or time.monotonic() > deadline:
-                    raise OSError("an answer without end")
-        except BaseException:
-            response.close()
-            raise
+        while piece := response.read1(PIECE):
+            read += piece
+            if len(read) > MAX_ANSWER or time.monotonic() > deadline:
+                # What may still come would be taken for the next answer.
+                response.close()
+                raise self._unusable()
         response.release_conn()
         return bytes(read)
 

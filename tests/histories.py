@@ -17,8 +17,8 @@ from eth_hash.backends.pysha3 import keccak256
 from eth_utils import to_checksum_address
 from tries import EMPTY_ROOT, Trie, listed, number, root_of_list, text
 
-from ledger.consent import Address, Domain, Hex32
 from ledger.artifact import artifact
+from ledger.consent import Address, Domain, Hex32
 
 EVENTS: Final = (
     "ConsentGranted(bytes32,address,address,uint64,uint64,uint32)",

@@ -146,7 +146,7 @@ class Replay:
             kind = BatchKind.REFUSALS
         folded = keccak256(log.head + kind.to_bytes(_WORD) + len(pending).to_bytes(_WORD))
         if kind == BatchKind.COMPELLED_ACCESSES:
-            folded = self._compelled(folded, pending, writer)
+            folded = self._compelled(folded, pending, custodian, writer)
         else:
             folded = self._accesses(folded, BatchKind(kind), pending, log.number, custodian, writer)
         if size != log.size + len(pending):
@@ -221,7 +221,7 @@ class Replay:
             writer=writer,
         )
 
-    def _compelled(self, head: bytes, pending: Sequence[Pending], writer: bytes) -> bytes:
+    def _compelled(self, head: bytes, pending: Sequence[Pending], custodian: bytes, writer: bytes) -> bytes:
         """One order, and its embargo, for all entries of the batch."""
         orders = {(order, data[_WORD:]) for _, order, data, _ in pending}
         if len(orders) != 1 or any(kind != COMPELLED for kind, *_ in pending):
@@ -232,8 +232,10 @@ class Replay:
         if embargo > self._now + MAX_EMBARGO:
             self._find("rule_broken", "an embargo that is longer than the contract allows", writer=writer)
         head = keccak256(head + order + embargo_word + _REASON_WORDS[Reason.COMPELLED])
-        for _, _, data, _ in pending:
+        for _, _, data, place in pending:
             head = keccak256(head + order + data[:_WORD] + _REASON_WORDS[Reason.COMPELLED])
+            if order in self._watch:
+                self._seen(order, data[:_WORD], Reason.COMPELLED, COMPELLED, place, custodian, writer)
         self._day[COMPELLED] += len(pending)
         self.books.embargoes.append((order, len(pending), self._now, embargo))
         return head

@@ -280,6 +280,7 @@ class Custodian:
             self.journal,
             self.registry,
             self.access_records,
+            self.order_book,
             self.proofs,
             self.keys,
             self.chain.domain,

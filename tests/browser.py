@@ -17,10 +17,13 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 from service import serving
+from sqlalchemy import update
 
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
+from ledger.sessions import STEP_UP_SECONDS
+from ledger.store import sessions
 from ledger.vault import Value
 
 ROOT: Final = Path(__file__).parent.parent
@@ -87,6 +90,11 @@ class Portal:
     def invite(self, subject_id: str) -> str:
         with self.custodian.store.begin() as tx:
             return self.custodian.invitations.invite(tx, subject_id).code
+
+    def let_presence_lapse(self) -> None:
+        """As if everyone had last shown just too long ago that it is them."""
+        with self.custodian.store.begin() as tx:
+            tx.execute(update(sessions).values(stepped_up_at=self.custodian.clock() - STEP_UP_SECONDS))
 
     def ask(self, lender: Institution, **changes: Any) -> str:
         """A consent request. Returns the path of its page."""

@@ -197,6 +197,89 @@ def test_a_second_passkey_signs_for_the_same_accounts(portal: Portal, anna: Pers
     anna.says("Stopped. The public log has it")
 
 
+REMOVE: Final = "form[action='/auth/{}/remove'] button"
+
+
+def link_wallet(made: Person, wallet: Wallet) -> None:
+    made.go("/security")
+    made.page.click("[data-add=wallet]")
+    made.page.wait_for_selector(f"strong:has-text('{wallet.account.address}')")
+
+
+def test_removing_something_long_after_signing_in_takes_one_touch_and_goes_on(portal: Portal, browser: Browser) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    with person(browser, portal.url) as anna:
+        wallet.put_into(anna)
+        anna.enrol(portal.person()[1])
+        before = anna.touches()
+        link_wallet(anna, wallet)
+        assert anna.touches() == before
+        portal.let_presence_lapse()
+        anna.go("/security")
+        anna.steps = 0
+        anna.click(REMOVE.format("wallets"))
+        anna.page.wait_for_selector(f"strong:has-text('{wallet.account.address}')", state="detached")
+        assert (anna.steps, anna.touches() - before) == (1, 1)
+        assert anna.page.url == anna.url + "/security"
+
+
+def test_a_touch_that_is_refused_removes_nothing(portal: Portal, browser: Browser) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    with person(browser, portal.url) as anna:
+        wallet.put_into(anna)
+        anna.enrol(portal.person()[1])
+        link_wallet(anna, wallet)
+        portal.let_presence_lapse()
+        anna.go("/security")
+        assert anna.cdp is not None
+        here = {"authenticatorId": anna.authenticator, "isUserVerified": False}
+        anna.cdp.send("WebAuthn.setUserVerified", here)
+        anna.page.click(REMOVE.format("wallets"))
+        anna.says("No passkey was used. Nothing has changed")
+        anna.go("/security")
+        assert wallet.account.address in anna.text()
+
+
+def test_who_signed_in_by_wallet_removes_a_lost_passkey_with_the_wallet(portal: Portal, browser: Browser) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    with person(browser, portal.url) as anna:
+        wallet.put_into(anna)
+        anna.enrol(portal.person()[1])
+        link_wallet(anna, wallet)
+        anna.page.click("form[action='/sign-out'] button")
+        anna.go("/sign-in")
+        anna.page.click("[data-sign-in=wallet]")
+        anna.page.wait_for_url(anna.url + "/")
+        portal.let_presence_lapse()
+        anna.go("/security")
+        before, wallet.asked[:] = anna.touches(), []
+        anna.page.click(REMOVE.format("passkeys"))
+        anna.page.wait_for_selector("text=You have none.")
+        assert anna.touches() == before
+        assert wallet.asked.count("personal_sign") == 1
+
+
+def test_a_browser_whose_clock_is_wrong_is_asked_by_the_service_and_the_form_goes_on(
+    portal: Portal, browser: Browser
+) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    with person(browser, portal.url) as anna:
+        wallet.put_into(anna)
+        anna.enrol(portal.person()[1])
+        link_wallet(anna, wallet)
+        anna.go("/security")
+        # What the page was told is not so any more.
+        portal.let_presence_lapse()
+        with anna.lenient():
+            anna.page.click(REMOVE.format("wallets"))
+            anna.page.wait_for_selector("h1:has-text('Show once more that it is you')")
+        assert anna.axe() == []
+        anna.shot("step-up-en")
+        anna.page.click("form[data-step-up] button")
+        anna.page.wait_for_url(anna.url + "/security")
+        assert wallet.account.address not in anna.text()
+
+
 # -------------------------------------------------------------------------------------------------------------- wallets
 
 
@@ -397,6 +480,15 @@ def test_without_scripts_everything_can_be_read_declined_and_stopped(
             plain.page.wait_for_load_state()
             assert "Stopped." in plain.text()
             assert plain.steps == 1
+            portal.let_presence_lapse()
+            plain.go("/data/erase")
+            plain.page.fill("#word", "erase")
+            with plain.lenient():
+                plain.click("#erase-now")
+                plain.page.wait_for_load_state()
+            assert "Show once more that it is you" in plain.text()
+            assert "This needs JavaScript" in plain.text()
+            assert not portal.custodian.vault.is_erased(newest(portal))
 
 
 # ---------------------------------------------------------------------------------------------------------------- pages

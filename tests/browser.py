@@ -12,18 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from actors import Institution, Subject
+from actors import DAY, Institution, Subject
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 from service import serving
 from sqlalchemy import update
 
+from ledger.client import InstitutionClient
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
 from ledger.sessions import STEP_UP_SECONDS
-from ledger.store import sessions
+from ledger.store import releases, sessions
 from ledger.vault import Value
 
 ROOT: Final = Path(__file__).parent.parent
@@ -111,6 +112,22 @@ class Portal:
         asked = self.custodian.requests.ask(party, **(wanted | changes))
         assert asked.link is not None
         return "/requests/" + asked.link.rsplit("/", 1)[-1]
+
+    def client(self, lender: Institution) -> InstitutionClient:
+        """The lender's own system, over HTTP."""
+        return InstitutionClient(
+            self.config.service_url,
+            lender.institution_id,
+            lender.jwks,
+            chain=self.custodian.chain,
+            clock=self.custodian.clock,
+        )
+
+    def long_ago(self, release_id: str, days: int) -> None:
+        """As if this release had been made so many days earlier."""
+        with self.custodian.store.begin() as tx:
+            earlier = releases.c.finished_at - days * DAY
+            tx.execute(update(releases).where(releases.c.release_id == release_id).values(finished_at=earlier))
 
     def release(self, lender: Institution, consent_id: Any, **wanted: Any) -> Any:
         return self.custodian.releases.release(lender.request(self.custodian, consent_id, **wanted))

@@ -13,6 +13,7 @@ from browser import CHROMIUM, DESKTOP, FLAGS, PHONE, Person, Portal, Wallet, add
 from eth_account import Account
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
+from ledger.consent import Hex32
 from ledger.contract import revoke_call
 from ledger.devnet import Devnet, fund
 from ledger.errors import ConsentRevokedError
@@ -56,9 +57,15 @@ def regular(browser: Browser, portal: Portal) -> Iterator[Person]:
     with person(browser, portal.url) as made:
         _, code = portal.person()
         made.enrol(code)
-        stopped = made.accept(portal.ask(portal.homes, purpose="tenancy-check", **HOMES))
+        stopped = made.accept(portal.ask(portal.homes, purpose="tenancy-check", **(HOMES | {"max_accesses": 2})))
+        read = portal.release(portal.homes, stopped, purpose="tenancy-check", attributes=("credit_history",))
+        portal.long_ago(read.release_id, days=15)
         active = made.accept(portal.ask(portal.bank))
-        portal.release(portal.bank, active)
+        consent = Hex32(active)
+        released = portal.client(portal.bank).release(consent, purpose="loan-origination", attributes=["credit_amount"])
+        portal.client(portal.bank).adverse_action(
+            released.release_id, decision="declined", reasons=REASONS, attributes=["credit_amount"]
+        )
         made.go("/")
         made.page.click(f"[data-stop='{stopped}']")
         made.says("Stopped.")
@@ -71,6 +78,7 @@ def regular(browser: Browser, portal: Portal) -> Iterator[Person]:
         yield made
 
 
+REASONS: Final = ["The amount is high for your income", "Too little is left after your other instalments"]
 HOMES: dict[str, Any] = {
     "attributes": ["credit_history"],
     "optional_attributes": [],
@@ -355,6 +363,25 @@ def test_a_passkey_without_prf_says_so_and_the_wallet_is_offered(portal: Portal,
         made.page.wait_for_selector("#sign[open]")
         made.page.click("#sign-yes")
         made.page.wait_for_selector("#granted:not([hidden])")
+
+
+# ------------------------------------------------------------------------------------------------------------ concerns
+
+
+def test_a_decision_and_a_deletion_that_is_overdue_reach_the_person(portal: Portal, regular: Person) -> None:
+    regular.go("/")
+    assert "North Bank decided against you and told you why." in regular.text()
+    regular.page.click("a:has-text('Hansa Homes should have deleted your data')")
+    regular.page.wait_for_url(regular.url + "/notices")
+    decision = regular.page.inner_text("[data-concern=adverse_action]")
+    assert "North Bank decided against you" in decision
+    assert "It said no to you." in decision
+    assert all(reason in decision for reason in REASONS)
+    overdue = regular.page.inner_text("[data-concern=deletion_overdue]")
+    assert "Hansa Homes has not said that it deleted your data" in overdue
+    regular.page.click("[data-concern=adverse_action] a:has-text('When it read that')")
+    assert "North Bank" in regular.text()
+    assert regular.page.inner_text(".state") == "Read"
 
 
 # ------------------------------------------------------------------------------------------------------------- mishaps

@@ -836,7 +836,7 @@ def test_2_without_a_yes_nobody_is_erased(home: Installation, answer: str) -> No
 
 @pytest.mark.devnet
 def test_what_an_erasure_would_take_is_said_and_nothing_is_erased(home: Installation) -> None:
-    consent = home.grant(subject="german-0005")
+    consent = home.grant(subject="german-0005", max_accesses="2", per_day="2")
     home.ask(*home.release_args(consent))
     before = home.ask("subjects", "count")
     found = home.ask("erase", "german-0005", "--preview")

@@ -60,7 +60,7 @@ INSTITUTIONS: Final = tuple(
 )
 
 
-FURNISHER_NAME: Final = "Demo Credit Bureau"
+FURNISHER_NAME: Final = "Demo Bureau"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,10 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 from service import serving
+from smart_account import MARK, deploy_wallet
 from sqlalchemy import update
 
+from ledger.chain import JsonRpc
 from ledger.client import InstitutionClient
 from ledger.config import Config
 from ledger.custodian import Custodian
@@ -286,6 +288,7 @@ class Wallet:
 
     def __init__(self, chain_id: int) -> None:
         self.account = Account.create()
+        self.smart, self.code, self.mark = "", "0x", ""
         self.chain_id, self.rejects = chain_id, False
         self.asked: list[str] = []
 
@@ -305,11 +308,11 @@ class Wallet:
     def _result(self, method: str, params: list[Any]) -> object:
         match method:
             case "eth_requestAccounts":
-                return [self.account.address.lower()]
+                return [(self.smart or self.account.address).lower()]
             case "eth_chainId":
                 return hex(self.chain_id)
             case "eth_getCode":
-                return "0x"
+                return self.code
             case "wallet_switchEthereumChain":
                 self.chain_id = int(params[0]["chainId"], 16)
                 return None
@@ -320,7 +323,12 @@ class Wallet:
         else:
             assert method == "eth_signTypedData_v4", method
             signed = self.account.sign_typed_data(full_message=json.loads(params[1]))
-        return "0x" + bytes(signed.signature).hex()
+        return "0x" + bytes(signed.signature).hex() + self.mark
+
+    def become_smart(self, rpc: JsonRpc) -> None:
+        """Be a smart account on chain, of which the key that was the wallet's is the owner."""
+        self.smart, self.mark = deploy_wallet(rpc, self.account.address), MARK
+        self.code = rpc("eth_getCode", self.smart, "latest")
 
 
 def is_missing() -> bool:

@@ -341,6 +341,30 @@ def test_a_wallet_enrols_accepts_pauses_resumes_and_stops(portal: Portal, browse
         made.says("Stopped. The public log has it")
 
 
+def test_a_smart_account_enrols_accepts_stops_and_signs_in_again(portal: Portal, browser: Browser) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    wallet.become_smart(portal.custodian.rpc)
+    with person(browser, portal.url, passkeys=False) as made:
+        wallet.put_into(made)
+        made.go("/enrol")
+        made.page.fill("#code", portal.person()[1])
+        made.page.click("[data-enrol=wallet]")
+        made.page.wait_for_url(made.url + "/")
+        made.go(portal.ask(portal.bank))
+        made.page.click("[data-accept=wallet]")
+        made.page.wait_for_selector("#sign[open]")
+        made.page.click("#sign-yes")
+        made.page.wait_for_selector("#granted:not([hidden])")
+        (consent,) = consents_of(portal)
+        assert consent.grant.subject == wallet.smart
+        made.page.click("form[action='/sign-out'] button")
+        made.go("/sign-in")
+        made.page.click("[data-sign-in=wallet]")
+        made.page.wait_for_url(made.url + "/")
+        made.page.click("[data-stop]")
+        made.says("Stopped. The public log has it")
+
+
 def test_a_passkey_without_prf_says_so_and_the_wallet_is_offered(portal: Portal, browser: Browser) -> None:
     _, code = portal.person()
     wallet = Wallet(portal.config.chain_id)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from flask import Blueprint, Flask, Response, g, send_from_directory
 from flask_babel import gettext
 
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ASKABLE
 from ledger.consent_requests import PENDING
 from ledger.purposes import PURPOSES
 from ledger.sessions import STEP_UP_SECONDS
@@ -99,7 +99,7 @@ def script_block() -> dict[str, Any]:
         "stepUpUntil": me.stepped_up_at + STEP_UP_SECONDS if me and me.stepped_up_at is not None else None,
         "labels": {
             "purposes": {code: language.purpose_label(code) for code in PURPOSES},
-            "attributes": {name: language.attribute_label(name) for name in ATTRIBUTES},
+            "attributes": {name: language.attribute_label(name) for name in ASKABLE},
         },
         "texts": script_texts(gettext),
     }

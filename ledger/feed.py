@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from ledger.blockproof import Header, ProvenTransaction, bloom_of, proven_logs, read_header
 from ledger.chain import RpcError
 from ledger.consent import Address, Hex32
-from ledger.errors import ChainUnavailableError
+from ledger.errors import ChainUnavailableError, MethodUnknownError
 from ledger.stateproof import quantity
 
 HEADERS_AT_ONCE: Final = 128
@@ -133,7 +133,7 @@ class Feed:
         if self._whole_blocks:
             try:
                 return self._together("receipts", [("eth_getBlockReceipts", [hex(one.number)]) for one in headers])
-            except _UnknownMethodError:
+            except MethodUnknownError:
                 self._whole_blocks = False
         calls: list[Call] = [("eth_getTransactionReceipt", [one]) for header in headers for one in header.transactions]
         answers = iter(self._together("receipts", calls))
@@ -195,13 +195,9 @@ class Feed:
         return answer
 
 
-class _UnknownMethodError(ChainUnavailableError):
-    """The node does not know the method: another one may do."""
-
-
 def _require_known(exc: Exception) -> None:
     if isinstance(exc, RpcError) and any(phrase in exc.message for phrase in _NO_SUCH_METHOD):
-        raise _UnknownMethodError(f"the endpoint refused: {exc.message[:200]}") from exc
+        raise MethodUnknownError(f"the endpoint refused: {exc.message[:200]}") from exc
 
 
 @contextmanager

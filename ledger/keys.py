@@ -105,7 +105,7 @@ class KeyFile:
             raise KeyUnavailableError(f"no KEK {key.kek_id} in the key file")
         if use in _COUNTED_AHEAD:
             self._journal().tally(use.name)
-        elif not self._ahead.take((use, key.wrapped_dek)):
+        elif not self._ahead.take(use, key.wrapped_dek):
             self._journal().write([self._entry(use, [key])])
         try:
             return aes_key_unwrap(kek, key.wrapped_dek)
@@ -116,7 +116,7 @@ class KeyFile:
     def counting(self, uses: Mapping[Use, Sequence[WrappedKey]]) -> Iterator[None]:
         """Count at once what the block will unwrap: one write, however many there are. Raises `UnwrapsError`."""
         self._journal().write([self._entry(use, keys) for use, keys in uses.items() if keys])
-        with self._ahead.holding((use, key.wrapped_dek) for use, keys in uses.items() for key in keys):
+        with self._ahead.holding({use: [key.wrapped_dek for key in keys] for use, keys in uses.items()}):
             yield
 
     def sync_unwraps(self, *, end: bool = False) -> None:
@@ -132,8 +132,9 @@ class KeyFile:
 
         Under a key that dies with the KEK: after an erasure and a rotation, no backup leads from a line to a person.
         """
-        kek_ids = {key.kek_id for key in keys}
-        if len(kek_ids) != 1 or (mark_key := self._mark_keys.get(kek_id := kek_ids.pop())) is None:
+        kek_id = keys[0].kek_id
+        mark_key = self._mark_keys.get(kek_id)
+        if mark_key is None or any(key.kek_id != kek_id for key in keys):
             return NOTHING
         return mark_of(kek_id, mark_key, [key.wrapped_dek for key in keys])
 

@@ -12,13 +12,12 @@ import os
 import secrets
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ledger.errors import UnwrapsError
 from ledger.unwraps import (
@@ -42,8 +41,7 @@ TAIL_BYTES: Final = 4096
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What one line is to say: see `unwraps.py`."""
 
     use: str
@@ -203,28 +201,35 @@ class Ahead:
     """What was counted already, and is to be unwrapped in the block that counted it. For many threads."""
 
     def __init__(self) -> None:
-        self._counted: Counter[Hashable] = Counter()
+        self._counted: dict[Hashable, list[bytes]] = {}
         self._mutex = threading.Lock()
 
     @contextmanager
-    def holding(self, counted: Iterable[Hashable]) -> Iterator[None]:
-        """Until the block ends, each may be taken once."""
-        mine = Counter(counted)
+    def holding(self, counted: Mapping[Hashable, Sequence[bytes]]) -> Iterator[None]:
+        """Until the block ends, each may be taken once, for its use."""
         with self._mutex:
-            self._counted.update(mine)
+            for use, keys in counted.items():
+                self._counted.setdefault(use, []).extend(keys)
         try:
             yield
         finally:
             with self._mutex:
-                # If another block counted the same and is not through, it counts again: never too few.
-                self._counted -= mine
+                for use, keys in counted.items():
+                    left = self._counted.get(use, [])
+                    for key in keys if left else ():
+                        if key in left:
+                            # If another block counted the same and is not through, it counts again: never too few.
+                            left.remove(key)
+                    if not left:
+                        self._counted.pop(use, None)
 
-    def take(self, one: Hashable) -> bool:
-        """Whether it was counted, and not taken yet."""
+    def take(self, use: Hashable, key: bytes) -> bool:
+        """Whether it was counted for this use, and not taken yet."""
         with self._mutex:
-            if self._counted[one] < 1:
+            left = self._counted.get(use)
+            if not left or key not in left:
                 return False
-            self._counted[one] -= 1
+            left.remove(key)
             return True
 
 

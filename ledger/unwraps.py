@@ -28,7 +28,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 START: Final = "start"
 NOTHING: Final = "-"
@@ -59,8 +59,7 @@ class Line:
     mac: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """Where the journal ends: the last line's number and mac. Kept elsewhere, it shows later that nothing was cut."""
 
     seq: int

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from actors import DAY, VALUES, World
+from actors import DAY, VALUES, Institution, World
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
 
 from ledger import journal, reconcile
 from ledger.access import AccessEntry, BatchKind, LoggedAccess, entry_hash_of
 from ledger.audit_report import AuditedEntry, Check, Verdict
+from ledger.compelled import NewOrder
 from ledger.consent import Hex32, Reason
 from ledger.contract import append_call, batches_of
 from ledger.custodian_side import Books, receipts_in, sides_of
@@ -166,6 +167,36 @@ def test_a_chain_that_lost_its_tail_is_a_difference_until_the_sync_and_then_expl
     assert codes(reconciled(busy)) == ["unexplained_unwrap", "unlogged_release"]
     busy.custodian.sync()
     assert codes(reconciled(busy)) == []
+
+
+def test_an_access_by_order_reconciles_and_one_that_was_resumed_as_well(busy: World) -> None:
+    court = Institution("court-1", "Court One")
+    busy.custodian.registry.add_authority(court.institution_id, court.name, court.jwks, at=busy.clock())
+    new = NewOrder(
+        authority=court.institution_id,
+        reference="12 C 345/26",
+        document_hash=Hex32("0x" + "d0" * 32),
+        subject_id=busy.custodian.vault.subject_of(busy.subject.ref),
+        attributes=("credit_amount", "savings"),
+        embargo_until=0,
+    )
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    busy.steps.at("order before answer durable", die)
+    with pytest.raises(KeyboardInterrupt):
+        busy.custodian.orders.execute(new)
+    found = reconciled(busy)
+    assert (codes(found), found.numbers["resumable"], found.numbers["opened_then_stopped"]) == ([], 1, 1)
+    executed = busy.custodian.orders.execute(new)
+    found = reconciled(busy)
+    assert (codes(found), found.numbers["ordered"], found.numbers["resumed"]) == ([], 1, 1)
+    assert (found.unwraps[ORDER], found.unwraps["order-resumed"]) == (2, 2)
+    busy.clock.advance(60)
+    for name in (ORDER, RELEASE):
+        busy.custodian.vault.open(record_of(busy), Use(name, executed.release_id))
+        assert codes(reconciled(busy)) == ["unexplained_unwrap"]
 
 
 def test_an_erasure_leaves_numbers_that_still_reconcile(busy: World) -> None:

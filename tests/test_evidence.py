@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 import solcx
 from actors import DAY, Institution, Subject, World
+from joserfc.jwk import ECKey
 
 from ledger import stateproof
 from ledger.access import COMPELLED, AccessEntry, BatchKind, LoggedAccess, entry_hash_of, fold
@@ -547,6 +548,14 @@ def test_an_entry_is_proven_that_shares_its_block_with_an_earlier_batch(own_cust
         assert seen.entry.release_id == release.release_id
 
 
+def holds(bundle: dict[str, Any], key: ECKey, domain: Domain, block_hash: Hex32) -> bool:
+    try:
+        verify_bundle(bundle, key, domain=domain, block_hash=block_hash)
+    except AuditError:
+        return False
+    return True
+
+
 @pytest.mark.devnet
 def test_an_entry_is_proven_in_a_log_in_which_an_authority_ordered_accesses(own_custodian: Custodian) -> None:
     custodian, institution, subject, court = own_custodian, Institution(), Subject(), Institution("court-1", "Court")
@@ -585,10 +594,8 @@ def test_an_entry_is_proven_in_a_log_in_which_an_authority_ordered_accesses(own_
     newest = custodian.chain.latest().block_hash
     assert verify_bundle(bundle, key, domain=domain, block_hash=newest).entry.release_id == release.release_id
     for path, altered in alterations(bundle["batches"][1]):
-        with pytest.raises(AuditError):
-            changed = bundle | {"batches": [bundle["batches"][0], altered, bundle["batches"][2]]}
-            verify_bundle(changed, key, domain=domain, block_hash=newest)
-            pytest.fail(path)
+        changed = bundle | {"batches": [bundle["batches"][0], altered, bundle["batches"][2]]}
+        assert not holds(changed, key, domain, newest), path
     for version in (1, 3, True, "2"):
         with pytest.raises(AuditError):
             verify_bundle(bundle | {"version": version}, key, domain=domain, block_hash=newest)

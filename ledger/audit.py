@@ -73,7 +73,8 @@ class Asked:
 
     `block` is a hash that the auditor brings along, or a number; None is the newest block that `tag` stands for.
     `all_headers`: read and link every header since `first_block`; otherwise only those of blocks that have events.
-    `watch` and `watch_subjects` name consents whose entries and changes are wanted one by one.
+    `watch` and `watch_subjects` name consents whose entries and changes are wanted one by one; `watch_entries` wants
+    every entry of every log.
     """
 
     domain: Domain
@@ -85,6 +86,7 @@ class Asked:
     compiler: Path | None = None
     tries: int = 3
     watch: frozenset[Hex32] = frozenset()
+    watch_entries: bool = False
     watch_subjects: frozenset[Address] = frozenset()
     earlier: tuple[EarlierLog, ...] = ()
 
@@ -142,6 +144,7 @@ class _Run:
         self.replay = Replay(
             state.books if state else None,
             watch=asked.watch,
+            watch_entries=asked.watch_entries,
             watch_subjects=asked.watch_subjects,
             earlier=asked.earlier,
         )

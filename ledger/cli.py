@@ -24,6 +24,7 @@ from rich.console import Console
 
 from ledger import (
     cli_audit,
+    cli_checkpoint,
     cli_consents,
     cli_data,
     cli_disclose,
@@ -33,6 +34,7 @@ from ledger import (
     cli_orders,
     cli_parties,
     cli_prompts,
+    cli_reconcile,
     cli_requests,
     cli_serve,
     deploy,
@@ -181,6 +183,8 @@ app.add_typer(cli_evidence.app)
 app.add_typer(cli_prompts.app)
 app.add_typer(cli_disclose.app)
 # Listed here for --help; run by cli_main.py without the rest.
+cli_checkpoint.add_to(cli_audit.app)
+cli_reconcile.add_to(cli_audit.app)
 app.add_typer(cli_audit.app, name="audit", rich_help_panel=cli_audit.PANEL)
 
 

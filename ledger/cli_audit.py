@@ -91,7 +91,7 @@ def chain(
         compiler=solc,
     )
     before = None if state is None else _read_state(state, asked)
-    made = _audited(rpc_url, asked, before, quiet=as_json)
+    made = audited(rpc_url, asked, before, quiet=as_json)
     if state is not None and made.state is not None:
         _write_state(state, made.state)
     if html is not None:
@@ -124,7 +124,7 @@ def consent(
         compile_sources=False,
         watch=frozenset({wanted}),
     )
-    made = _audited(rpc_url, asked, None, quiet=as_json)
+    made = audited(rpc_url, asked, None, quiet=as_json)
     report = made.report
     if report.block is None or report.verdict is Verdict.UNVERIFIED:
         show(as_json, report.as_json() if as_json else None, report_text(report))
@@ -185,7 +185,8 @@ def _history(consent_id: Hex32, made: Audit, report: AuditReport) -> tuple[dict[
 # --------------------------------------------------------------------------------------------------------- the audit
 
 
-def _audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None, *, quiet: bool) -> Audit:
+def audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None, *, quiet: bool) -> Audit:
+    """The audit by these endpoints, with a bar that shows how far it is."""
     with progress_bar(hidden=quiet) as bar:
         return audit_chain(endpoints(urls), asked, now=int(time.time()), state=before, step=Steps(bar))
 

@@ -22,7 +22,8 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"audit_style", "errors", "gather", "markup"}),
-    frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "store"}),
+    frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "signed_note", "store", "unwraps"}),
+    frozenset({"unwrap_file"}),
     frozenset(
         {
             *("access", "answers", "artifact", "attribute_texts", "audit_report", "compelled", "importmap"),
@@ -31,15 +32,16 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "cli_terminal"),
-            *("compiler", "contract", "daily_limits", "exchange", "invitations", "notice_texts", "outbound"),
-            *("requested", "vault", "verifying_keys"),
+            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint"),
+            *("cli_terminal", "compiler", "contract", "daily_limits", "exchange", "invitations"),
+            *("notice_texts", "outbound", "reconciliation", "requested", "vault", "verifying_keys"),
         }
     ),
     frozenset(
         {
             *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure"),
-            *("disputes", "importer", "notices", "parties", "picture_parts", "receipts", "sessions"),
+            *("disputes", "importer", "notices", "parties", "picture_parts", "receipts", "reconcile"),
+            *("sessions", "witness"),
         }
     ),
     frozenset(
@@ -63,14 +65,16 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *("activity", "audit_html", "cli_disclosure_output", "cli_evidence", "consent_requests", "devnet"),
-            *("disclosure_facts", "duties", "erase", "furnish", "release", "serving"),
+            *("activity", "audit_html", "cli_disclosure_output", "cli_evidence", "consent_requests"),
+            *("custodian_side", "devnet", "disclosure_facts", "duties", "erase", "furnish", "release"),
+            *("serving",),
         }
     ),
     frozenset({"cli_audit_output", "cli_disclosure", "concerns", "own_requests", "proof", "sync"}),
     frozenset({"cli_audit", "disclosing", "subject_export"}),
-    frozenset({"custodian"}),
+    frozenset({"cli_checkpoint", "custodian"}),
     frozenset({"actors", "cli_output", "demo_seed"}),
+    frozenset({"cli_reconcile"}),
     frozenset(
         {
             *("cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties", "cli_orders"),
@@ -89,7 +93,7 @@ PURE: Final = frozenset(
         *("contract_storage", "envelope", "errors", "exchange", "importmap", "markup", "notice_texts"),
         *("picture_parts", "purposes", "receipts", "replay", "report_parts", "requested", "signatures"),
         *("daily_limits", "disclosed", "disclosed_entry", "disclosure", "scrutiny", "stateproof", "subject_audit"),
-        *("texts", "verifying_keys"),
+        *("texts", "verifying_keys", "checkpoint", "reconcile", "reconciliation", "signed_note", "unwraps"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -112,6 +116,7 @@ LONG: Final = {
     "ledger/grants.py": "granting, replacing, pausing and revoking share their steps",
     "ledger/journal.py": "every statement on the journal, so that no other module has one",
     "ledger/store.py": "every table of the database",
+    "ledger/vault.py": "every way in which a person's values come in and go out",
     "web/api.py": "every route, so that the API is read in one place",
     "web/models.py": "every model of the API",
     "ledger/replay.py": "every event by its rule",

@@ -95,7 +95,7 @@ class Custodian:
     ) -> None:
         self.config = config
         self.clock = clock
-        self.keys = KeyFile(config.key_file)
+        self.keys = KeyFile(config.key_file, clock=clock)
         self.accounts = Accounts.load(config.account_file)
         self.address = Address(self.accounts.custodian.address)
         self.store = Store.open(config.database, _identity(config, self.keys, self.accounts))
@@ -147,7 +147,7 @@ class Custodian:
         self.disputes = Disputes(self.store, self.vault, self.keys, clock=clock)
         self.subject_data = SubjectData(self.vault, self.registry, self.disputes)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
-        self.concerns = Concerns(self.duties, self.registry)
+        self.concerns = Concerns(self.duties, self.registry, clock=clock)
         self.attempts = Attempts(self.store, self.keys, clock=clock)
         self.challenges = Challenges(self.store, self.keys, clock=clock)
         self.sessions = Sessions(self.store, self.keys, clock=clock)
@@ -310,6 +310,7 @@ class Custodian:
         self.webhooks.close()
         self._writer_lock.release()
         self._presence.release()
+        self.keys.sync_unwraps(end=True)
         self.store.close()
 
     def __enter__(self) -> Custodian:
@@ -375,6 +376,7 @@ class Custodian:
         now = self.clock()
         self.registry.tell_expired(now)
         self.webhooks.deliver()
+        self.keys.sync_unwraps()
         if now - self._forgot_at >= FORGET_SECONDS:
             self.outbox.forget(now - EVENTS_KEPT_SECONDS)
             self.authentication.forget_nonces()

@@ -24,6 +24,7 @@ from ledger.disclosure import (
     Disclosure,
     EntryPlace,
 )
+from ledger.envelope import DISCLOSURE
 from ledger.errors import ErasedError, NotFoundError
 from ledger.exchange import receipt_claims, sign_claims
 from ledger.journal import ANCHORED, REFUSED, Journal
@@ -162,7 +163,7 @@ class Disclosing:
         )
 
     def _entry(self, row: Row[Any], *, at: int, proofs: bool) -> DisclosedEntry:
-        opening = open_json(row, opening_context(row.release_id), self._keys)
+        opening = open_json(row, opening_context(row.release_id), self._keys, DISCLOSURE)
         entry = AccessEntry.from_json(opening["entry"])
         proof = self._journal.proof_of(row, self._domain, self._custodian)
         outcome = _outcome_of(row)

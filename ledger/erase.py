@@ -22,7 +22,7 @@ from sqlalchemy import Table, bindparam, delete, func, select, update
 from ledger.challenges import Challenges
 from ledger.consent import Address, Hex32
 from ledger.enrolment import Enrolment
-from ledger.envelope import WrappedKey
+from ledger.envelope import ROTATION, WrappedKey
 from ledger.errors import ConflictError, ErasedError, StoreUnavailableError
 from ledger.grants import ActResult, Grants
 from ledger.journal import ABORTED, INTENT, RECORDED, Journal
@@ -261,7 +261,9 @@ class Eraser:
             rows = tx.execute(query).all()
             stale = [row for row in rows if row.kek_id not in (None, active)]
             if stale:
-                rewrapped = [self._rewrapped(WrappedKey(row.kek_id, row.wrapped_dek)) for row in stale]
+                wrapped = [WrappedKey(row.kek_id, row.wrapped_dek) for row in stale]
+                with self._keys.counting({ROTATION: wrapped}):
+                    rewrapped = [self._rewrapped(key) for key in wrapped]
                 tx.execute(
                     update(table)
                     .where(table.c[key] == bindparam("row"))
@@ -299,4 +301,4 @@ class Eraser:
             )
 
     def _rewrapped(self, key: WrappedKey) -> WrappedKey:
-        return self._keys.wrap(self._keys.unwrap(key))
+        return self._keys.wrap(self._keys.unwrap(key, ROTATION))

@@ -430,6 +430,12 @@ class KeyUnavailableError(VaultError):
     code = "key_unavailable"
 
 
+class UnwrapsError(VaultError):
+    """An unwrap cannot be counted, so nothing is unwrapped."""
+
+    code = "unwraps"
+
+
 class StoreUnavailableError(VaultError):
     """The database is locked, full or gone. Nothing was written."""
 
@@ -481,6 +487,12 @@ class TransactionRevertedError(ChainError):
     """The contract refused, for a reason that has no class of its own."""
 
     code = "transaction_reverted"
+
+
+class MethodUnknownError(ChainUnavailableError):
+    """The endpoint does not know the method that it was asked; another one may do."""
+
+    code = "method_unknown"
 
 
 class ConfirmationTimeoutError(ChainError):
@@ -539,6 +551,18 @@ class AuditError(LedgerError):
     """A proof does not verify."""
 
     code = "audit"
+
+
+class SplitViewError(AuditError):
+    """Two parties were shown two histories of one chain or log."""
+
+    code = "split_view"
+
+
+class CheckpointInconsistentError(AuditError):
+    """The chain does not lead from an earlier checkpoint to this one."""
+
+    code = "checkpoint_inconsistent"
 
 
 class ReceiptsDifferError(AuditError):

@@ -547,6 +547,12 @@ class Journal:
                 tx.execute(query.order_by(releases.c.created_at.desc(), releases.c.release_id.desc()).limit(limit))
             )
 
+    def page(self, *, after: str, limit: int) -> list[Row[Any]]:
+        """Every release and refusal there ever was, by id, a page at a time: those after the last one's id."""
+        query = select(releases).where(releases.c.release_id > after).order_by(releases.c.release_id).limit(limit)
+        with self._store.read() as tx:
+            return list(tx.execute(query))
+
     def of_subject(
         self,
         tx: Connection,

@@ -60,7 +60,7 @@ class OrderBook:
             "entry": opened.entry.as_json(),
             "records": list(opened.records),
         }
-        sealed = seal_json(opening, _context(columns["order_hash"]), self._keys)
+        sealed = seal_json(opening, order_context(columns["order_hash"]), self._keys)
         tx.execute(insert(orders), [{**columns, "state": INTENT, **sealed}])
 
     def find(self, order_index: str) -> Row[Any] | None:
@@ -77,6 +77,11 @@ class OrderBook:
         with self._store.read() as tx:
             return list(tx.execute(_WITH_BATCH.order_by(*_NEWEST_FIRST)))
 
+    def every(self) -> list[Row[Any]]:
+        """Every order there ever was, by its release's id."""
+        with self._store.read() as tx:
+            return list(tx.execute(select(orders).order_by(orders.c.release_id)))
+
     def visible(self, tx: Connection, subject_id: str, *, now: int) -> list[Row[Any]]:
         """What a person may know: accesses about them that are on the log and under no embargo, newest first."""
         logged = _WITH_BATCH.where(orders.c.subject_id == subject_id, orders.c.log_index.is_not(None))
@@ -85,7 +90,7 @@ class OrderBook:
 
     def opened(self, row: Row[Any]) -> OpenedOrder:
         """What an order is about. Raises `ErasedError`, `VaultError`."""
-        opening = open_json(row, _context(row.order_hash), self._keys)
+        opening = open_json(row, order_context(row.order_hash), self._keys)
         return OpenedOrder(
             order=CompelledOrder.from_json(opening["order"]),
             entry=AccessEntry.from_json(opening["entry"]),
@@ -128,5 +133,6 @@ class OrderBook:
         return visible
 
 
-def _context(order_hash: str) -> dict[str, str]:
+def order_context(order_hash: str) -> dict[str, str]:
+    """What the envelope of an order's opening is bound to."""
     return {"kind": "order", "order": order_hash}

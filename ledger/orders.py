@@ -31,6 +31,7 @@ from ledger.chain import Chain
 from ledger.commit import LogWriter
 from ledger.compelled import CompelledOrder, NewOrder, check_order, order_hash_of
 from ledger.consent import Address, Hex32, hex32_of
+from ledger.envelope import ORDER, ORDER_RESUMED, Use
 from ledger.errors import (
     AnswerGoneError,
     ChainLostError,
@@ -118,7 +119,7 @@ class Orders:
             if authority.suspended:
                 raise InstitutionSuspendedError("authority: suspended")
             index, content = self._book.order_index(new.authority, new.reference), self._content_index(new)
-            row = self._book.find(index)
+            row = before = self._book.find(index)
             if row is None:
                 now = self._clock()
                 check_order(new, now=now)
@@ -131,7 +132,7 @@ class Orders:
             else:
                 self._take_up(row)
             # (5) and (6)
-            return self._answered(self._found(index), authority)
+            return self._answered(self._found(index), authority, ORDER if before is None else ORDER_RESUMED)
 
     def _content_index(self, new: NewOrder) -> str:
         content = [new.document_hash, new.subject_id, list(new.attributes), new.embargo_until]
@@ -215,7 +216,7 @@ class Orders:
             self._log.land([queued])
             self._log.settle_alone()
 
-    def _answered(self, row: Row[Any], authority: Party) -> ExecutedOrder:
+    def _answered(self, row: Row[Any], authority: Party, use: str) -> ExecutedOrder:
         """(5) and (6), for an order that is on the log."""
         opened = self._book.opened(row)
         sealed = row.sealed
@@ -228,7 +229,7 @@ class Orders:
             self._require_on_chain(proof)
             records = self._vault.load(opened.records)
             self._step("order before decrypting")
-            sealed = self._sealed(opened, records, proof, authority)
+            sealed = self._sealed(opened, records, proof, authority, Use(use, opened.entry.release_id))
             self._step("order before answer durable")
             with self._store.begin() as tx:
                 if not self._book.answer(tx, row.order_hash, sealed, at=self._clock()):
@@ -248,11 +249,12 @@ class Orders:
             raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
 
     def _sealed(
-        self, opened: OpenedOrder, records: Sequence[StoredRecord], proof: ChainProof, authority: Party
+        self, opened: OpenedOrder, records: Sequence[StoredRecord], proof: ChainProof, authority: Party, use: Use
     ) -> bytes:
         """Decrypt and seal. Everything that must come before this has been done."""
         now = self._clock()
-        held = {record.attribute: (record, self._vault.open(record)) for record in records}
+        with self._vault.counting({use: records}):
+            held = {record.attribute: (record, self._vault.open(record, use)) for record in records}
         claims = {
             "version": 1,
             "iss": self._custodian,

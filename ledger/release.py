@@ -46,6 +46,7 @@ from ledger.consent import (
     Reason,
     require_in_force,
 )
+from ledger.envelope import RELEASE, RELEASE_RESUMED, Use
 from ledger.errors import (
     AnswerGoneError,
     ChainError,
@@ -338,11 +339,15 @@ class Releases:
         # One time for the receipt and for the file: from that, a retry makes the same receipt.
         now = self._clock()
         answers: dict[int, Answer] = {}
-        for place in [place for place in logged if results[place] is None]:
-            try:
-                answers[place], results[place] = self._sealed(*items[place], now=now)
-            except LedgerError as exc:
-                results[place] = exc
+        kind = RELEASE if in_turn else RELEASE_RESUMED
+        uses = {place: Use(kind, items[place][0].entry.release_id) for place in logged if results[place] is None}
+        with self._vault.counting({use: items[place][0].records for place, use in uses.items()}):
+            self._step("6 unwraps counted")
+            for place, use in uses.items():
+                try:
+                    answers[place], results[place] = self._sealed(*items[place], use, now=now)
+                except LedgerError as exc:
+                    results[place] = exc
         self._step("6 before answer durable")
         if items:
             entries = {place: items[place][0].entry for place in logged}
@@ -412,7 +417,7 @@ class Releases:
             self._log.settled()
         return late
 
-    def _sealed(self, intent: Intent, landed: Landed, *, now: int) -> tuple[Answer, Release]:
+    def _sealed(self, intent: Intent, landed: Landed, use: Use, *, now: int) -> tuple[Answer, Release]:
         """Decrypt and seal. Everything that must come before this has been done."""
         entry = intent.entry
         claims = {
@@ -423,7 +428,7 @@ class Releases:
             "jti": entry.release_id,
             "consent": entry.consent_id,
             "purpose": entry.purpose,
-            "values": self._access_openings(intent, now) if entry.purpose == AUDIT else self._values(intent),
+            "values": self._access_openings(intent, now) if entry.purpose == AUDIT else self._values(intent, use),
             "eraseBy": now + intent.grant.terms.retention_days * DAY_SECONDS,
             "entryHash": intent.entry_hash,
             "proof": landed.proof.as_json(),
@@ -446,8 +451,8 @@ class Releases:
             Release(release_id=entry.release_id, sealed=sealed, receipt=receipt, late=landed.late),
         )
 
-    def _values(self, intent: Intent) -> dict[str, Any]:
-        values = {record.attribute: self._vault.open(record) for record in intent.records}
+    def _values(self, intent: Intent, use: Use) -> dict[str, Any]:
+        values = {record.attribute: self._vault.open(record, use) for record in intent.records}
         return {
             name: {"value": held.value, "unit": attribute(name).unit, "source": held.source, "asOf": held.as_of}
             for name, held in values.items()

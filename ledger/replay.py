@@ -9,7 +9,7 @@ goes on from what the event says, so that one break is one finding.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import Final, TypedDict
 
 from eth_hash.backends.pysha3 import keccak256
@@ -62,6 +62,14 @@ class _About(TypedDict, total=False):
     writer: bytes
 
 
+class _Every(Container[bytes]):
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+_EVERY: Final = _Every()
+
+
 class Replay:
     """The books of the contract, as its events keep them."""
 
@@ -70,6 +78,7 @@ class Replay:
         books: Books | None = None,
         *,
         watch: Collection[Hex32] = (),
+        watch_entries: bool = False,
         watch_subjects: Collection[Address] = (),
         earlier: Sequence[EarlierLog] = (),
     ) -> None:
@@ -79,6 +88,7 @@ class Replay:
         self.entries: list[AuditedEntry] = []
         self.changes: list[ConsentChange] = []
         self._watch = {bytes.fromhex(one[2:]) for one in watch}
+        self._watch_entries = watch_entries
         self._watch_subjects = {bytes.fromhex(one[2:]) for one in watch_subjects}
         self._points = {(_raw(one.custodian), _raw(one.writer), one.size): one for one in earlier}
         self._number = self._now = 0
@@ -163,7 +173,8 @@ class Replay:
         self, head: bytes, batch: BatchKind, pending: Sequence[Pending], number: int, custodian: bytes, writer: bytes
     ) -> bytes:
         """The entries of a batch. Goes through every entry that there is, so it is written for speed."""
-        consents, day, now, watch = self.books.consents, self._day, self._now, self._watch
+        consents, day, now = self.books.consents, self._day, self._now
+        watch: Container[bytes] | None = _EVERY if self._watch_entries else self._watch or None
         otherwise = LATE if batch == BatchKind.LATE_ACCESSES else REFUSED
         by_custodian = batch == BatchKind.REFUSALS
         for kind, consent_id, data, place in pending:
@@ -188,7 +199,7 @@ class Replay:
                     self.books.after_revocation += 1
             else:
                 self._not_recorded(kind, consent, consent_id, entry_hash, reason, writer)
-            if watch and consent_id in watch:
+            if watch is not None and consent_id in watch:
                 self._seen(consent_id, entry_hash, reason, kind, place, custodian, writer)
         return head
 
@@ -234,7 +245,7 @@ class Replay:
         head = keccak256(head + order + embargo_word + _REASON_WORDS[Reason.COMPELLED])
         for _, _, data, place in pending:
             head = keccak256(head + order + data[:_WORD] + _REASON_WORDS[Reason.COMPELLED])
-            if order in self._watch:
+            if self._watch_entries or order in self._watch:
                 self._seen(order, data[:_WORD], Reason.COMPELLED, COMPELLED, place, custodian, writer)
         self._day[COMPELLED] += len(pending)
         self.books.embargoes.append((order, len(pending), self._now, embargo))

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 import solcx
 from actors import DAY, Institution, Subject, World
+from altering import alterations
 from joserfc.jwk import ECKey
 
 from ledger import stateproof
@@ -632,31 +633,6 @@ def test_a_late_entry_is_proven_as_late(own_custodian: Custodian) -> None:
     unsaid = sign_claims(claims | {"late": False}, key, RECEIPT_TYPE)
     with pytest.raises(AuditError, match="late"):
         verify_bundle(bundle | {"receipt": unsaid}, key, domain=domain, block_hash=None)
-
-
-def alterations(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every way to alter, drop or add one part of it, with where."""
-    if isinstance(value, dict):
-        yield "+", value | {"more": 1}
-        for name, part in value.items():
-            yield f"-{name}", {key: other for key, other in value.items() if key != name}
-            yield from ((f"{name}.{path}", value | {name: altered}) for path, altered in alterations(part))
-    elif isinstance(value, list):
-        for place, part in enumerate(value):
-            yield f"-[{place}]", value[:place] + value[place + 1 :]
-            for path, altered in alterations(part):
-                yield f"[{place}].{path}", [*value[:place], altered, *value[place + 1 :]]
-    elif isinstance(value, str):
-        middle = len(value) // 2
-        other = "0" if value[middle] != "0" else "1"
-        yield "text", value[:middle] + other + value[middle + 1 :]
-        yield "cut", value[:-2]
-        if value.startswith("0x") and value[2:].upper() != value[2:]:
-            yield "upper", f"0x{value[2:].upper()}"
-        yield "null", None
-    else:
-        yield "number", value + 1
-        yield "null", None
 
 
 def test_made_up_nodes_and_headers_are_an_audit_error_and_nothing_else() -> None:

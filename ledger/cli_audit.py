@@ -6,60 +6,50 @@ Exit codes: 0 clean · 1 findings · 2 could not verify (also: asked in a way th
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 from platformdirs import user_data_path
-from rich.progress import Progress
 
-from ledger.artifact import contract_address
-from ledger.audit import Asked, Audit, audit_chain
+from ledger.audit import Asked, Audit
 from ledger.audit_report import AuditReport, Verdict
 from ledger.audit_state import AuditState, opened, sealed
 from ledger.books import judge, summary_of
-from ledger.chain import JsonRpc
+from ledger.cli_audit_options import (
+    COULD_NOT,
+    DEVNET_CHAIN_ID,
+    EXIT_CODES,
+    At,
+    ChainId,
+    Contract,
+    FromBlock,
+    Headers,
+    RpcUrls,
+    Solc,
+    Tag,
+    WithoutCompiler,
+    audited,
+    block_of,
+    domain_of,
+    wants_all_headers,
+)
 from ledger.cli_audit_output import report_html, report_text
-from ledger.cli_terminal import Json, fail, iso_time, progress_bar, show, warn
-from ledger.consent import Domain, Hex32, Reason, parse_address, parse_hex32
-from ledger.errors import LedgerError, MalformedError, UnreadableFileError
+from ledger.cli_terminal import Json, iso_time, show, warn
+from ledger.consent import Hex32, Reason, parse_hex32
+from ledger.errors import MalformedError, UnreadableFileError
 from ledger.keys import write_private_file
 
 PANEL: Final = "Evidence"
-EXIT_CODES: Final = {Verdict.CLEAN: 0, Verdict.FINDINGS: 1, Verdict.UNVERIFIED: 2}
-COULD_NOT: Final = 2
-DEVNET_URL: Final = "http://127.0.0.1:8545"
-DEVNET_CHAIN_ID: Final = 31337
-TIMEOUT_SECONDS: Final = 30.0
 KEY_BYTES: Final = 32
 
-app = typer.Typer(
-    help="Check everything from the chain alone: no key, no database, no custodian. Exit codes: 0 clean, 1 findings, "
-    "2 could not verify.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
 
-RpcUrls = Annotated[
-    list[str] | None,
-    typer.Option("--rpc-url", envvar="CONSENT_LEDGER_RPC_URL", help="A node to ask; give two, and they must agree."),
-]
-Contract = Annotated[str | None, typer.Option(help="The contract. Default: where this version's is on every chain.")]
-ChainId = Annotated[int, typer.Option(envvar="CONSENT_LEDGER_CHAIN_ID", help="The chain that is meant.")]
-At = Annotated[str | None, typer.Option("--block", help="The block, by its hash (best: from elsewhere) or its number.")]
-Tag = Annotated[str, typer.Option(envvar="CONSENT_LEDGER_FINALITY", help="Without --block: which newest block.")]
-FromBlock = Annotated[int, typer.Option(min=0, help="The first block to read: one before the contract was deployed.")]
-Headers = Annotated[str, typer.Option(help="all: every header, linked. events: on long chains, only where events are.")]
-Solc = Annotated[Path | None, typer.Option(help="A Solidity compiler; default: the checkout's, or py-solc-x gets one.")]
-WithoutCompiler = Annotated[
-    bool, typer.Option("--without-compiler", help="Believe that the bytecode which ships is that of the sources.")
-]
+def add_to(audit: typer.Typer) -> None:
+    """Mount these verbs."""
+    audit.command("chain")(chain)
+    audit.command("consent")(consent)
 
 
-@app.command("chain")
 def chain(
     *,
     rpc_url: RpcUrls = None,
@@ -83,7 +73,7 @@ def chain(
         block=block_of(block),
         tag=tag,
         first_block=from_block,
-        all_headers=headers_of(headers),
+        all_headers=wants_all_headers(headers),
         compile_sources=not without_compiler,
         compiler=solc,
     )
@@ -97,7 +87,6 @@ def chain(
     raise SystemExit(EXIT_CODES[made.report.verdict])
 
 
-@app.command("consent")
 def consent(
     *,
     consent_id: Annotated[str, typer.Argument(help="Id of the consent: 0x and 64 hex digits.")],
@@ -117,7 +106,7 @@ def consent(
         block=block_of(block),
         tag=tag,
         first_block=from_block,
-        all_headers=headers_of(headers),
+        all_headers=wants_all_headers(headers),
         compile_sources=False,
         watch=frozenset({wanted}),
     )
@@ -179,49 +168,6 @@ def _history(consent_id: Hex32, made: Audit, report: AuditReport) -> tuple[dict[
     return fields, "\n".join(lines)
 
 
-# -------------------------------------------------------------------------------------------------------- what is asked
-
-
-def domain_of(contract: str | None, chain_id: int) -> Domain:
-    """The chain and contract that are meant. Raises `MalformedError`."""
-    address = contract_address() if contract is None else parse_address(contract, "contract")
-    return Domain(chain_id=chain_id, contract=address)
-
-
-def block_of(text: str | None) -> Hex32 | int | None:
-    """A block by hash or number; None for the newest. Raises `MalformedError`."""
-    if text is None:
-        return None
-    if text.isascii() and text.isdigit() and len(text) < 16:  # noqa: PLR2004 - no chain is as long
-        return int(text)
-    return parse_hex32(text, "block")
-
-
-def headers_of(text: str) -> bool:
-    """Whether every header is to be read. Raises `MalformedError`."""
-    if text not in ("all", "events"):
-        raise MalformedError("headers: expected all or events", field="headers")
-    return text == "all"
-
-
-def audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None, *, quiet: bool) -> Audit:
-    """The audit by these endpoints, with a bar that shows how far it is."""
-    rpcs = [JsonRpc(url, timeout=TIMEOUT_SECONDS, bounded=True) for url in urls or [DEVNET_URL]]
-    with progress_bar(hidden=quiet) as bar:
-        return audit_chain(rpcs, asked, now=int(time.time()), state=before, step=_Steps(bar))
-
-
-class _Steps:
-    """Shows how many blocks were read."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("blocks", total=None)
-
-    def __call__(self, done: int, of: int) -> None:
-        self._bar.update(self._task, completed=done, total=of)
-
-
 def _command(report: AuditReport) -> str:
     """What repeats the audit; whoever repeats it names an endpoint of their own."""
     block = "" if report.block is None else f" --block {report.block.block_hash}"
@@ -275,12 +221,3 @@ def _write(path: Path, content: bytes | str) -> None:
             path.write_text(content, encoding="utf-8")
     except OSError as exc:
         raise MalformedError(f"{path}: cannot be written ({exc.strerror})", field="file") from exc
-
-
-def main(args: Sequence[str]) -> NoReturn:
-    """The verbs by themselves: without everything that a custodian needs, they start in a fraction of the time."""
-    try:
-        app(args=list(args), prog_name="consent-ledger audit")
-    except LedgerError as exc:
-        fail(exc, exit_code=COULD_NOT)
-    raise SystemExit(0)

@@ -13,7 +13,7 @@ import typer
 from ledger.audit import Asked
 from ledger.audit_report import AuditReport, Finding, Verdict
 from ledger.checkpoint import Checkpoint, checkpoint_of, compare, compare_all, is_decided, open_checkpoint
-from ledger.cli_audit import (
+from ledger.cli_audit_options import (
     COULD_NOT,
     EXIT_CODES,
     At,
@@ -28,7 +28,7 @@ from ledger.cli_audit import (
     audited,
     block_of,
     domain_of,
-    headers_of,
+    wants_all_headers,
 )
 from ledger.cli_audit_output import report_text
 from ledger.cli_terminal import Json, iso_time, plain, show
@@ -100,7 +100,7 @@ def make(
         block=block_of(block),
         tag=tag,
         first_block=from_block,
-        all_headers=headers_of(headers),
+        all_headers=wants_all_headers(headers),
         compile_sources=not without_compiler,
         compiler=solc,
         earlier=last.earlier() if last else (),
@@ -137,7 +137,7 @@ def cosign(
         domain=theirs.domain,
         block=theirs.block_number,
         first_block=from_block,
-        all_headers=headers_of(headers),
+        all_headers=wants_all_headers(headers),
         compile_sources=False,
         earlier=last.earlier() if last else (),
     )
@@ -173,7 +173,7 @@ def verify(
         asked = Asked(
             domain=checkpoint.domain,
             first_block=from_block,
-            all_headers=headers_of(headers),
+            all_headers=wants_all_headers(headers),
             compile_sources=False,
             earlier=checkpoint.earlier(),
         )

@@ -10,7 +10,7 @@ import typer
 
 from ledger.audit import Asked
 from ledger.audit_report import AuditedEntry, Check
-from ledger.cli_audit import EXIT_CODES, At, FromBlock, Headers, RpcUrls, audited, block_of, headers_of
+from ledger.cli_audit_options import EXIT_CODES, At, FromBlock, Headers, RpcUrls, audited, block_of, wants_all_headers
 from ledger.cli_terminal import Json, plain, show
 from ledger.errors import MalformedError
 from ledger.reconcile import reconcile
@@ -57,7 +57,7 @@ def reconcile_verb(
             block=block_of(block),
             tag=custodian.config.finality.tag,
             first_block=from_block,
-            all_headers=headers_of(headers),
+            all_headers=wants_all_headers(headers),
             compile_sources=False,
             watch_entries=True,
         )

@@ -15,6 +15,7 @@ from typing import Final
 from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
+from ledger.access_records import AccessRecords
 from ledger.activity import Activities
 from ledger.artifact import contract_address
 from ledger.attempts import Attempts
@@ -26,6 +27,7 @@ from ledger.concerns import Concerns
 from ledger.config import Config
 from ledger.consent import Address, Domain
 from ledger.consent_requests import ConsentRequests
+from ledger.disclosing import Disclosing
 from ledger.disputes import Disputes
 from ledger.duties import Duties
 from ledger.enrolment import Enrolment
@@ -110,6 +112,7 @@ class Custodian:
         self.notices = Notices(self.store)
         self.prompts = Prompts(self.store, clock=clock)
         self.registry = Registry(self.store, self.keys, self.outbox)
+        self.access_records = AccessRecords(self.store, self.journal, self.registry, self.vault)
         lanes = (self.accounts.custodian, self.accounts.grants, self.accounts.revocations)
         timeout = config.finality.timeout
         self.relay = Relay(self.journal, self.chain, lanes, locks=config.locks, timeout=timeout, step=step)
@@ -144,7 +147,7 @@ class Custodian:
         self.disputes = Disputes(self.store, self.vault, self.keys, clock=clock)
         self.subject_data = SubjectData(self.vault, self.registry, self.disputes)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
-        self.concerns = Concerns(self.duties, self.registry)
+        self.concerns = Concerns(self.duties, self.registry, clock=clock)
         self.attempts = Attempts(self.store, self.keys, clock=clock)
         self.challenges = Challenges(self.store, self.keys, clock=clock)
         self.sessions = Sessions(self.store, self.keys, clock=clock)
@@ -250,6 +253,7 @@ class Custodian:
             self.journal,
             self.registry,
             self.vault,
+            self.access_records,
             self.keys,
             self.chain,
             self.log,
@@ -258,6 +262,8 @@ class Custodian:
             signing_key=signing_key,
             clock=clock,
             recover=self._recover_writer,
+            # Made of receipts and proofs, which there are once there are releases.
+            disclose=lambda record_ids, at: self.disclosing.of_records(record_ids, at=at).disclosure.as_json(),
             max_batch=max_batch,
             step=step,
         )
@@ -268,6 +274,18 @@ class Custodian:
             custodian=self.address,
             signing_key=signing_key,
             finality=config.finality.tag,
+        )
+        self.disclosing = Disclosing(
+            self.store,
+            self.journal,
+            self.registry,
+            self.access_records,
+            self.order_book,
+            self.proofs,
+            self.keys,
+            self.chain.domain,
+            custodian=self.address,
+            signing_key=signing_key,
         )
 
     @classmethod

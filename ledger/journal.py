@@ -576,6 +576,11 @@ class Journal:
         newest = (releases.c.created_at.desc(), releases.c.release_id.desc())
         return list(tx.execute(query.order_by(*newest).limit(limit)))
 
+    def with_batches(self, tx: Connection, release_ids: Sequence[Hex32]) -> list[Row[Any]]:
+        """Releases with their batches, oldest first."""
+        found = [tx.execute(_WITH_BATCH.where(releases.c.release_id == one)).first() for one in release_ids]
+        return sorted((row for row in found if row), key=lambda row: (row.created_at, row.release_id))
+
     def one_of_subject(self, tx: Connection, subject_id: str, release_id: Hex32) -> Row[Any] | None:
         """One of them, with its batch; None if it is another person's."""
         mine = (releases.c.subject_id == subject_id, releases.c.release_id == release_id)

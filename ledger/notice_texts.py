@@ -86,6 +86,11 @@ _CHINESE_TEXTS: Final[Mapping[str, tuple[str, str, str]]] = {
         "用于检验评分模型是否对不同人群区别对待。不会据此对您作出任何决定。",
         "对您没有任何影响。检验时不使用您的数据。",
     ),
+    "audit": (
+        "检查谁读取了我的数据",
+        "用于让独立审计者检查对您数据的每一次访问。他们看到谁、何时、为何请求，但看不到任何数值。",
+        "对您没有任何影响。审计者看不到您的记录；您仍可在“访问记录”中自行查看。",
+    ),
 }
 _ENGLISH_IF_DECLINED: Final[Mapping[str, str]] = {
     "loan-origination": (
@@ -100,6 +105,7 @@ _ENGLISH_IF_DECLINED: Final[Mapping[str, str]] = {
         "The institution cannot read your credit data here. It may ask you for other proof, or choose another tenant."
     ),
     "model-audit": "Nothing follows for you. The measurement is made without your data.",
+    "audit": "Nothing follows for you. The auditor does not see your records; you see them under Activity as before.",
 }
 _ENGLISH_COMMON: Final = {
     "if_accepted": (
@@ -118,10 +124,10 @@ _ENGLISH_COMMON: Final = {
 _CHINESE_COMMON: Final = {
     "if_accepted": (
         "该机构可以在您允许的次数和期限内读取您允许的数据。每一次读取都会先记入公开日志，该日志不含任何人的姓名，"
-        "也无人能够删除；您可以在“访问记录”中看到。"
+        "也无人能够删除；您可以在“查询记录”中看到。"
     ),
     "withdrawal": (
-        "您可以随时暂停或停止，无需说明理由，并立即生效。此前已读取的数据可以保留到您允许的期限为止，之后必须删除。"
+        "您可以随时暂停或撤回，无需说明理由，立即生效。此前已读取的数据可以保存到您允许的期限届满，之后必须删除。"
     ),
     "asking_again": f"如果您拒绝，{QUIET_DAYS} 天内同一机构的新请求不会再提示您，除非您自己打开。",
 }

@@ -513,7 +513,18 @@ def test_without_scripts_everything_can_be_read_declined_and_stopped(
     state = regular.context.storage_state()
     other = portal.ask(portal.homes, purpose="tenancy-check", **HOMES)
     with person(browser, portal.url, passkeys=False, java_script_enabled=False, storage_state=state) as made:
-        for path in ("/", "/requests", "/consents", "/activity", "/data", "/chain", "/notices", "/security", "/verify"):
+        for path in (
+            "/",
+            "/requests",
+            "/consents",
+            "/activity",
+            "/data",
+            "/chain",
+            "/notices",
+            "/security",
+            "/verify",
+            "/audit",
+        ):
             made.go(path)
             assert made.page.locator("h1").count() == 1
         made.go(other)
@@ -561,6 +572,7 @@ def pages_of(made: Person, lender_path: str) -> dict[str, str]:
         "receipt": made.paths["receipt"],
         "security": "/security",
         "verify": "/verify",
+        "audit": "/audit",
         "without-us": "/without-us",
     }
 

@@ -127,6 +127,8 @@ LONG: Final = {
     "ledger/custodian.py": "everything that a custodian runs, wired in one place",
     "ledger/demo.py": "one story from beginning to end",
     "ledger/errors.py": "the whole hierarchy in one place, two lines each",
+    "ledger/exchange.py": "what goes there and back in one release, read as one",
+    "ledger/keys.py": "wrapping, and the count of every unwrapping, which nothing may pass by",
     "ledger/grants.py": "granting, replacing, pausing and revoking share their steps",
     "ledger/journal.py": "every statement on the journal, so that no other module has one",
     "ledger/store.py": "every table of the database",

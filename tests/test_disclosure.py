@@ -397,6 +397,10 @@ def test_a_late_entry_is_found_with_its_reason(world: World) -> None:
     found = judged(world, disclosed(world, consent_id))
     assert codes(found) == {"late"}
     assert "revoked" in found.all_findings[0].detail
+    # Said to be an ordinary one.
+    hidden = disclosed(world, consent_id)
+    hidden["entries"][0] |= {"outcome": "recorded", "receipt": None}
+    assert codes(judged(world, hidden)) == {"outcome_differs"}
 
 
 def test_an_entry_that_stands_elsewhere_since_is_said_to(world: World) -> None:

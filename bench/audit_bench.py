@@ -48,9 +48,10 @@ DEVNET_CONSENTS: Final = 40
 
 @dataclass(frozen=True)
 class Ran:
-    """A process that has ended: how long it took, its peak memory, what it printed."""
+    """A process that has ended: how long it took, how much of a processor, its peak memory, what it printed."""
 
     seconds: float
+    processor: float
     megabytes: float
     output: dict[str, Any]
 
@@ -65,7 +66,7 @@ def ran(command: Sequence[str], codes: Sequence[int] = (0,)) -> Ran:
         text = out.read()
     if process.returncode not in codes:
         raise RuntimeError(f"{command} ended with {process.returncode}: {text[-2000:]!r}")
-    return Ran(seconds, usage.ru_maxrss / 1024, json.loads(text))
+    return Ran(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, json.loads(text))
 
 
 # --------------------------------------------------------------------------------------------------------------- phases
@@ -101,6 +102,8 @@ def measured(url: str, entries: int, home: Path) -> dict[str, Any]:
         "entries_per_second": round(entries / took),
         "floor_entries_per_second": round(entries / bare),
         "audit_over_floor": round(statistics.median(one.seconds / other.seconds for one, other in pairs), 3),
+        # The same of the processor's seconds: other processes on the machine matter less to it.
+        "audit_over_floor_cpu": round(statistics.median(one.processor / other.processor for one, other in pairs), 3),
         "peak_rss_mb": round(max(one.megabytes for _, one in pairs)),
         "floor_peak_rss_mb": round(max(one.megabytes for one, _ in pairs)),
         "incremental_idle_s": round(idle, 2),

@@ -65,6 +65,7 @@ def assert_same_books(report: AuditReport, other: dict[str, Any]) -> None:
     assert report.block.number == other["number"]
 
 
+@pytest.mark.slow
 def test_both_find_clean_histories_clean_with_the_same_consents_and_logs(second: SecondAuditor) -> None:
     for seed in range(SEED, SEED + HISTORIES // 3):
         told = history(seed)
@@ -74,6 +75,7 @@ def test_both_find_clean_histories_clean_with_the_same_consents_and_logs(second:
         assert_same_books(report, other)
 
 
+@pytest.mark.slow
 def test_both_find_the_same_in_histories_that_break_the_rules(second: SecondAuditor) -> None:
     for seed in range(SEED, SEED + HISTORIES // 3):
         told = history(seed, some_of_them(seed))
@@ -85,6 +87,7 @@ def test_both_find_the_same_in_histories_that_break_the_rules(second: SecondAudi
         assert_same_books(report, other)
 
 
+@pytest.mark.slow
 def test_both_say_the_same_of_a_node_that_lies(second: SecondAuditor) -> None:
     honest = [history(seed) for seed in range(SEED, SEED + 60)]
     for number in range(HISTORIES // 3):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http import HTTPStatus
 from itertools import count
 from pathlib import Path
@@ -27,7 +28,7 @@ import urllib3
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
-from ledger import cli, cli_serve
+from ledger import cli, cli_serve, exchange
 from ledger.actors import PROPERTIES, Findings
 from ledger.chain import JsonRpc
 from ledger.config import Config
@@ -43,6 +44,7 @@ ROOT: Final = Path(__file__).parent.parent
 EXECUTABLE: Final = str(Path(sys.executable).parent / "consent-ledger")
 GERMAN: Final = ROOT / "ledger/data/german_statlog_1000.csv"
 BANK: Final = "did:web:bank.example"
+COURT: Final = "urn:court:1"
 BUREAU: Final = "urn:consent-ledger:furnisher:uci-statlog-german-credit"
 HIDDEN_VALUE: Final = "18123"
 HIDDEN_TEXT: Final = "surprising-secret-4711"
@@ -90,6 +92,13 @@ class Installation:
     @property
     def jwks(self) -> Path:
         return self.home / "bank.jwks"
+
+    def order_args(self, subject: str, *more: str, reference: str = "12 C 345/26") -> list[str]:
+        document = self.home / "order.txt"
+        document.write_text("The court orders ...")
+        answer = str(self.home / f"ordered-{next(_numbers)}.jwe")
+        about = ["--authority", COURT, "--reference", reference, "--attribute", "savings"]
+        return ["orders", "execute", subject, *about, "--document", str(document), "--out", answer, *more]
 
     def environment(self, **changes: str) -> dict[str, str]:
         return {
@@ -295,7 +304,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:  # noqa: PLR0915 - every verb once
     """Every verb that ends by itself, run once by the executable with `--json`."""
     home = Installation(tmp_path_factory.mktemp("home"), devnet.url)
     told: dict[tuple[str, ...], Done] = {}
@@ -320,6 +329,13 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
     tell("furnishers", "suspend", BUREAU)
     tell("furnishers", "resume", BUREAU)
     tell("furnishers", "rotate-keys", BUREAU, "--jwks", str(home.home / "bureau.jwks"))
+    tell("authorities", "add", COURT, "--name", "District Court", "--jwks", str(home.jwks))
+    tell("authorities", "list")
+    tell("authorities", "suspend", COURT)
+    tell("authorities", "resume", COURT)
+    order = tell(*home.order_args("german-0001"))["order"]
+    tell("orders", "list")
+    tell("orders", "show", order)
     tell("subjects", "new-key", str(home.person))
     tell("subjects", "count")
     tell("subjects", "invite", "german-0001")
@@ -835,6 +851,26 @@ def test_2_without_a_yes_nobody_is_erased(home: Installation, answer: str) -> No
 
 
 @pytest.mark.devnet
+def test_what_an_erasure_would_take_is_said_and_nothing_is_erased(home: Installation) -> None:
+    consent = home.grant(subject="german-0005", max_accesses="2", per_day="2")
+    home.ask(*home.release_args(consent))
+    before = home.ask("subjects", "count")
+    found = home.ask("erase", "german-0005", "--preview")
+    assert found["rows"]["records"] == 20
+    assert (found["consentsThatEnd"], found["onChain"]) == ([consent], [consent])
+    (kept,) = found["heldElsewhere"]
+    assert (kept["consent"], kept["institution"], kept["institutionName"]) == (consent, BANK, "Example Bank")
+    human = home.run("erase", "german-0005", "--preview")
+    assert human.code == 0
+    assert "Nothing was erased. It would take 20 values and end 1 consent.\n" in human.out
+    assert f"Example Bank may keep what it read until {kept['until']}." in human.out
+    assert found["readableInBackupsUntilDestroyed"][0] in human.out
+    assert home.refusal("erase", "german-0005", "--preview", "--yes") == (2, "malformed", "yes")
+    assert home.refusal("erase", "german-0001", "--preview") == (1, "erased", "subject")
+    assert (home.ask("subjects", "count"), home.ask("consents", "show", consent)["status"]) == (before, "in_force")
+
+
+@pytest.mark.devnet
 def test_3_keys_that_others_can_read_are_refused(home: Installation, tmp_path: Path) -> None:
     consent = home.grant()
     for file, args in (
@@ -1211,3 +1247,38 @@ def test_the_demo_sees_that_a_backup_can_still_be_read(monkeypatch: pytest.Monke
     findings = run_demo(rpc_url=None, console=Console(quiet=True))
     assert findings.broken == ["P6: a backup still opens"]
     assert not findings.holds
+
+
+# -------------------------------------------------------------------------------------------------------------- orders
+
+
+def test_an_order_is_executed_once_and_sealed_to_the_authority(home: Installation) -> None:
+    args = home.order_args("german-0003", "--embargo-until", "2027-01-01", reference="1 B 7/26")
+    done = home.ask(*args)
+    answer = Path(done["answer"])
+    assert stat.S_IMODE(answer.stat().st_mode) == 0o600
+    key = Accounts.load(home.data / "keys" / "accounts.json").signing_key
+    court = exchange.key_for(json.loads(home.jwks.read_text()), "enc")
+    claims = exchange.open_answer(answer.read_bytes(), court, key)
+    assert (claims["aud"], claims["order"]["reference"]) == (COURT, "1 B 7/26")
+    assert claims["order"]["documentHash"] == "0x" + sha256(b"The court orders ...").hexdigest()
+    # An answer is not written over; the same order elsewhere is the same entry.
+    assert home.refusal(*args) == (2, "malformed", "out")
+    again = home.order_args("german-0003", "--embargo-until", "2027-01-01", reference="1 B 7/26")
+    assert home.ask(*again)["release"] == done["release"]
+    (listed,) = [one for one in home.ask("orders", "list") if one["order"] == done["order"]]
+    assert (listed["state"], listed["visible"]) == ("released", False)
+    shown = home.ask("orders", "show", done["order"])
+    assert shown["opening"]["embargoUntil"] == 1_798_761_600
+    assert shown["proof"]["transactionHash"] in home.run("orders", "show", done["order"]).out
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [(("--embargo-until", "tomorrow"), "embargo-until"), (("--document", "/nowhere/at/all"), "document")],
+)
+def test_an_order_that_cannot_be_read_is_refused_with_its_field(
+    home: Installation, words: tuple[str, ...], where: str
+) -> None:
+    assert home.refusal(*home.order_args("german-0003", *words))[2] == where
+    assert home.refusal("orders", "show", "0x" + "ab" * 32) == (2, "not_found", "order")

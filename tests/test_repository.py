@@ -38,8 +38,9 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure", "disputes"),
-            *("importer", "notices", "parties", "picture_parts", "receipts", "reconcile", "sessions", "witness"),
+            *("asked_by", "chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure"),
+            *("disputes", "importer", "notices", "parties", "picture_parts", "receipts", "reconcile", "sessions"),
+            "witness",
         }
     ),
     frozenset(
@@ -83,13 +84,13 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 )
 PURE: Final = frozenset(
     {
-        *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
-        *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
-        *("audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent", "consent_receipts"),
-        *("contract", "contract_storage", "daily_limits", "disclosed", "disclosed_entry", "disclosure", "envelope"),
-        *("errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts", "purposes", "receipts"),
-        *("reconcile", "reconciliation", "replay", "report_parts", "requested", "scrutiny", "signatures"),
-        *("signed_note", "stateproof", "subject_audit", "texts", "unwraps", "verifying_keys"),
+        *("access", "answers", "asked_by", "attribute_texts", "attributes", "audit_counted", "audit_found"),
+        *("audit_html", "audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state"),
+        *("audit_style", "audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent"),
+        *("consent_receipts", "contract", "contract_storage", "daily_limits", "disclosed", "disclosed_entry"),
+        *("disclosure", "envelope", "errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts"),
+        *("purposes", "receipts", "reconcile", "reconciliation", "replay", "report_parts", "requested", "scrutiny"),
+        *("signatures", "signed_note", "stateproof", "subject_audit", "texts", "unwraps", "verifying_keys"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -109,6 +110,8 @@ LONG: Final = {
     "ledger/custodian.py": "everything that a custodian runs, wired in one place",
     "ledger/demo.py": "one story from beginning to end",
     "ledger/errors.py": "the whole hierarchy in one place, two lines each",
+    "ledger/exchange.py": "what goes there and back in one release, read as one",
+    "ledger/keys.py": "wrapping, and the count of every unwrapping, which nothing may pass by",
     "ledger/grants.py": "granting, replacing, pausing and revoking share their steps",
     "ledger/journal.py": "every statement on the journal, so that no other module has one",
     "ledger/store.py": "every table of the database",

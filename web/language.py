@@ -46,6 +46,7 @@ def install(app: Flask) -> None:
     app.after_request(_remember)
     app.add_template_global(lambda: TAGS[language()], "tag")
     app.add_template_global(_addresses, "languages")
+    app.add_template_global(gap)
     for name, function in (
         ("attribute", attribute_label),
         ("purpose", purpose_label),
@@ -89,6 +90,11 @@ def _addresses() -> list[tuple[str, str, str, str]]:
         for code, name in LANGUAGES.items()
         if code != language()
     ]
+
+
+def gap() -> str:
+    """What stands between two sentences: a space, and in Chinese nothing."""
+    return "" if language() == CHINESE else " "
 
 
 # -------------------------------------------------------------------------------------------------------------- labels

@@ -96,6 +96,7 @@ def script_block() -> dict[str, Any]:
         "locale": language.LOCALES[language.language()],
         "wallets": [wallet.address for wallet in enrolment.wallets(me.account_id)] if me else [],
         "passkey": bool(me and enrolment.passkeys(me.account_id)),
+        "signedInBy": me.method if me else None,
         "stepUpUntil": me.stepped_up_at + STEP_UP_SECONDS if me and me.stepped_up_at is not None else None,
         "labels": {
             "purposes": {code: language.purpose_label(code) for code in PURPOSES},

@@ -7,6 +7,8 @@ import {LedgerTest, Vm} from "./LedgerTest.t.sol";
 /// @dev The books that an auditor would keep: what was signed and what the events say, never what the ledger stores.
 /// Whatever contradicts them is noted under the number of the invariant that it breaks, see Invariants.t.sol.
 abstract contract Books is LedgerTest {
+    uint256 internal constant LONGEST_EMBARGO = 366 days;
+
     struct Book {
         IConsentLedger.Grant grant;
         uint256 key;
@@ -23,6 +25,7 @@ abstract contract Books is LedgerTest {
         bytes32 lastOn;
         IConsentLedger.BatchKind lastKind;
         IConsentLedger.Access[] last;
+        uint64 lastEmbargo;
     }
 
     /// @dev What really happened, counted, so that no invariant holds merely because nothing did.
@@ -38,6 +41,9 @@ abstract contract Books is LedgerTest {
         RefusedByCustodian,
         Late,
         LateInForce,
+        Compelled,
+        CompelledInTheDark,
+        TooLongInTheDark,
         Replayed,
         Forged,
         Stopped,
@@ -101,6 +107,11 @@ abstract contract Books is LedgerTest {
             abi.decode(end.data, (IConsentLedger.BatchKind, uint64, bytes32));
         book.head = keccak256(abi.encode(book.head, kind, logs.length - 1));
         book.size += logs.length - 1;
+        if (kind == IConsentLedger.BatchKind.CompelledAccesses) {
+            (, uint64 until) = abi.decode(logs[0].data, (bytes32, uint64));
+            book.head = _compelled(book.head, logs[0].topics[1], bytes32(uint256(until)));
+            _readOrder(logs, until);
+        }
         for (uint256 i = 0; i < logs.length - 1; ++i) book.head = _readEntry(book.head, logs[i], kind, custodian);
         if (head != book.head || size != book.size) _breaks(6, "LogAppended is not the fold of the events before it");
     }
@@ -112,6 +123,8 @@ abstract contract Books is LedgerTest {
         bytes32 id = log.topics[1];
         bytes32 entryHash = abi.decode(log.data, (bytes32));
         IConsentLedger.Reason reason = IConsentLedger.Reason.None;
+        if (++landings[entryHash] == 1) entryHashes.push(entryHash);
+        if (kind == IConsentLedger.BatchKind.CompelledAccesses) return _compelled(head, id, entryHash);
         if (log.topics[0] == IConsentLedger.AccessRecorded.selector) {
             if (answer(id, custodian) != IConsentLedger.Reason.None) _breaks(4, "recorded although not in force");
             if (kind == IConsentLedger.BatchKind.Refusals) _breaks(5, "a refusal by the custodian was counted");
@@ -121,7 +134,6 @@ abstract contract Books is LedgerTest {
             (, reason) = abi.decode(log.data, (bytes32, IConsentLedger.Reason));
             _readRefusal(log.topics[0], reason, kind, answer(id, custodian));
         }
-        if (++landings[entryHash] == 1) entryHashes.push(entryHash);
         return keccak256(abi.encode(head, id, entryHash, reason));
     }
 
@@ -140,6 +152,23 @@ abstract contract Books is LedgerTest {
         if (reason != (own ? IConsentLedger.Reason.ByCustodian : expected)) _breaks(8, "refused for another reason");
         ++done[own ? Deed.RefusedByCustodian : late ? Deed.Late : Deed.Refused];
         ++refusedFor[reason];
+    }
+
+    /// @dev All of one order, of one embargo, and nothing else among them.
+    function _readOrder(Vm.Entry[] memory logs, uint64 until) private {
+        if (until > clock + LONGEST_EMBARGO) _breaks(10, "kept from the subject for too long");
+        for (uint256 i = 0; i < logs.length - 1; ++i) {
+            if (logs[i].topics[0] != IConsentLedger.AccessCompelled.selector) {
+                _breaks(10, "an entry of an order came as another event");
+            }
+            (, uint64 other) = abi.decode(logs[i].data, (bytes32, uint64));
+            if (logs[i].topics[1] != logs[0].topics[1] || other != until) _breaks(10, "two orders in one batch");
+            ++done[until > clock ? Deed.CompelledInTheDark : Deed.Compelled];
+        }
+    }
+
+    function _compelled(bytes32 head, bytes32 order, bytes32 word) private pure returns (bytes32 folded) {
+        return keccak256(abi.encode(head, order, word, IConsentLedger.Reason.Compelled));
     }
 
     function _word(address account) private pure returns (bytes32) {

@@ -198,6 +198,35 @@ contract ConsentLedgerTest is LedgerTest {
         _send(kind, batch);
     }
 
+    function testFuzz_anOrderFoldsAsDocumentedAndIsSecretForAYearAtMost(
+        bytes32 order,
+        bytes32[] memory entries,
+        uint64 until,
+        uint64 at
+    ) public {
+        if (entries.length == 0) return;
+        at = uint64(between(at, 0, type(uint48).max));
+        // Half the time near the bound, where mistakes live.
+        uint64 latest = at + 366 days;
+        if (until % 2 == 0) until = uint64(between(until, latest - 2, latest + 2));
+        vm.warp(at);
+        ledger.setWriter(address(this), true);
+        if (until > latest) {
+            vm.expectRevert(abi.encodeWithSelector(IConsentLedger.EmbargoTooLong.selector, until, latest));
+            ledger.appendCompelled(address(this), 0, order, until, entries);
+            assert(ledger.logOf(address(this), address(this)).size == 0);
+            return;
+        }
+        ledger.appendCompelled(address(this), 0, order, until, entries);
+        bytes32 head = keccak256(abi.encode(bytes32(0), uint8(3), entries.length));
+        head = keccak256(abi.encode(head, order, bytes32(uint256(until)), uint8(9)));
+        for (uint256 i = 0; i < entries.length; ++i) head = keccak256(abi.encode(head, order, entries[i], uint8(9)));
+        IConsentLedger.Log memory log = ledger.logOf(address(this), address(this));
+        assert(log.head == head && log.size == entries.length);
+        vm.expectRevert(abi.encodeWithSelector(IConsentLedger.HeadMismatch.selector, bytes32(0), head));
+        ledger.appendCompelled(address(this), 0, order, until, entries);
+    }
+
     function test_aChainThatForksAwayTakesNoSignatureAlong() public {
         IConsentLedger.Grant memory g;
         uint256 key = _usable(g, 1);

@@ -31,7 +31,7 @@ contract Handler is Books {
     }
 
     function deeds() external pure returns (bytes4[] memory selectors) {
-        selectors = new bytes4[](11);
+        selectors = new bytes4[](12);
         selectors[0] = this.grantNew.selector;
         selectors[1] = this.jump.selector;
         selectors[2] = this.grantKnown.selector;
@@ -43,6 +43,7 @@ contract Handler is Books {
         selectors[8] = this.appendRefusals.selector;
         selectors[9] = this.appendLate.selector;
         selectors[10] = this.replayOrStop.selector;
+        selectors[11] = this.appendCompelled.selector;
     }
 
     // ---------------------------------------------------------------------------------------------------- consents
@@ -141,12 +142,26 @@ contract Handler is Books {
         _append(where, seed, IConsentLedger.BatchKind.LateAccesses);
     }
 
+    /// @dev One order, known or not as a consent, under an embargo that is none, over, running, or too long.
+    function appendCompelled(uint256 where, uint256 seed, uint256 dark) external onTime {
+        uint64 until = uint64([0, clock, clock + between(seed, 1, LONGEST_EMBARGO), clock + LONGEST_EMBARGO][dark % 4]);
+        if (dark % 5 > 0) return _appendBatch(where, seed, IConsentLedger.BatchKind.CompelledAccesses, until);
+
+        (address custodian, address writer, LogBook storage book) = _log(where);
+        until = uint64(clock + LONGEST_EMBARGO + between(seed, 1, 1000));
+        IConsentLedger.Access[] memory batch = _batch(custodian, seed, 1);
+        if (_send(custodian, writer, book.head, batch, IConsentLedger.BatchKind.CompelledAccesses, until)) {
+            _breaks(10, "kept from the subject for too long");
+        }
+        ++done[Deed.TooLongInTheDark];
+    }
+
     /// @dev A writer that lost the reply sends the same bytes again; or it is stopped, and tries all the same.
     function replayOrStop(uint256 where, uint256 seed, uint256 stop) external onTime {
         (address custodian, address writer, LogBook storage book) = _log(where);
         vm.recordLogs();
         if (stop % 2 == 0 && book.size > 0) {
-            if (_send(custodian, writer, book.lastOn, book.last, book.lastKind)) {
+            if (_send(custodian, writer, book.lastOn, book.last, book.lastKind, book.lastEmbargo)) {
                 _breaks(7, "a batch landed twice");
                 _readBatch(custodian, writer);
             }
@@ -154,7 +169,7 @@ contract Handler is Books {
         } else {
             vm.prank(custodian);
             ledger.setWriter(writer, false);
-            if (_send(custodian, writer, book.head, _batch(custodian, seed, 1), IConsentLedger.BatchKind.Accesses)) {
+            if (_send(custodian, writer, book.head, _batch(custodian, seed, 1), IConsentLedger.BatchKind.Accesses, 0)) {
                 _breaks(6, "a stopped writer appended");
             }
             vm.prank(custodian);
@@ -225,13 +240,17 @@ contract Handler is Books {
     }
 
     function _append(uint256 where, uint256 seed, IConsentLedger.BatchKind kind) private {
+        _appendBatch(where, seed, kind, 0);
+    }
+
+    function _appendBatch(uint256 where, uint256 seed, IConsentLedger.BatchKind kind, uint64 until) private {
         (address custodian, address writer, LogBook storage book) = _log(where);
         IConsentLedger.Access[] memory batch = _batch(custodian, seed, between(seed >> 8, 1, 4));
-        (book.lastOn, book.lastKind) = (book.head, kind);
+        (book.lastOn, book.lastKind, book.lastEmbargo) = (book.head, kind, until);
         delete book.last;
         for (uint256 i = 0; i < batch.length; ++i) book.last.push(batch[i]);
         vm.recordLogs();
-        if (_send(custodian, writer, book.head, batch, kind)) _readBatch(custodian, writer);
+        if (_send(custodian, writer, book.head, batch, kind, until)) _readBatch(custodian, writer);
         else _breaks(6, "a writer could not append");
     }
 
@@ -240,11 +259,20 @@ contract Handler is Books {
         address writer,
         bytes32 on,
         IConsentLedger.Access[] memory batch,
-        IConsentLedger.BatchKind kind
+        IConsentLedger.BatchKind kind,
+        uint64 until
     ) private returns (bool sent) {
-        bytes4 call = [ledger.append.selector, ledger.appendRefusals.selector, ledger.appendLate.selector][uint8(kind)];
+        bytes memory data;
+        if (kind == IConsentLedger.BatchKind.CompelledAccesses) {
+            bytes32[] memory entries = new bytes32[](batch.length);
+            for (uint256 i = 0; i < batch.length; ++i) entries[i] = batch[i].entryHash;
+            data = abi.encodeCall(ledger.appendCompelled, (custodian, on, batch[0].consentId, until, entries));
+        } else {
+            bytes4[3] memory calls = [ledger.append.selector, ledger.appendRefusals.selector, ledger.appendLate.selector];
+            data = abi.encodeWithSelector(calls[uint8(kind)], custodian, on, batch);
+        }
         vm.prank(writer);
-        (sent,) = address(ledger).call(abi.encodeWithSelector(call, custodian, on, batch));
+        (sent,) = address(ledger).call(data);
     }
 
     /// @dev Any consents, mostly the custodian's own, some unknown; and every entry new.

@@ -59,7 +59,8 @@ interface IConsentLedger {
     /// @notice Why an access may not be made; `None` when it may.
     /// @dev Asked in this order, the most final first: Revoked, NotGranted, WrongCustodian, Expired, Exhausted,
     /// NotYetValid, Paused. `ByCustodian` is never an answer of the contract: it marks refusals that the custodian
-    /// decided by itself (`appendRefusals`). New members are only ever added at the end.
+    /// decided by itself (`appendRefusals`). Nor is `Compelled`: it marks accesses that an authority ordered
+    /// (`appendCompelled`). New members are only ever added at the end.
     enum Reason {
         None,
         NotGranted,
@@ -69,7 +70,8 @@ interface IConsentLedger {
         Revoked,
         Exhausted,
         WrongCustodian,
-        ByCustodian
+        ByCustodian,
+        Compelled
     }
 
     /// @notice One use of a consent, as the log sees it.
@@ -84,7 +86,8 @@ interface IConsentLedger {
     enum BatchKind {
         Accesses,
         Refusals,
-        LateAccesses
+        LateAccesses,
+        CompelledAccesses
     }
 
     /// @notice One writer's log.
@@ -132,6 +135,10 @@ interface IConsentLedger {
     /// @notice An access that was logged after the fact under a consent that is no longer in force, and why it is not.
     event AccessLate(bytes32 indexed consentId, bytes32 entryHash, Reason reason);
 
+    /// @notice An access that an authority ordered, without a consent. `embargoUntil` is when the subject is told at the
+    /// latest; zero means at once.
+    event AccessCompelled(bytes32 indexed orderHash, bytes32 entryHash, uint64 embargoUntil);
+
     /// @notice Closes a batch; the entry events before it in the same call are its content, in order.
     event LogAppended(address indexed custodian, address indexed writer, BatchKind kind, uint64 size, bytes32 head);
 
@@ -172,6 +179,9 @@ interface IConsentLedger {
 
     /// @notice The log moved on: this batch was built on another head (or has landed already).
     error HeadMismatch(bytes32 expected, bytes32 actual);
+
+    /// @notice An order may be kept from the subject until `latest`, not longer.
+    error EmbargoTooLong(uint64 embargoUntil, uint64 latest);
 
     /// @notice The call carries no item.
     error EmptyBatch();
@@ -268,6 +278,27 @@ interface IConsentLedger {
     /// @dev Emits {AccessRecorded}, with its count, where the consent is in force, {AccessLate} where it is not, then
     /// {LogAppended} with `LateAccesses`. Requirements as for {append}.
     function appendLate(address custodian, bytes32 expectedHead, Access[] calldata accesses) external;
+
+    /// @notice Logs accesses that an authority ordered, all by one order: data that leave without a consent leave a trace
+    /// of their own kind. Touches no consent and counts no use.
+    /// @dev Emits {AccessCompelled} for each, then {LogAppended} with `CompelledAccesses`.
+    ///
+    /// Notes:
+    /// - The order and its entries are salted hashes: no one learns whom they are about, but everyone can count them.
+    /// - The head also binds the embargo: after the opening of the batch, as documented at {append}, once
+    ///   `head = keccak256(abi.encode(head, orderHash, bytes32(uint256(embargoUntil)), Reason.Compelled))`, then for each
+    ///   entry `head = keccak256(abi.encode(head, orderHash, entryHash, Reason.Compelled))`.
+    ///
+    /// Requirements as for {append}, and:
+    /// - `embargoUntil` is at most 366 days from now; zero means that the subject may know at once.
+    /// @param orderHash `hashStruct(CompelledOrder)`, salted; its opening stays off chain.
+    function appendCompelled(
+        address custodian,
+        bytes32 expectedHead,
+        bytes32 orderHash,
+        uint64 embargoUntil,
+        bytes32[] calldata entryHashes
+    ) external;
 
     /// @notice The log of one writer of one custodian.
     function logOf(address custodian, address writer) external view returns (Log memory log);

@@ -18,6 +18,8 @@ import {IConsentLedger} from "./IConsentLedger.sol";
 //   7. An entry sent twice lands once.
 //   8. There is one validity question: what status answers is what an append does, and why, in the documented order.
 //   9. A custodian has one number, a number one custodian, and it never changes.
+//  10. A compelled access is one of its own kind: it counts under no consent, all of a batch are of one order and one
+//      embargo, and no embargo is longer than 366 days.
 //
 // The handler does the deeds and keeps the books (Books.t.sol); here the ledger is held against them. Run all Solidity
 // tests, with --grep if need be: given this file alone, Hardhat does not load the handler's artifact.
@@ -143,13 +145,22 @@ contract InvariantsTest {
         assert(_ledger.numberOf(address(_handler)) == 0);
     }
 
-    /// @dev The campaign, by hand and with all the dice known: 40 runs of 64 deeds, after each of which everything
+    function invariant_10_anOrderUsesNoConsentAndIsNotSecretForEver() public unbroken(10) {
+        (uint256 consents,) = _handler.sizes();
+        for (uint256 i = 0; i < consents; ++i) {
+            bytes32 id = _handler.ids(i);
+            assert(_ledger.consentOf(id).accesses == _handler.bookOf(id).recorded);
+            assert(_ledger.status(id, _handler.custodians(0)) != IConsentLedger.Reason.Compelled);
+        }
+    }
+
+    /// @dev The campaign, by hand and with all the dice known: 48 runs of 64 deeds, after each of which everything
     /// holds, and in which everything really happened. Without it, a handler that only reverts would be green.
     function test_theDeedsReachEverything() public {
         bytes4[] memory deeds = _handler.deeds();
-        uint256[16] memory done;
+        uint256[20] memory done;
         uint256[16] memory refusedFor;
-        for (uint256 run = 0; run < 40; ++run) {
+        for (uint256 run = 0; run < 48; ++run) {
             setUp();
             for (uint256 i = 0; i < 64; ++i) {
                 uint256[5] memory dice;
@@ -165,7 +176,9 @@ contract InvariantsTest {
             }
         }
         for (uint8 d = 0; d <= uint8(type(Books.Deed).max); ++d) assert(done[d] > 10);
-        for (uint8 r = 1; r <= uint8(type(IConsentLedger.Reason).max); ++r) assert(refusedFor[r] > 10);
+        // `Compelled` is never why something was refused.
+        for (uint8 r = 1; r < uint8(type(IConsentLedger.Reason).max); ++r) assert(refusedFor[r] > 10);
+        assert(refusedFor[uint8(IConsentLedger.Reason.Compelled)] == 0);
     }
 
     function _everythingHolds() private {
@@ -178,5 +191,6 @@ contract InvariantsTest {
         invariant_7_anEntrySentTwiceLandsOnce();
         invariant_8_thereIsOneValidityQuestion();
         invariant_9_oneCustodianOneNumber();
+        invariant_10_anOrderUsesNoConsentAndIsNotSecretForEver();
     }
 }

@@ -3,6 +3,9 @@
 An access entry is on chain only as its hash; whoever is handed the opening (the entry itself, salt included) can check
 what it stands for. `recordsHash` binds the stored envelopes that answer the request and is known before anything is
 decrypted. A request that the custodian itself refused is logged too; its `recordsHash` is then `refusal_hash(code)`.
+
+An access that an authority ordered, without a consent, is logged as its own kind. Its entry has the order's hash where
+another has the consent's id, and the purpose `compelled`, which no consent can have.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ class BatchKind(IntEnum):
     ACCESSES = 0
     REFUSALS = 1
     LATE_ACCESSES = 2
+    COMPELLED_ACCESSES = 3
+
+
+COMPELLED: Final = "compelled"
+"""The purpose in the entry of an access that an authority ordered; no purpose that a consent may name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +149,19 @@ def refusal_hash(code: str) -> Hex32:
 
 
 def fold(head: Hex32, kind: BatchKind, accesses: Sequence[LoggedAccess], reasons: Sequence[Reason]) -> Hex32:
-    """The head of a log after a batch, as `IConsentLedger.append` documents it."""
+    """The head of a log after a batch, as `IConsentLedger.append` documents it. Those of orders: `fold_compelled`."""
     folded = keccak256(_word(head) + _number(kind) + _number(len(accesses)))
     for access, reason in zip(accesses, reasons, strict=True):
         folded = keccak256(folded + _word(access.consent_id) + _word(access.entry_hash) + _number(reason))
+    return hex32_of(folded)
+
+
+def fold_compelled(head: Hex32, order_hash: Hex32, embargo_until: int, entry_hashes: Sequence[Hex32]) -> Hex32:
+    """The head of a log after the accesses of an order, as `IConsentLedger.appendCompelled` documents it."""
+    order, reason = _word(order_hash), _number(Reason.COMPELLED)
+    folded = keccak256(_word(head) + _number(BatchKind.COMPELLED_ACCESSES) + _number(len(entry_hashes)))
+    for word in (_number(embargo_until), *map(_word, entry_hashes)):
+        folded = keccak256(folded + order + word + reason)
     return hex32_of(folded)
 
 

@@ -2,6 +2,8 @@
 
 All of it comes from the journal and needs no chain: where an entry stands is what was found when it landed, and `sync`
 keeps that true. Whoever wants to know from the chain itself has the opening (`entry`), and asks a node.
+
+Accesses that an authority ordered are a list of their own, without those that are under an embargo.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row
 
 from ledger.access import AccessEntry, ChainProof
+from ledger.compelled import CompelledOrder
 from ledger.consent import Address, Domain, Hex32
 from ledger.errors import MalformedError, NotFoundError
 from ledger.journal import ABORTED, ANCHORED, INTENT, RECORDED, REFUSED, RELEASED, Journal
 from ledger.keys import KeyFile
+from ledger.order_book import OrderBook
 from ledger.preparation import entry_of
 from ledger.registry import Registry
 from ledger.store import Store
@@ -82,6 +86,39 @@ class OpenedActivity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompelledActivity:
+    """One access that an authority ordered, without a consent. Times are Unix seconds.
+
+    `outcome` is `released`, or `waiting` while it is logged and not handed over. `reference` and `document_hash` (the
+    SHA-256 of the order's document) are the authority's. `kept_until` is when the embargo ended; 0 if there was none.
+    """
+
+    order_hash: Hex32
+    release_id: Hex32
+    ordered_at: int
+    handed_over_at: int | None
+    authority: str
+    authority_name: str
+    reference: str
+    document_hash: Hex32
+    attributes: tuple[str, ...]
+    kept_until: int
+    outcome: str
+    entry_hash: Hex32
+    place: Place | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedCompelledActivity:
+    """One of them with all that makes it checkable: the order's opening and the entry's."""
+
+    activity: CompelledActivity
+    order: CompelledOrder
+    entry: AccessEntry
+    proof: ChainProof | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
     """An institution that asked: how often it read, how often it got nothing, and when last. Unix seconds."""
 
@@ -111,13 +148,14 @@ class Activities:
         journal: Journal,
         registry: Registry,
         keys: KeyFile,
+        book: OrderBook,
         domain: Domain,
         *,
         custodian: Address,
         clock: Callable[[], int],
     ) -> None:
         self._store, self._journal, self._registry, self._keys = store, journal, registry, keys
-        self._domain, self._custodian, self._clock = domain, custodian, clock
+        self._book, self._domain, self._custodian, self._clock = book, domain, custodian, clock
 
     def page(
         self,
@@ -190,7 +228,45 @@ class Activities:
             for reads, refusals in (found.get(day, (0, 0)),)
         ]
 
+    def compelled(self, subject_id: str) -> list[CompelledActivity]:
+        """What authorities ordered about this person, newest first: as far as the person may know by now."""
+        return [one.activity for one in self._compelled(subject_id)]
+
+    def compelled_entry(self, subject_id: str, order_hash: Hex32) -> OpenedCompelledActivity:
+        """One of them. Raises `NotFoundError` (also if it is another's, or under an embargo)."""
+        for one in self._compelled(subject_id):
+            if one.activity.order_hash == order_hash:
+                return one
+        raise NotFoundError("activity: no such access", field="activity")
+
     # ---------------------------------------------------------------------------------------------------------- inside
+
+    def _compelled(self, subject_id: str) -> list[OpenedCompelledActivity]:
+        with self._store.read() as tx:
+            rows = self._book.visible(tx, subject_id, now=self._clock())
+        names = {one.party_id: one.name for one in self._registry.authorities()} if rows else {}
+        return [self._opened_order(row, names) for row in rows]
+
+    def _opened_order(self, row: Row[Any], names: Mapping[str, str]) -> OpenedCompelledActivity:
+        opened, place = self._book.opened(row), _place_of(row)
+        order = opened.order
+        activity = CompelledActivity(
+            order_hash=row.order_hash,
+            release_id=row.release_id,
+            ordered_at=row.created_at,
+            handed_over_at=row.finished_at,
+            authority=order.authority,
+            authority_name=names.get(order.authority, order.authority),
+            reference=order.reference,
+            document_hash=order.document_hash,
+            attributes=order.attributes,
+            kept_until=row.embargo_until,
+            outcome=OUTCOMES[row.state],
+            entry_hash=row.entry_hash,
+            place=place,
+        )
+        proof = self._journal.proof_of(row, self._domain, self._custodian) if place else None
+        return OpenedCompelledActivity(activity=activity, order=order, entry=opened.entry, proof=proof)
 
     def _row(self, tx: Connection, subject_id: str, release_id: Hex32) -> Row[Any]:
         row = self._journal.one_of_subject(tx, subject_id, release_id)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ACCESS_OPENINGS, ASKABLE
 
 _MONTHLY: Final = {
     "repayment_status_": "Whether that month's card bill was paid on time, or how many months late.",
@@ -42,16 +42,20 @@ _TEXTS: Final = {
     "limit_balance": "How much credit your card allows in all, family cards included.",
     "education": "The highest schooling that the source recorded.",
     "marriage": "Your marital status as the source recorded it.",
+    ACCESS_OPENINGS: (
+        "Your consents with your signatures, and every request under them with where it stands on the public log. "
+        "No values."
+    ),
     "default_next_month": "Whether a payment that was due in October 2005 was missed.",
 }
 
 
 def _described(name: str) -> str:
     text = next((text for prefix, text in _MONTHLY.items() if name.startswith(prefix)), _TEXTS.get(name, ""))
-    return " ".join(part for part in (text, ATTRIBUTES[name].note) if part)
+    return " ".join(part for part in (text, ASKABLE[name].note) if part)
 
 
-DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType({name: _described(name) for name in ATTRIBUTES})
+DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType({name: _described(name) for name in ASKABLE})
 """By name, in the order of the catalogue."""
 
 

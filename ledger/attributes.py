@@ -55,6 +55,8 @@ class ValueType(StrEnum):
     INTEGER = "integer"
     CATEGORY = "category"
     BOOLEAN = "boolean"
+    DOCUMENT = "document"
+    """JSON that is made for the reader. No furnisher hands one in, so it has no form to be read from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -418,6 +420,21 @@ def _by_name(attributes: Iterable[Attribute]) -> Mapping[str, Attribute]:
 
 ATTRIBUTES: Final[Mapping[str, Attribute]] = _by_name((*_SHARED, *_GERMAN, *_TAIWAN))
 """Every attribute by its name, in order of presentation."""
+
+ACCESS_OPENINGS: Final = "access_openings"
+ASKABLE: Final[Mapping[str, Attribute]] = MappingProxyType(
+    {
+        **ATTRIBUTES,
+        ACCESS_OPENINGS: Attribute(
+            name=ACCESS_OPENINGS,
+            label="The record of who asked for my data",
+            type=ValueType.DOCUMENT,
+            # Where somebody asks for credit, and was refused, says much about them.
+            sensitivity=_SENSITIVE,
+        ),
+    }
+)
+"""Everything that a consent may name: the attributes, and the person's own access records, which nobody furnishes."""
 
 
 def attribute(name: str) -> Attribute:

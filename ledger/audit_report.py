@@ -1,14 +1,21 @@
 """What an audit says: what was checked, what was found, and the numbers. Pure data, no judgement of its own.
 
-The verdict follows from the rest and is never set by hand: whatever was not checked makes it "could not verify", whatever
-does not hold makes it "findings". It is about one block: nothing later, and nothing that is not on that chain.
+The verdict follows from the rest and is never set by hand: whatever was not checked makes it "could not verify",
+whatever does not hold makes it "findings". It is about one block: nothing later, and nothing that is not on that chain.
+
+As JSON (`AuditReport.as_json`, read again in `audit_reader.py`) every field has its own name in camel case. Times are
+Unix seconds, with the same in RFC 3339 beside them under the name with `Iso` behind it; days are days since 1970-01-01,
+with `date` beside them; accounts, ids and hashes are hex; states, reasons and the verdict are lower-case words. Of
+endpoints only scheme, host and port are in it: a path or a query may be somebody's key.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field, fields
+from datetime import UTC, date, datetime
+from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 from ledger.consent import Address, Domain, Hex32, Reason, State
@@ -16,6 +23,15 @@ from ledger.consent import Address, Domain, Hex32, Reason, State
 REPORT_VERSION: Final = 1
 MAX_LISTED: Final = 1_000
 """How many findings of one code, and how many consents, a report lists; all are counted."""
+DAY_SECONDS: Final = 86_400
+LATEST: Final = 253_402_300_799
+"""The last second of the year 9999."""
+EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
+_TIMES: Final = frozenset(
+    {"timestamp", "at", "last_at", "valid_from", "expires_at", "granted_at", "revoked_at", "last_access_at"}
+    | {"embargo_until"}
+)
+_ORIGIN: Final = re.compile(r"(https?://)(?:[^/?#]*@)?([A-Za-z0-9.\[\]:_-]+)(.*)", re.DOTALL)
 
 
 class Verdict(StrEnum):
@@ -28,7 +44,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was to be checked. `holds` is None if it could not be; `detail` says what was compared, or why not."""
+    """One thing to be checked. `holds` is None if it could not be; `detail` says what was compared, or why not."""
 
     name: str
     holds: bool | None
@@ -105,7 +121,7 @@ class ConsentSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embargo:
-    """Compelled accesses of one order, and until when they may be kept from the person (Unix seconds; 0: not at all)."""
+    """Compelled accesses of one order, and until when the person may not be told (Unix seconds; 0: not kept at all)."""
 
     order_hash: Hex32
     entries: int
@@ -174,4 +190,111 @@ class AuditReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report for machines; `version` counts changes of its form."""
-        raise NotImplementedError
+        return {
+            "version": REPORT_VERSION,
+            "verdict": self.verdict.value,
+            "chainId": self.domain.chain_id,
+            "contract": self.domain.contract,
+            "madeAt": self.made_at,
+            "madeAtIso": iso_time(self.made_at),
+            "endpoints": [origin_of(url) for url in self.endpoints],
+            "block": None if self.block is None else _fields_of(self.block),
+            "resumedFrom": self.resumed_from,
+            "checks": [_fields_of(check) for check in self.checks],
+            "findingCounts": dict(self.finding_counts),
+            "findings": [_fields_of(finding) for finding in self.findings],
+            "totals": _fields_of(self.totals) | {"entries": self.totals.entries},
+            "refusalsByReason": {reason.name.lower(): count for reason, count in self.refusals_by_reason.items()},
+            "days": [_fields_of(one) for one in self.days],
+            "logs": [_fields_of(log) for log in self.logs],
+            "consents": [_fields_of(consent) for consent in self.consents],
+            "revocationGaps": list(self.revocation_gaps),
+            "compelled": [_fields_of(one) for one in self.compelled],
+            "institutions": dict(self.institutions),
+        }
+
+
+def iso_time(seconds: int) -> str:
+    """RFC 3339 in UTC. Chains can say any number: what is no date stays a number."""
+    if not 0 <= seconds <= LATEST:
+        return str(seconds)
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def iso_date(day: int) -> str:
+    """The date of a day since 1970-01-01; as `iso_time`, a number if it is none."""
+    if not 0 <= day <= LATEST // DAY_SECONDS:
+        return str(day)
+    return date.fromordinal(EPOCH_ORDINAL + day).isoformat()
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of an endpoint. Whatever else stands in an address may be a key: nobody is shown it."""
+    found = _ORIGIN.match(url)
+    if found is None:
+        return "(an address of another form)"
+    return found[1] + found[2] + ("/\N{HORIZONTAL ELLIPSIS}" if found[3] not in ("", "/") else "")
+
+
+# ---------------------------------------------------------------------------------------------------------------- JSON
+
+
+def _fields_of(one: object) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for each in fields(one):  # type: ignore[arg-type] # one of the classes above
+        name, value = camel_case(each.name), getattr(one, each.name)
+        made[name] = value.name.lower() if isinstance(value, IntEnum) else value
+        if each.name in _TIMES and value is not None:
+            made[f"{name}Iso"] = iso_time(value)
+        elif each.name == "day":
+            made["date"] = iso_date(value)
+    return made
+
+
+def camel_case(name: str) -> str:
+    """The name of a field as JSON has it."""
+    first, *rest = name.split("_")
+    return first + "".join(map(str.title, rest))
+
+
+# -------------------------------------------------------------------------------------------------- what was looked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedEntry:
+    """One entry of a consent that was looked for, as its block's receipts prove it. `at` is the block's time."""
+
+    consent_id: Hex32
+    entry_hash: Hex32
+    reason: Reason
+    late: bool
+    custodian: Address
+    writer: Address
+    block_number: int
+    at: int
+    transaction_hash: Hex32
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentChange:
+    """One change of a consent that was looked for. `what` is granted, revoked, paused or resumed; `by` who revoked."""
+
+    consent_id: Hex32
+    what: str
+    by: Address | None
+    block_number: int
+    at: int
+    transaction_hash: Hex32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierLog:
+    """A point that a writer's log had reached by an earlier block, from a checkpoint: it must have passed there."""
+
+    block_number: int
+    block_hash: Hex32
+    custodian: Address
+    writer: Address
+    size: int
+    head: Hex32

@@ -19,7 +19,7 @@ import rlp
 from eth_account.signers.local import LocalAccount
 from eth_keys.datatypes import PrivateKey
 from eth_utils import keccak
-from urllib3 import PoolManager
+from urllib3 import BaseHTTPResponse, PoolManager
 from urllib3.exceptions import HTTPError
 
 from ledger import contract
@@ -38,6 +38,8 @@ from ledger.stateproof import StateProof, block_hash_of, header_rlp
 
 TIMEOUT_SECONDS: Final = 10.0
 POOL_SIZE: Final = 32
+MAX_ANSWER: Final = 2**28
+PIECE: Final = 2**16
 QUESTION_GAS: Final = 1_000_000
 """What an account of somebody else's may burn of the node's time, to say whether it signed."""
 _HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
@@ -171,10 +173,13 @@ class JsonRpc:
 
     Raw JSON-RPC over one pool of connections: the way of a release has six calls in it, and a general client's work
     around each is longer than the call.
+
+    With `bounded`, an answer must also end within `timeout`, and within `MAX_ANSWER`: for endpoints that mean ill.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS, bounded: bool = False) -> None:
         self.url = url
+        self._timeout, self._bounded = timeout, bounded
         self._pool = PoolManager(maxsize=POOL_SIZE, timeout=timeout, retries=False)
 
     def __call__(self, method: str, *params: object) -> Any:  # noqa: ANN401 - JSON
@@ -209,12 +214,28 @@ class JsonRpc:
 
     def _post(self, body: object) -> Any:  # noqa: ANN401 - JSON
         try:
-            response = self._pool.request("POST", self.url, json=body, redirect=False)
+            response = self._pool.request(
+                "POST", self.url, json=body, redirect=False, preload_content=not self._bounded
+            )
             if response.status != HTTPStatus.OK:
+                response.close()
                 raise self._unusable()
-            return json.loads(response.data)
+            return json.loads(self._within_bounds(response) if self._bounded else response.data)
         except (HTTPError, OSError, ValueError, RecursionError) as exc:
             raise self._unusable() from exc
+
+    def _within_bounds(self, response: BaseHTTPResponse) -> bytes:
+        """The body of an answer; a timeout of the socket alone is for one piece of it."""
+        deadline = time.monotonic() + self._timeout
+        read = bytearray()
+        while piece := response.read1(PIECE):
+            read += piece
+            if len(read) > MAX_ANSWER or time.monotonic() > deadline:
+                # What may still come would be taken for the next answer.
+                response.close()
+                raise self._unusable()
+        response.release_conn()
+        return bytes(read)
 
     def _result(self, method: str, answer: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         if answer.get("error") is not None:

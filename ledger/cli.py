@@ -1,8 +1,8 @@
 """The command line: thin verbs over `Custodian`. Every verb takes `--json`.
 
 Here are the entry point and the verbs about the installation; the others are in `cli_serve.py`, `cli_parties.py`,
-`cli_data.py`, `cli_disputes.py`, `cli_consents.py`, `cli_requests.py`, `cli_duties.py`, `cli_evidence.py` and
-`cli_prompts.py`.
+`cli_data.py`, `cli_disputes.py`, `cli_consents.py`, `cli_requests.py`, `cli_duties.py`, `cli_evidence.py`,
+`cli_orders.py`, `cli_prompts.py` and, for the auditor, `cli_auditor.py`.
 
 Exit codes: 0 done · 1 the answer is no (consent) · 2 the request is wrong · 3 store, keys or set-up · 4 the chain ·
 5 something that must hold does not (verification, demo).
@@ -23,11 +23,14 @@ import typer
 from rich.console import Console
 
 from ledger import (
+    cli_auditor,
     cli_consents,
     cli_data,
+    cli_disclose,
     cli_disputes,
     cli_duties,
     cli_evidence,
+    cli_orders,
     cli_parties,
     cli_prompts,
     cli_requests,
@@ -35,7 +38,8 @@ from ledger import (
     deploy,
 )
 from ledger.chain import JsonRpc, RpcError
-from ledger.cli_output import Json, camel_case, fail, open_custodian, out, plain, progress_bar, show
+from ledger.cli_output import open_custodian
+from ledger.cli_terminal import Json, camel_case, fail, out, plain, progress_bar, show
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.demo import run_demo
@@ -172,8 +176,12 @@ app.add_typer(cli_parties.app)
 app.add_typer(cli_consents.app)
 app.add_typer(cli_requests.app)
 app.add_typer(cli_duties.app)
+app.add_typer(cli_orders.app)
 app.add_typer(cli_evidence.app)
 app.add_typer(cli_prompts.app)
+app.add_typer(cli_disclose.app)
+# Listed here for --help; run by cli_main.py without the rest.
+app.add_typer(cli_auditor.app, name="audit", rich_help_panel=cli_auditor.PANEL)
 
 
 def main() -> None:

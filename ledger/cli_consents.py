@@ -10,19 +10,8 @@ from typing import Annotated, Any, Final
 import typer
 from eth_account import Account
 
-from ledger.cli_output import (
-    ConsentId,
-    Json,
-    consent_fields,
-    consent_text,
-    iso_time,
-    number_of,
-    open_custodian,
-    plain,
-    read_private_json,
-    show,
-    table,
-)
+from ledger.cli_output import consent_fields, consent_text, open_custodian
+from ledger.cli_terminal import ConsentId, Json, iso_time, number_of, plain, read_private_json, show, table
 from ledger.consent import (
     ZERO32,
     Address,

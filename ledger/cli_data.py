@@ -11,17 +11,15 @@ from typing import Annotated, Final
 import typer
 from eth_account import Account
 
-from ledger.cli_output import (
+from ledger.cli_output import consent_fields, consent_text, open_custodian
+from ledger.cli_terminal import (
     Json,
     SubjectRef,
     camel_case,
-    consent_fields,
-    consent_text,
     err,
     fail,
     iso_time,
     number_of,
-    open_custodian,
     plain,
     progress_bar,
     show,

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ledger.cli_output import Json, iso_time, open_custodian, plain, show
+from ledger.cli_output import open_custodian
+from ledger.cli_terminal import Json, iso_time, plain, show
 from ledger.disputes import RESOLUTIONS, Dispute
 
 PANEL: Final = "Data"

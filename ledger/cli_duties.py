@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from ledger.cli_output import Json, iso_time, open_custodian, plain, show
+from ledger.cli_output import open_custodian
+from ledger.cli_terminal import Json, iso_time, plain, show
 
 PANEL: Final = "Consents"
 app = typer.Typer()

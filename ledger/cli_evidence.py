@@ -6,25 +6,22 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from joserfc.jwk import ECKey
-from urllib3 import PoolManager
-from urllib3.exceptions import HTTPError
 
-from ledger import deploy
 from ledger.access import AccessEntry
+from ledger.artifact import contract_address
 from ledger.chain import JsonRpc, JsonRpcChain
-from ledger.channel import WELL_KNOWN
-from ledger.cli_output import Json, iso_time, plain, read_json, show, warn
+from ledger.cli_terminal import Json, iso_time, plain, read_json, show, warn
 from ledger.config import Config
 from ledger.consent import Domain, Hex32, State, parse_hex32
-from ledger.errors import AuditError, MalformedError, ServiceUnavailableError, UnreadableFileError
+from ledger.errors import AuditError, MalformedError, UnreadableFileError
 from ledger.evidence import open_receipt, verify_bundle, verify_receipt
 from ledger.exchange import key_for
+from ledger.key_sources import read_key_source
 from ledger.receipts import (
     ERASURE_TYPE,
     GRANT_TYPE,
@@ -36,7 +33,6 @@ from ledger.receipts import (
 )
 
 PANEL: Final = "Evidence"
-TIMEOUT_SECONDS: Final = 10.0
 END_OF_TIME: Final = 250_000_000_000
 app = typer.Typer()
 receipts_app = typer.Typer(help="Receipts, and proofs of erasure.", no_args_is_help=True)
@@ -71,7 +67,7 @@ def receipts_verify(
     receipt = _receipt_of(file)
     key = _key_of(custodian_key, receipt)
     config = Config.from_env()
-    domain = Domain(chain_id=config.chain_id, contract=deploy.contract_address())
+    domain = Domain(chain_id=config.chain_id, contract=contract_address())
     if type_of(receipt) in _PERSONS:
         if bundle is not None:
             raise MalformedError("bundle: expected with the receipt of an access only", field="bundle")
@@ -179,9 +175,8 @@ def _receipt_of(file: Path) -> str:
 
 def _key_of(source: str, receipt: str) -> ECKey:
     """The custodian's key that a receipt names, or its only one. Raises `MalformedError`."""
-    content = _fetched(source) if source.startswith(("http://", "https://")) else read_json(Path(source))
-    content = content.get("jwks", content)
-    keys = content.get("keys", [content]) if isinstance(content, dict) else []
+    content = read_key_source(source)
+    keys = content.get("keys", [content])
     kid = _kid_of(receipt)
     for one in keys if isinstance(keys, list) else []:
         if isinstance(one, dict) and (len(keys) == 1 or one.get("kid") == kid):
@@ -198,16 +193,3 @@ def _kid_of(receipt: str) -> object:
     except (ValueError, RecursionError):
         return None
     return header.get("kid") if isinstance(header, dict) else None
-
-
-def _fetched(url: str) -> dict[str, Any]:
-    """What the service says of itself. Whoever answers under the URL is believed. Raises `ServiceUnavailableError`."""
-    address = url if url.endswith(WELL_KNOWN) else url.rstrip("/") + WELL_KNOWN
-    try:
-        response = PoolManager(timeout=TIMEOUT_SECONDS, retries=False).request("GET", address, redirect=False)
-        content = json.loads(response.data) if response.status == HTTPStatus.OK else None
-    except (HTTPError, ValueError, RecursionError) as exc:
-        raise ServiceUnavailableError(f"no usable answer from {address}") from exc
-    if not isinstance(content, dict):
-        raise ServiceUnavailableError(f"no usable answer from {address}")
-    return content

@@ -1,4 +1,4 @@
-"""The verbs about parties: the lenders that may ask, the furnishers that hand data in, and their keys."""
+"""The verbs about parties: who may ask, who hands data in, who may order accesses, and their keys."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from typing import Annotated, Any, Final
 import typer
 from joserfc.jwk import KeySet
 
-from ledger.cli_output import Json, iso_time, number_of, open_custodian, plain, read_json, show, table, write_secret
+from ledger.cli_output import open_custodian
+from ledger.cli_terminal import Json, iso_time, number_of, plain, read_json, show, table, write_secret
 from ledger.custodian import Custodian
 from ledger.errors import AlreadyExistsError, LedgerError, MalformedError
 from ledger.exchange import Party, new_furnisher_keys, new_institution_keys
-from ledger.parties import FURNISHER, INSTITUTION
+from ledger.parties import AUTHORITY, FURNISHER, INSTITUTION
 
 PANEL: Final = "Parties"
 DAY_SECONDS: Final = 86_400
 MAX_OVERLAP_DAYS: Final = 90
+PLURALS: Final = {INSTITUTION: "institutions", FURNISHER: "furnishers", AUTHORITY: "authorities"}
 
 app = typer.Typer()
 institutions_app = typer.Typer(help="Lenders that may ask.", no_args_is_help=True)
 furnishers_app = typer.Typer(help="Who hands data in.", no_args_is_help=True)
 app.add_typer(institutions_app, name="institutions", rich_help_panel=PANEL)
 app.add_typer(furnishers_app, name="furnishers", rich_help_panel=PANEL)
+authorities_app = typer.Typer(help="Who may order accesses.", no_args_is_help=True)
+app.add_typer(authorities_app, name="authorities", rich_help_panel=PANEL)
 
 Institution = Annotated[str, typer.Argument(help="Its id, for example did:web:bank.example")]
 Furnisher = Annotated[str, typer.Argument(help="Its id, as the source of its values.")]
+Authority = Annotated[str, typer.Argument(help="Its id, for example urn:court:1")]
 Name = Annotated[str, typer.Option(help="The name that people see.")]
 PublicKeys = Annotated[Path, typer.Option("--jwks", help="Its public keys, a JWK set.")]
 OwnKeys = Annotated[Path | None, typer.Option("--jwks", help="Its public keys, a JWK set.")]
@@ -88,6 +93,15 @@ def _add(
     show(as_json, {role: party.party_id, "name": party.name}, f"Registered {plain(party.party_id)}{where}")
 
 
+@authorities_app.command("add")
+def authorities_add(*, authority: Authority, name: Name, jwks: PublicKeys, as_json: Json = False) -> None:
+    """Register who may order accesses, with the public key that answers are sealed to."""
+    keys = read_json(jwks)
+    with open_custodian() as custodian:
+        party = custodian.registry.add_authority(authority, name, keys, at=custodian.clock())
+    show(as_json, {AUTHORITY: party.party_id, "name": party.name}, f"Registered {plain(party.party_id)}")
+
+
 @institutions_app.command("list")
 def institutions_list(*, as_json: Json = False) -> None:
     """All registered lenders."""
@@ -102,12 +116,19 @@ def furnishers_list(*, as_json: Json = False) -> None:
         _list(FURNISHER, custodian.registry.furnishers(), as_json=as_json)
 
 
+@authorities_app.command("list")
+def authorities_list(*, as_json: Json = False) -> None:
+    """All who may order accesses."""
+    with open_custodian() as custodian:
+        _list(AUTHORITY, custodian.registry.authorities(), as_json=as_json)
+
+
 def _list(role: str, parties: Sequence[Party], *, as_json: bool) -> None:
     rows = [
         {role: one.party_id, "name": one.name, "keys": len(one.jwks["keys"]), "suspended": one.suspended}
         for one in parties
     ]
-    show(as_json, rows, table(rows) if rows else f"No {role}s.")
+    show(as_json, rows, table(rows) if rows else f"No {PLURALS[role]}.")
 
 
 @institutions_app.command("suspend")
@@ -126,6 +147,18 @@ def institutions_resume(*, institution: Institution, as_json: Json = False) -> N
 def furnishers_suspend(*, furnisher: Furnisher, as_json: Json = False) -> None:
     """Take nothing in from a furnisher any more. What it handed in stays."""
     _suspend(FURNISHER, furnisher, suspended=True, as_json=as_json)
+
+
+@authorities_app.command("suspend")
+def authorities_suspend(*, authority: Authority, as_json: Json = False) -> None:
+    """Execute no order of an authority any more."""
+    _suspend(AUTHORITY, authority, suspended=True, as_json=as_json)
+
+
+@authorities_app.command("resume")
+def authorities_resume(*, authority: Authority, as_json: Json = False) -> None:
+    """Execute orders of a suspended authority again."""
+    _suspend(AUTHORITY, authority, suspended=False, as_json=as_json)
 
 
 @furnishers_app.command("resume")

@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from ledger.cli_output import Json, open_custodian, show, table
+from ledger.cli_output import open_custodian
+from ledger.cli_terminal import Json, show, table
 
 PANEL: Final = "Evidence"
 app = typer.Typer()

@@ -12,7 +12,8 @@ import typer
 from eth_account import Account
 
 from ledger.cli_consents import PANEL, KeyPath, hand_in
-from ledger.cli_output import Json, consent_text, iso_time, number_of, open_custodian, plain, show
+from ledger.cli_output import consent_text, open_custodian
+from ledger.cli_terminal import Json, iso_time, number_of, plain, show
 from ledger.consent import ZERO32, Address
 from ledger.consent_requests import ConsentRequest, token_of
 from ledger.keys import read_private_key

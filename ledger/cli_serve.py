@@ -11,7 +11,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from ledger import demo_seed
-from ledger.cli_output import Json, number_of, plain, show, warn
+from ledger.cli_terminal import Json, number_of, plain, show, warn
 from ledger.config import DEVNET_PORT, SERVICE_PORT, Config
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, fund

@@ -17,10 +17,10 @@ from typing import Final
 from eth_account.signers.local import LocalAccount
 from sqlalchemy import Connection
 
-from ledger.access import BatchKind, ChainProof, LoggedAccess, fold
+from ledger.access import BatchKind, ChainProof, LoggedAccess, fold, fold_compelled
 from ledger.chain import Chain, Prospect, Receipt
 from ledger.consent import ZERO32, Address, Hex32, Reason
-from ledger.contract import Appended, append_call, batches_of
+from ledger.contract import Appended, append_call, append_compelled_call, batches_of
 from ledger.errors import (
     ChainLostError,
     ChainUnavailableError,
@@ -128,16 +128,26 @@ class LogWriter:
         self._next = (head, prospect)
         return reasons
 
-    def put(self, tx: Connection, kind: BatchKind, accesses: Sequence[LoggedAccess]) -> str:
-        """Sign a batch and put it on file. Returns its id, for the rows of its entries."""
+    def put(self, tx: Connection, kind: BatchKind, accesses: Sequence[LoggedAccess], *, embargo_until: int = 0) -> str:
+        """Sign a batch and put it on file. Returns its id, for the rows of its entries.
+
+        `embargo_until` is for accesses that an authority ordered, which are all of one order.
+        """
         assert self._next is not None, "a turn begins with `statuses`"
         head, prospect = self._next
-        calldata = append_call(kind, self._custodian, head, accesses)
+        if kind is BatchKind.COMPELLED_ACCESSES:
+            entry_hashes = [access.entry_hash for access in accesses]
+            order_hash = accesses[0].consent_id
+            calldata = append_compelled_call(self._custodian, head, order_hash, embargo_until, entry_hashes)
+        else:
+            calldata = append_call(kind, self._custodian, head, accesses)
         gas = GAS_BASE + GAS_PER_ENTRY * len(accesses)
         transaction = self._chain.sign(self._account, calldata, gas=gas, prospect=prospect)
         # From here on a batch may be pending, until it is settled: whoever comes next resolves it first.
         self._head = None
-        self._batch = self._journal.add_batch(tx, kind, self.address, head, transaction, at=self._clock())
+        self._batch = self._journal.add_batch(
+            tx, kind, self.address, head, transaction, at=self._clock(), embargo_until=embargo_until
+        )
         return self._batch.batch_id
 
     def land(self, queued: Sequence[QueuedAccess]) -> list[Landed]:
@@ -210,7 +220,7 @@ class LogWriter:
             self._chain.send(batch.raw)
         # That it reverted settles it too: its entries wait for another batch.
         with suppress(TransactionRevertedError):
-            landing = self._landed(batch, [entry.access for entry in self._journal.queued_in(batch.batch_id)])
+            landing = self._landed(batch, [entry.access for entry in self._journal.queued_in(batch)])
             with self._store.begin() as tx:
                 self._settle(tx, landing)
             self._head = landing.appended.head
@@ -257,7 +267,8 @@ class LogWriter:
                 appended.kind is batch.kind
                 and appended.custodian == self._custodian
                 and [outcome.access for outcome in appended.outcomes] == list(accesses)
-                and appended.head == fold(batch.expected_head, batch.kind, accesses, reasons)
+                and appended.embargo_until == batch.embargo_until
+                and appended.head == _head_after(batch, accesses, reasons)
             ):
                 return appended
         raise ChainUnavailableError("the endpoint's receipt does not match the batch that was sent")
@@ -286,3 +297,10 @@ class LogWriter:
             size=appended.size,
             head=appended.head,
         )
+
+
+def _head_after(batch: Batch, accesses: Sequence[LoggedAccess], reasons: Sequence[Reason]) -> Hex32:
+    if batch.kind is not BatchKind.COMPELLED_ACCESSES:
+        return fold(batch.expected_head, batch.kind, accesses, reasons)
+    entry_hashes = [access.entry_hash for access in accesses]
+    return fold_compelled(batch.expected_head, accesses[0].consent_id, batch.embargo_until, entry_hashes)

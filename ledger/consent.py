@@ -119,6 +119,7 @@ class Reason(IntEnum):
     EXHAUSTED = 6
     WRONG_CUSTODIAN = 7
     BY_CUSTODIAN = 8
+    COMPELLED = 9
 
 
 REASON_ERRORS: Final[Mapping[Reason, type[ConsentError]]] = {

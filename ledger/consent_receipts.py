@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ledger.attribute_texts import description_of
-from ledger.attributes import ATTRIBUTES, Sensitivity
+from ledger.attributes import ACCESS_OPENINGS, ASKABLE, Sensitivity
 from ledger.consent import ZERO32, ConsentGrant, Domain, Hex32
 from ledger.notice_texts import Notice
 
@@ -43,11 +43,12 @@ PURPOSES: Final[Mapping[str, str]] = MappingProxyType(
         "account-review": "dpv:CreditChecking",
         "tenancy-check": "dpv:CreditChecking",
         "model-audit": "dpv:ResearchAndDevelopment",
+        "audit": "dpv:LegalCompliance",
     }
 )
 """The category of DPV's taxonomy that each purpose belongs to."""
 PERSONAL_DATA: Final[Mapping[str, str]] = MappingProxyType(
-    {"age": "pd:Age", "sex": "pd:Gender", "marriage": "pd:MaritalStatus"}
+    {"age": "pd:Age", "sex": "pd:Gender", "marriage": "pd:MaritalStatus", ACCESS_OPENINGS: "pd:Historical"}
 )
 """As well for the attributes; all others are `pd:Financial`, since they are about money and who owes it."""
 
@@ -183,7 +184,7 @@ def _process(consent: RecordedConsent) -> dict[str, Any]:
 
 
 def _personal_data(name: str) -> dict[str, Any]:
-    entry = ATTRIBUTES.get(name)
+    entry = ASKABLE.get(name)
     is_sensitive = entry is not None and entry.sensitivity is not Sensitivity.ORDINARY
     return {
         "@type": "dpv:SensitivePersonalData" if is_sensitive else "dpv:PersonalData",

@@ -47,6 +47,7 @@ FUNCTIONS: Final[Mapping[str, Sequence[str]]] = {
     "append": ("address", "bytes32", f"{ACCESS}[]"),
     "appendRefusals": ("address", "bytes32", f"{ACCESS}[]"),
     "appendLate": ("address", "bytes32", f"{ACCESS}[]"),
+    "appendCompelled": ("address", "bytes32", "bytes32", "uint64", "bytes32[]"),
     "logOf": ("address", "address"),
 }
 EVENTS: Final[Mapping[str, tuple[Sequence[str], Sequence[str]]]] = {
@@ -59,6 +60,7 @@ EVENTS: Final[Mapping[str, tuple[Sequence[str], Sequence[str]]]] = {
     "AccessRecorded": (("bytes32",), ("bytes32",)),
     "AccessRefused": (("bytes32",), ("bytes32", "uint8")),
     "AccessLate": (("bytes32",), ("bytes32", "uint8")),
+    "AccessCompelled": (("bytes32",), ("bytes32", "uint64")),
     "LogAppended": (("address", "address"), ("uint8", "uint64", "bytes32")),
 }
 ERRORS: Final[Mapping[str, Sequence[str]]] = {
@@ -74,6 +76,7 @@ ERRORS: Final[Mapping[str, Sequence[str]]] = {
     "NotCustodian": ("bytes32", "address"),
     "NotWriter": ("address", "address"),
     "HeadMismatch": ("bytes32", "bytes32"),
+    "EmbargoTooLong": ("uint64", "uint64"),
     "EmptyBatch": (),
 }
 APPEND_CALLS: Final = {
@@ -119,7 +122,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the contract made of one access of a batch."""
+    """What the contract made of one access of a batch. Of a compelled one, `consent_id` is the order's hash."""
 
     access: LoggedAccess
     reason: Reason
@@ -129,7 +132,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """One batch on the log: its outcomes in order, and the log just after it."""
+    """One batch on the log: its outcomes in order, and the log just after it.
+
+    `embargo_until` is for accesses by order: when their subject is told at the latest (Unix seconds; 0: at once).
+    """
 
     custodian: Address
     writer: Address
@@ -137,6 +143,7 @@ class Appended:
     outcomes: tuple[Outcome, ...]
     size: int
     head: Hex32
+    embargo_until: int = 0
 
 
 # --------------------------------------------------------------------------------------------------------------- calls
@@ -186,6 +193,14 @@ def append_call(kind: BatchKind, custodian: Address, head: Hex32, accesses: Sequ
     for access in accesses:
         words += (_word(access.consent_id), _word(access.entry_hash))
     return SELECTORS[APPEND_CALLS[kind]] + b"".join(words)
+
+
+def append_compelled_call(
+    custodian: Address, head: Hex32, order_hash: Hex32, embargo_until: int, entry_hashes: Sequence[Hex32]
+) -> bytes:
+    """Calldata of `appendCompelled`."""
+    entries = [_word(entry_hash) for entry_hash in entry_hashes]
+    return call("appendCompelled", custodian, _word(head), _word(order_hash), embargo_until, entries)
 
 
 def statuses_call(consent_ids: Sequence[Hex32], custodian: Address) -> bytes:
@@ -340,6 +355,7 @@ def batches_of(events: Iterable[Event]) -> list[Appended]:
     """Group access events into batches: `LogAppended` closes the entries before it."""
     batches: list[Appended] = []
     outcomes: list[Outcome] = []
+    embargo_until = 0
     for event in events:
         match event.name:
             case "AccessRecorded" | "AccessRefused" | "AccessLate":
@@ -349,6 +365,16 @@ def batches_of(events: Iterable[Event]) -> list[Appended]:
                         access=LoggedAccess(consent_id=consent_id, entry_hash=entry_hash),
                         reason=_member(Reason, reason[0]) if reason else Reason.NONE,
                         late=event.name == "AccessLate",
+                        log_index=event.log_index,
+                    )
+                )
+            case "AccessCompelled":
+                order_hash, entry_hash, embargo_until = event.args
+                outcomes.append(
+                    Outcome(
+                        access=LoggedAccess(consent_id=order_hash, entry_hash=entry_hash),
+                        reason=Reason.COMPELLED,
+                        late=False,
                         log_index=event.log_index,
                     )
                 )
@@ -362,7 +388,8 @@ def batches_of(events: Iterable[Event]) -> list[Appended]:
                         outcomes=tuple(outcomes),
                         size=size,
                         head=head,
+                        embargo_until=embargo_until,
                     )
                 )
-                outcomes = []
+                outcomes, embargo_until = [], 0
     return batches

@@ -15,7 +15,9 @@ from typing import Final
 from eth_account.signers.local import LocalAccount
 
 from ledger import contract, deploy
+from ledger.access_records import AccessRecords
 from ledger.activity import Activities
+from ledger.artifact import contract_address
 from ledger.attempts import Attempts
 from ledger.authentication import Authentication
 from ledger.chain import Chain, JsonRpc, JsonRpcChain
@@ -25,6 +27,7 @@ from ledger.concerns import Concerns
 from ledger.config import Config
 from ledger.consent import Address, Domain
 from ledger.consent_requests import ConsentRequests
+from ledger.disclosing import Disclosing
 from ledger.disputes import Disputes
 from ledger.duties import Duties
 from ledger.enrolment import Enrolment
@@ -37,6 +40,8 @@ from ledger.journal import Journal
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
 from ledger.notices import Notices
+from ledger.order_book import OrderBook
+from ledger.orders import Orders
 from ledger.outbound import Outbound
 from ledger.outbox import Outbox
 from ledger.own_requests import OwnRequests
@@ -90,7 +95,7 @@ class Custodian:
     ) -> None:
         self.config = config
         self.clock = clock
-        self.keys = KeyFile(config.key_file)
+        self.keys = KeyFile(config.key_file, clock=clock)
         self.accounts = Accounts.load(config.account_file)
         self.address = Address(self.accounts.custodian.address)
         self.store = Store.open(config.database, _identity(config, self.keys, self.accounts))
@@ -101,11 +106,13 @@ class Custodian:
         self._presence.wait(timeout=PRESENCE_SECONDS)
 
         self.journal = Journal(self.store)
+        self.order_book = OrderBook(self.store, self.keys)
         self.vault = Vault(self.store, self.keys)
         self.outbox = Outbox(self.store)
         self.notices = Notices(self.store)
         self.prompts = Prompts(self.store, clock=clock)
         self.registry = Registry(self.store, self.keys, self.outbox)
+        self.access_records = AccessRecords(self.store, self.journal, self.registry, self.vault)
         lanes = (self.accounts.custodian, self.accounts.grants, self.accounts.revocations)
         timeout = config.finality.timeout
         self.relay = Relay(self.journal, self.chain, lanes, locks=config.locks, timeout=timeout, step=step)
@@ -163,6 +170,7 @@ class Custodian:
             self.journal,
             self.grants,
             self.keys,
+            self.order_book,
             self.enrolment,
             self.challenges,
             custodian=self.address,
@@ -192,17 +200,43 @@ class Custodian:
             self.journal,
             self.registry,
             self.keys,
+            self.order_book,
             self.chain.domain,
             custodian=self.address,
             clock=clock,
         )
-        self.public_records = PublicRecords(self.store, self.journal, self.registry, self.chain, custodian=self.address)
+        self.public_records = PublicRecords(
+            self.store,
+            self.journal,
+            self.order_book,
+            self.registry,
+            self.chain,
+            custodian=self.address,
+            clock=clock,
+        )
+        self.orders = Orders(
+            self.store,
+            self.journal,
+            self.order_book,
+            self.registry,
+            self.vault,
+            self.chain,
+            self.log,
+            custodian=self.address,
+            signing_key=signing_key,
+            clock=clock,
+            lock=config.locks / "orders",
+            recover=self._recover_writer,
+            kept_seconds=KEPT_SECONDS,
+            step=step,
+        )
         self.subject_export = SubjectExport(
             self.registry,
             self.grants,
             self.standings,
             self.own_requests,
             self.activity,
+            self.orders,
             self.subject_data,
             self.disputes,
             self.duties,
@@ -219,6 +253,7 @@ class Custodian:
             self.journal,
             self.registry,
             self.vault,
+            self.access_records,
             self.keys,
             self.chain,
             self.log,
@@ -227,6 +262,8 @@ class Custodian:
             signing_key=signing_key,
             clock=clock,
             recover=self._recover_writer,
+            # Made of receipts and proofs, which there are once there are releases.
+            disclose=lambda record_ids, at: self.disclosing.of_records(record_ids, at=at).disclosure.as_json(),
             max_batch=max_batch,
             step=step,
         )
@@ -237,6 +274,18 @@ class Custodian:
             custodian=self.address,
             signing_key=signing_key,
             finality=config.finality.tag,
+        )
+        self.disclosing = Disclosing(
+            self.store,
+            self.journal,
+            self.registry,
+            self.access_records,
+            self.order_book,
+            self.proofs,
+            self.keys,
+            self.chain.domain,
+            custodian=self.address,
+            signing_key=signing_key,
         )
 
     @classmethod
@@ -261,6 +310,7 @@ class Custodian:
         self.webhooks.close()
         self._writer_lock.release()
         self._presence.release()
+        self.keys.sync_unwraps(end=True)
         self.store.close()
 
     def __enter__(self) -> Custodian:
@@ -308,6 +358,7 @@ class Custodian:
                     self.relay,
                     self.grants,
                     self.releases,
+                    self.orders,
                     self.chain,
                     self.log,
                     writers,
@@ -325,10 +376,12 @@ class Custodian:
         now = self.clock()
         self.registry.tell_expired(now)
         self.webhooks.deliver()
+        self.keys.sync_unwraps()
         if now - self._forgot_at >= FORGET_SECONDS:
             self.outbox.forget(now - EVENTS_KEPT_SECONDS)
             self.authentication.forget_nonces()
             self.journal.forget_answers(now - KEPT_SECONDS)
+            self.orders.forget_answers()
             with self.store.begin() as tx:
                 for each in (self.attempts, self.challenges, self.sessions, self.invitations):
                     each.forget(tx)
@@ -393,14 +446,14 @@ class Custodian:
 
 
 def _domain(config: Config) -> Domain:
-    return Domain(chain_id=config.chain_id, contract=deploy.contract_address())
+    return Domain(chain_id=config.chain_id, contract=contract_address())
 
 
 def _identity(config: Config, keys: KeyFile, accounts: Accounts) -> dict[str, str]:
     """What a database belongs to: opened with anything else, it would be read or written wrongly."""
     return {
         "chain_id": str(config.chain_id),
-        "contract": deploy.contract_address(),
+        "contract": contract_address(),
         "custodian": accounts.custodian.address,
         "key_file": keys.index("check", "consent-ledger"),
     }

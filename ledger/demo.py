@@ -40,7 +40,7 @@ from ledger.consent import (
 from ledger.contract import batches_of
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund, mine
-from ledger.envelope import open_envelope
+from ledger.envelope import TRIAL, open_envelope
 from ledger.errors import KeyUnavailableError
 from ledger.exchange import key_for, open_answer
 from ledger.importer import Importer
@@ -434,7 +434,7 @@ def _erasure(demo: Demo, person: Person, asked: tuple[Lender, StoredConsent], ho
             "schema": "1",
         }
         try:
-            open_envelope(envelope_of(row), context, ledger.keys)
+            open_envelope(envelope_of(row), context, ledger.keys, TRIAL)
             opened += 1
         except KeyUnavailableError:
             pass

@@ -9,34 +9,28 @@ Verification recompiles the sources with py-solc-x and compares the result with 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from subprocess import SubprocessError
 from typing import Any, Final
 
-import solcx
 from eth_account.signers.local import LocalAccount
-from eth_utils import keccak, to_checksum_address
+from eth_utils import to_checksum_address
 from hexbytes import HexBytes
 from requests.exceptions import RequestException
-from solcx.exceptions import SolcError, SolcNotInstalled
 from web3 import HTTPProvider, Web3
 from web3.exceptions import TimeExhausted, Web3Exception
 
+from ledger.artifact import DEPLOYER, SALT, artifact, contract_address, require_code
 from ledger.chain import JsonRpc, RpcError
+from ledger.compiler import recompile
 from ledger.consent import Address, Domain
 from ledger.errors import (
     ChainUnavailableError,
-    ConfigError,
     ConfirmationTimeoutError,
     ContractMismatchError,
     ContractMissingError,
 )
 
-DEPLOYER: Final = to_checksum_address("0x4e59b44847b379578588920cA78FbF26c0B4956C")
 DEPLOYER_SIGNER: Final = "0x3fAB184622Dc19b6109349B94811493BF2a45362"
 DEPLOYER_COST: Final = 10**16
 DEPLOYER_TRANSACTION: Final = (
@@ -44,24 +38,9 @@ DEPLOYER_TRANSACTION: Final = (
     "ffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf31ba0222222222222222222"
     "2222222222222222222222222222222222222222222222a02222222222222222222222222222222222222222222222222222222222222222"
 )
-"""https://github.com/Arachnid/deterministic-deployment-proxy"""
 
-SALT: Final = bytes(32)
 GAS: Final = 5_000_000
 WAIT_SECONDS: Final = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
-    """What ships of the contract."""
-
-    abi: list[dict[str, Any]]
-    bytecode: bytes
-    deployed_bytecode: bytes
-    immutables: tuple[tuple[int, int], ...]
-    compiler: str
-    contract: str
-    compiler_input: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,27 +51,6 @@ class Verification:
     compiler: str
     sources: int
     code_size: int
-
-
-@cache
-def artifact() -> Artifact:
-    """The contract of this version of the package."""
-    raw = json.loads(files("ledger").joinpath("abi/ConsentLedger.json").read_text(encoding="utf-8"))
-    return Artifact(
-        abi=raw["abi"],
-        bytecode=bytes.fromhex(raw["bytecode"][2:]),
-        deployed_bytecode=bytes.fromhex(raw["deployedBytecode"][2:]),
-        immutables=tuple((start, length) for start, length in raw["immutables"]),
-        compiler=raw["compiler"],
-        contract=raw["contract"],
-        compiler_input=raw["input"],
-    )
-
-
-def contract_address() -> Address:
-    """Where the contract of this version is on every chain (EIP-1014)."""
-    preimage = b"\xff" + bytes.fromhex(DEPLOYER[2:]) + SALT + keccak(artifact().bytecode)
-    return Address(to_checksum_address(keccak(preimage)[12:]))
 
 
 def deploy(rpc_url: str, payer: LocalAccount) -> bool:
@@ -134,42 +92,13 @@ def verify(rpc: JsonRpc, compiler: Path | None = None) -> Verification:
     if not on_chain:
         raise ContractMissingError(f"no contract at {address}: run `consent-ledger deploy`")
     recompiled = bytes.fromhex(compiled["evm"]["deployedBytecode"]["object"])
-    if _masked(on_chain, shipped.immutables) != _masked(recompiled, shipped.immutables):
-        raise ContractMismatchError(f"the code at {address} is not what the sources compile to")
-    found = sorted(on_chain[start : start + length] for start, length in shipped.immutables)
-    if found != _immutables(int.from_bytes(chain_id), address):
-        raise ContractMismatchError(f"the code at {address} was made for another chain or address")
+    require_code(on_chain, recompiled, Domain(chain_id=int.from_bytes(chain_id), contract=address))
     return Verification(
         contract=address,
         compiler=shipped.compiler,
         sources=len(shipped.compiler_input["sources"]),
         code_size=len(on_chain),
     )
-
-
-def recompile(compiler: Path | None = None) -> dict[str, Any]:
-    """Compile the shipped sources with py-solc-x. Raises `ConfigError` without a compiler of that very version."""
-    shipped = artifact()
-    version = shipped.compiler.split("+")[0]
-    binary = compiler or _bundled_compiler()
-    try:
-        if binary is None:
-            solcx.install_solc(version)
-            output = solcx.compile_standard(shipped.compiler_input, solc_version=version)
-        else:
-            output = solcx.compile_standard(shipped.compiler_input, solc_binary=str(binary))
-        source, name = shipped.contract.rsplit(":", 1)
-        compiled: dict[str, Any] = output["contracts"][source][name]
-    except (SolcError, SolcNotInstalled, SubprocessError, OSError, ValueError, KeyError) as exc:
-        raise ConfigError(f"no usable Solidity compiler {version}: give one by --solc") from exc
-    return compiled
-
-
-def _bundled_compiler() -> Path | None:
-    """`bin/solc` of a checkout whose npm packages are installed."""
-    root = Path(__file__).parent.parent
-    wrapper = root / "bin" / "solc"
-    return wrapper if wrapper.exists() and (root / "node_modules" / "solc").exists() else None
 
 
 def _asked(rpc: JsonRpc, method: str, *params: object) -> bytes:
@@ -180,25 +109,6 @@ def _asked(rpc: JsonRpc, method: str, *params: object) -> bytes:
         raise ChainUnavailableError(f"the chain refused {method}: {exc.message[:200]}") from exc
     except (AttributeError, TypeError, ValueError) as exc:
         raise ChainUnavailableError(f"{method}: the endpoint's answer is not that of an Ethereum node") from exc
-
-
-def _masked(code: bytes, immutables: tuple[tuple[int, int], ...]) -> bytes:
-    """The code without its immutables (chain id and own address, cached for EIP-712): they are set at deployment."""
-    masked = bytearray(code)
-    for start, length in immutables:
-        masked[start : start + length] = bytes(length)
-    return bytes(masked)
-
-
-def _immutables(chain_id: int, address: Address) -> list[bytes]:
-    """What the constructor of OpenZeppelin's EIP712 caches, in no order: each value is another."""
-    fields = Domain(chain_id=chain_id, contract=address).as_json()
-    texts = [fields["name"].encode(), fields["version"].encode()]
-    domain_type = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
-    place = [chain_id.to_bytes(32), bytes.fromhex(address[2:]).rjust(32, b"\0")]
-    hashes = [keccak(text) for text in texts]
-    short_strings = [text.ljust(31, b"\0") + bytes([len(text)]) for text in texts]
-    return sorted([*place, *hashes, *short_strings, keccak(b"".join([keccak(text=domain_type), *hashes, *place]))])
 
 
 def _pay(w3: Web3, payer: LocalAccount, *, to: str, value: int = 0, data: bytes = b"", gas: int = 50_000) -> None:

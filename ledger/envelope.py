@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -42,14 +42,47 @@ class WrappedKey:
     wrapped_dek: bytes
 
 
+class Use(NamedTuple):
+    """What an envelope is opened for: one of the names below, and for a release or an order its release's id."""
+
+    name: str
+    about: str = "-"
+
+
+RELEASE: Final = "release"
+RELEASE_RESUMED: Final = "release-resumed"
+"""The same once more, after a first try that did not come to its end."""
+ORDER: Final = "order"
+ORDER_RESUMED: Final = "order-resumed"
+OWN_VIEW: Final = Use("own-view")
+"""An attribute, for the person that it is about: on the portal, or in what they export."""
+COMPARISON: Final = Use("comparison")
+"""An attribute, with what a furnisher hands in anew."""
+OPENING: Final = Use("opening")
+"""What is no attribute: terms of a consent, entry of a release, a session; for the service itself."""
+DISCLOSURE: Final = Use("disclosure")
+"""An opening, to be handed to an auditor."""
+ROTATION: Final = Use("rotation")
+"""Anything, to be wrapped anew; its content stays closed."""
+TRIAL: Final = Use("trial")
+"""Anything, to see whether it still opens."""
+
+
 class KeyWrapper(Protocol):
-    """Holds KEKs. The only door to plaintext keys, so that it can stand in another process, an HSM or a KMS."""
+    """Holds KEKs. The only door to plaintext keys, so that it can stand in another process, an HSM or a KMS.
+
+    It counts what it unwraps, by use, before it does: a key file in a journal of its own (`unwraps.py`), an HSM or a
+    KMS in its audit log, to which it hands the use on. What it counted is held against the log (`reconcile.py`).
+    """
 
     def wrap(self, dek: bytes) -> WrappedKey:
         """Wrap under the active KEK."""
 
-    def unwrap(self, key: WrappedKey) -> bytes:
-        """Raises `KeyUnavailableError` for a KEK it does not hold, `IntegrityError` for anything else."""
+    def unwrap(self, key: WrappedKey, use: Use) -> bytes:
+        """Raises `KeyUnavailableError` for a KEK it does not hold, `IntegrityError` for a key that was altered.
+
+        `UnwrapsError` if it cannot be counted: then it is not unwrapped.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +105,17 @@ def seal(plaintext: bytes, context: EncryptionContext, keys: KeyWrapper) -> Enve
     return Envelope(keys.wrap(dek), VERSION + nonce + ciphertext)
 
 
-def open_envelope(envelope: Envelope, context: EncryptionContext, keys: KeyWrapper) -> bytes:
-    """Decrypt. `context` must be exactly the one it was sealed with.
+def open_envelope(envelope: Envelope, context: EncryptionContext, keys: KeyWrapper, use: Use) -> bytes:
+    """Decrypt, which is counted under `use`. `context` must be exactly the one it was sealed with.
 
-    Raises `IntegrityError`, the same for a wrong key, a wrong context and altered bytes; `KeyUnavailableError`.
+    Raises `IntegrityError`, the same for a wrong key, a wrong context and altered bytes; `KeyUnavailableError`;
+    `UnwrapsError`.
     """
     body = envelope.body
     if body[:1] != VERSION or len(body) < len(VERSION) + NONCE_LENGTH + TAG_LENGTH:
         raise IntegrityError("an envelope does not open")
     nonce, ciphertext = body[1 : 1 + NONCE_LENGTH], body[1 + NONCE_LENGTH :]
-    dek = keys.unwrap(envelope.key)
+    dek = keys.unwrap(envelope.key, use)
     try:
         return AESGCM(dek).decrypt(nonce, ciphertext, associated_data(context))
     except (InvalidTag, ValueError) as exc:

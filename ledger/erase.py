@@ -1,7 +1,7 @@
 """Erasure and key rotation: what makes data unreadable, and what keeps it readable.
 
 Erasing a person: every consent of theirs is revoked by the custodian, then in one transaction every envelope, wrapped
-key, opening and salt is deleted (of values, consents, answers, requests, attestations and adverse actions alike), the
+key, opening and salt is deleted (of values, consents, answers, orders, requests, attestations and adverse actions), the
 person's account of the portal goes with its passkeys, wallets, sessions and invitations, and a tombstone stays. What is
 on chain (salted hashes) then opens to nothing and links to no one. Backups still hold wrapped keys: they become
 unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with.
@@ -22,11 +22,12 @@ from sqlalchemy import Table, bindparam, delete, func, select, update
 from ledger.challenges import Challenges
 from ledger.consent import Address, Hex32
 from ledger.enrolment import Enrolment
-from ledger.envelope import WrappedKey
+from ledger.envelope import ROTATION, WrappedKey
 from ledger.errors import ConflictError, ErasedError, StoreUnavailableError
 from ledger.grants import ActResult, Grants
 from ledger.journal import ABORTED, INTENT, RECORDED, Journal
 from ledger.keys import KeyFile
+from ledger.order_book import OrderBook
 from ledger.receipts import erasure_proof
 from ledger.registry import Registry
 from ledger.retention import retentions
@@ -38,6 +39,7 @@ from ledger.store import (
     consent_requests,
     deletion_attestations,
     disputes,
+    orders,
     releases,
     subjects,
 )
@@ -106,6 +108,7 @@ class Eraser:
         journal: Journal,
         grants: Grants,
         keys: KeyFile,
+        book: OrderBook,
         enrolment: Enrolment,
         challenges: Challenges,
         *,
@@ -115,7 +118,7 @@ class Eraser:
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._vault, self._registry, self._grants = store, vault, registry, grants
-        self._journal = journal
+        self._journal, self._book = journal, book
         self._enrolment, self._challenges = enrolment, challenges
         self._keys, self._custodian, self._signing_key = keys, custodian, signing_key
         self._clock, self._step = clock, step
@@ -129,8 +132,10 @@ class Eraser:
             rows = {
                 table.name: tx.scalar(select(func.count()).where(table.c.subject_id == subject_id)) or 0
                 for table in ABOUT_SUBJECTS
-                if table is not subjects
+                if table not in (subjects, orders)
             }
+            # What the person may not know of yet must not show in a number either.
+            rows[orders.name] = len(self._book.visible(tx, subject_id, now=now))
             live = self._registry.live(tx, subject_id)
             granted = self._registry.ids_of(tx, subject_id)
             released = self._journal.last_answered(tx, granted)
@@ -182,6 +187,7 @@ class Eraser:
             )
             gone = dict.fromkeys(("subject_id", "kek_id", "wrapped_dek", "body"))
             answers = tx.execute(update(releases).where(mine).values(**gone, sealed=None)).rowcount
+            answers += self._book.erase(tx, subject_id, at=now)
             requests, attestations, actions = (
                 tx.execute(update(table).where(table.c.subject_id == subject_id).values(**gone)).rowcount
                 for table in (consent_requests, deletion_attestations, adverse_actions)
@@ -255,7 +261,9 @@ class Eraser:
             rows = tx.execute(query).all()
             stale = [row for row in rows if row.kek_id not in (None, active)]
             if stale:
-                rewrapped = [self._rewrapped(WrappedKey(row.kek_id, row.wrapped_dek)) for row in stale]
+                wrapped = [WrappedKey(row.kek_id, row.wrapped_dek) for row in stale]
+                with self._keys.counting({ROTATION: wrapped}):
+                    rewrapped = [self._rewrapped(key) for key in wrapped]
                 tx.execute(
                     update(table)
                     .where(table.c[key] == bindparam("row"))
@@ -293,4 +301,4 @@ class Eraser:
             )
 
     def _rewrapped(self, key: WrappedKey) -> WrappedKey:
-        return self._keys.wrap(self._keys.unwrap(key))
+        return self._keys.wrap(self._keys.unwrap(key, ROTATION))

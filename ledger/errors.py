@@ -241,6 +241,12 @@ class ValueNotInCatalogueError(RequestError):
     code = "value_not_in_catalogue"
 
 
+class EmbargoTooLongError(RequestError):
+    """An order may be kept from the subject for 366 days, not longer."""
+
+    code = "embargo_too_long"
+
+
 class EmptyBatchError(RequestError):
     """The call carries no item."""
 
@@ -424,6 +430,12 @@ class KeyUnavailableError(VaultError):
     code = "key_unavailable"
 
 
+class UnwrapsError(VaultError):
+    """An unwrap cannot be counted, so nothing is unwrapped."""
+
+    code = "unwraps"
+
+
 class StoreUnavailableError(VaultError):
     """The database is locked, full or gone. Nothing was written."""
 
@@ -475,6 +487,12 @@ class TransactionRevertedError(ChainError):
     """The contract refused, for a reason that has no class of its own."""
 
     code = "transaction_reverted"
+
+
+class MethodUnknownError(ChainUnavailableError):
+    """The endpoint does not know the method that it was asked; another one may do."""
+
+    code = "method_unknown"
 
 
 class ConfirmationTimeoutError(ChainError):
@@ -535,6 +553,24 @@ class AuditError(LedgerError):
     code = "audit"
 
 
+class SplitViewError(AuditError):
+    """Two parties were shown two histories of one chain or log."""
+
+    code = "split_view"
+
+
+class CheckpointInconsistentError(AuditError):
+    """The chain does not lead from an earlier checkpoint to this one."""
+
+    code = "checkpoint_inconsistent"
+
+
+class ReceiptsDifferError(AuditError):
+    """The receipts of a block are not those that its header commits to."""
+
+    code = "receipts_differ"
+
+
 SOLIDITY_TWINS: dict[str, type[LedgerError]] = {
     "InvalidSignature": InvalidSignatureError,
     "InvalidWindow": InvalidWindowError,
@@ -548,6 +584,7 @@ SOLIDITY_TWINS: dict[str, type[LedgerError]] = {
     "NotCustodian": NotCustodianError,
     "NotWriter": NotWriterError,
     "HeadMismatch": HeadMismatchError,
+    "EmbargoTooLong": EmbargoTooLongError,
     "EmptyBatch": EmptyBatchError,
 }
 """Solidity error name -> its class. A test compares the keys with the ABI."""

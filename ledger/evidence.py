@@ -14,6 +14,9 @@ A bundle, version 1, is a JSON object:
     batches       every batch of that log from the entry's to the last one by that block, each with expectedHead, kind,
                   accesses (pairs of consent id and entry hash) and reasons, numbered as in the contract
 
+Version 2 is the same for a log in which accesses were ordered by an authority: a batch of that kind has the order's
+hash in the place of the consent's id, and `embargoUntil`. Where there is none of them, version 1 is written.
+
 Where in its block the transaction stands, which the receipt says too, is not in a bundle.
 """
 
@@ -25,8 +28,9 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey
 
-from ledger.access import AccessEntry, BatchKind, LoggedAccess, entry_hash_of, fold
+from ledger.access import COMPELLED, AccessEntry, BatchKind, LoggedAccess, entry_hash_of, fold, fold_compelled
 from ledger.chain import Chain, Receipt
+from ledger.compelled import CompelledOrder, order_hash_of
 from ledger.consent import Address, Domain, Hex32, Reason, parse_address, parse_hex32
 from ledger.contract import Appended, Outcome, batches_of
 from ledger.errors import AuditError, MalformedError
@@ -34,8 +38,10 @@ from ledger.exchange import verify_claims
 from ledger.stateproof import StateProof, block_hash_of, header_fields, log_of, log_slots, storage_root, storage_word
 
 BUNDLE_VERSION: Final = 1
+BUNDLE_VERSION_WITH_ORDERS: Final = 2
 _BUNDLE: Final = frozenset({"version", "receipt", "header", "headerRlp", "accountProof", "storageProof", "batches"})
 _BATCH: Final = frozenset({"expectedHead", "kind", "accesses", "reasons"})
+_ORDER_BATCH: Final = _BATCH | {"embargoUntil"}
 _WORDS: Final = ("consentId", "releaseId", "requestHash", "recordsHash", "salt")
 # What reading a claim of another form than expected raises.
 _MALFORMED: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, MalformedError)
@@ -43,7 +49,7 @@ _MALFORMED: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedAccess:
-    """An entry that was found on chain where its receipt says, recorded and not refused."""
+    """An entry that was found on chain where its receipt says, recorded and not refused, or ordered by an authority."""
 
     entry: AccessEntry
     outcome: Outcome
@@ -53,7 +59,7 @@ class VerifiedAccess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenAccess:
-    """An entry that is in the log by the block's hash alone, recorded and not refused.
+    """An entry that is in the log by the block's hash alone, recorded and not refused, or ordered by an authority.
 
     `anchored` is whether that hash was the verifier's: if not, the bundle agrees with itself and proves nothing yet.
     `timestamp` is the block's, Unix seconds. `late` entries came back to the log after their consent had ended.
@@ -83,8 +89,14 @@ class _Batch:
     kind: BatchKind
     accesses: tuple[LoggedAccess, ...]
     reasons: tuple[Reason, ...]
+    embargo_until: int | None
 
     def head(self) -> Hex32:
+        if self.kind is BatchKind.COMPELLED_ACCESSES:
+            (order_hash,) = {access.consent_id for access in self.accesses}
+            assert self.embargo_until is not None, "read with it"
+            entry_hashes = [access.entry_hash for access in self.accesses]
+            return fold_compelled(self.expected_head, order_hash, self.embargo_until, entry_hashes)
         return fold(self.expected_head, self.kind, self.accesses, self.reasons)
 
 
@@ -99,6 +111,9 @@ def open_receipt(receipt: str, custodian_key: ECKey) -> OpenedReceipt:
         entry = AccessEntry.from_json(opening)
         entry_hash = entry_hash_of(entry)
         _require(entry_hash == claims["entryHash"], "the opening does not have the hash that it names")
+        if entry.purpose == COMPELLED:
+            ordered = order_hash_of(CompelledOrder.from_json(claims["order"]))
+            _require(ordered == entry.consent_id, "the order's opening does not have the hash that the entry names")
         return OpenedReceipt(entry=entry, entry_hash=entry_hash, late=claims["late"], proof=claims["proof"])
     except _MALFORMED as exc:
         raise AuditError("a receipt without all of its claims") from exc
@@ -138,7 +153,7 @@ def verify_receipt(receipt: str, chain: Chain, custodian_key: ECKey) -> Verified
         batch, outcome = _find(mined, proof)
         _require(outcome.access.consent_id == opened.entry.consent_id, "the entry is of another consent")
         _require(outcome.access.entry_hash == opened.entry_hash, "another entry stands there")
-        _require(not outcome.reason or outcome.late, "the entry was refused")
+        _require_let_out(outcome.reason, opened.entry, late=outcome.late)
         _require(outcome.late == opened.late, "it does not say that the entry is late")
         _require((batch.size, batch.head) == (proof["size"], proof["head"]), "the log was not at that head")
     except _MALFORMED as exc:
@@ -156,6 +171,12 @@ def _find(mined: Receipt, proof: Mapping[str, Any]) -> tuple[Appended, Outcome]:
     raise AuditError("there is no entry at that log index")
 
 
+def _require_let_out(reason: Reason, entry: AccessEntry, *, late: bool) -> None:
+    """What left under a consent was in force or is openly late; what an authority ordered says so itself."""
+    _require((reason is Reason.COMPELLED) == (entry.purpose == COMPELLED), "it does not say that it was ordered")
+    _require(reason in (Reason.NONE, Reason.COMPELLED) or late, "the entry was refused")
+
+
 def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
     if not holds:
         raise AuditError(f"the receipt does not verify: {otherwise}")
@@ -166,8 +187,9 @@ def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a 
 
 def bundle_of(receipt: str, state: StateProof, batches: Sequence[tuple[Hex32, Appended]]) -> dict[str, Any]:
     """A bundle of these parts; each batch comes with the head that it was appended to."""
+    ordered = any(batch.kind is BatchKind.COMPELLED_ACCESSES for _, batch in batches)
     return {
-        "version": BUNDLE_VERSION,
+        "version": BUNDLE_VERSION_WITH_ORDERS if ordered else BUNDLE_VERSION,
         "receipt": receipt,
         "header": header_fields(state.header),
         "headerRlp": "0x" + state.header.hex(),
@@ -179,6 +201,7 @@ def bundle_of(receipt: str, state: StateProof, batches: Sequence[tuple[Hex32, Ap
                 "kind": int(batch.kind),
                 "accesses": [[one.access.consent_id, one.access.entry_hash] for one in batch.outcomes],
                 "reasons": [int(one.reason) for one in batch.outcomes],
+                **({"embargoUntil": batch.embargo_until} if batch.kind is BatchKind.COMPELLED_ACCESSES else {}),
             }
             for head, batch in batches
         ],
@@ -199,7 +222,9 @@ def verify_bundle(
     Raises `AuditError` saying what does not hold.
     """
     try:
-        _require(set(bundle) == _BUNDLE and bundle["version"] == BUNDLE_VERSION, "expected a bundle of version 1")
+        version = bundle["version"]
+        known = type(version) is int and version in (BUNDLE_VERSION, BUNDLE_VERSION_WITH_ORDERS)
+        _require(set(bundle) == _BUNDLE and known, "expected a bundle of version 1 or 2")
         # (1)
         opened = open_receipt(bundle["receipt"], custodian_key)
         _require_about(domain, opened)
@@ -215,6 +240,8 @@ def verify_bundle(
         proven = _proven_log(bundle, opened, parse_hex32(fields["stateRoot"], "stateRoot"), domain.contract)
         # (5) and (6)
         batches = [_batch_of(one) for one in bundle["batches"]]
+        ordered = any(batch.kind is BatchKind.COMPELLED_ACCESSES for batch in batches)
+        _require(ordered == (version == BUNDLE_VERSION_WITH_ORDERS), "its version is not that of its batches")
         _require_linked(batches, proven, opened)
         late = _require_recorded(batches[0], opened)
     except _MALFORMED as exc:
@@ -257,13 +284,17 @@ def _require_recorded(batch: _Batch, opened: OpenedReceipt) -> bool:
     _require(access in batch.accesses, "the entry is not in its batch")
     reason = batch.reasons[batch.accesses.index(access)]
     late = batch.kind is BatchKind.LATE_ACCESSES and reason is not Reason.NONE
-    _require(late or reason is Reason.NONE, "the entry was refused")
+    _require((batch.kind is BatchKind.COMPELLED_ACCESSES) == (reason is Reason.COMPELLED), "a reason of another kind")
+    _require_let_out(reason, opened.entry, late=late)
     _require(late == opened.late, "it does not say that the entry is late")
     return late
 
 
 def _batch_of(fields: Mapping[str, Any]) -> _Batch:
-    _require(set(fields) == _BATCH, "a batch has other fields")
+    ordered = fields["kind"] == BatchKind.COMPELLED_ACCESSES
+    _require(set(fields) == (_ORDER_BATCH if ordered else _BATCH), "a batch has other fields")
+    embargo_until = fields["embargoUntil"] if ordered else None
+    _require(type(embargo_until) is int or not ordered, "expected a time in whole seconds")
     accesses = tuple(
         LoggedAccess(consent_id=_exactly(consent_id), entry_hash=_exactly(entry_hash))
         for consent_id, entry_hash in fields["accesses"]
@@ -273,6 +304,7 @@ def _batch_of(fields: Mapping[str, Any]) -> _Batch:
         kind=BatchKind(fields["kind"]),
         accesses=accesses,
         reasons=tuple(Reason(number) for number in fields["reasons"]),
+        embargo_until=embargo_until,
     )
 
 

@@ -10,6 +10,7 @@ RFC 7515, 7516, 7518, 7519, 9421. Any stack opens these with stock libraries; th
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jwe, jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet, OKPKey
@@ -34,6 +38,10 @@ RETIRED_AT: Final = "exp"
 """In a party's JWK set: Unix seconds after which a key counts no more. Until then it and its successor both do."""
 _IDEMPOTENCY_KEY: Final = re.compile(rf"[!-~]{{1,{MAX_KEY_LENGTH}}}\Z")
 _RELEASE_PATH: Final = re.compile(r"[^?#]*/v1/consents/(0x[0-9a-f]{64})/releases")
+_BATCH_PATH: Final = re.compile(r"[^?#]*/v1/batch/releases")
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
+_CLAIMS: Final = json.JSONEncoder(ensure_ascii=False)
+_ES256: Final = ECDSA(SHA256())
 # What joserfc and json raise at input that was made up: a header's odd types get through to the libraries below them.
 _UNREADABLE: Final = (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -241,6 +249,34 @@ def release_request(
     )
 
 
+def accesses_asked_by(evidence: SignedRequest, institution: str) -> list[AccessRequest]:
+    """What kept evidence asks for, by what its signature covers: one release, or the sound items of a batch.
+
+    Whether it is signed is for `verify_evidence` to say. Raises `AuditError` if it asks for no release, or if the
+    signature does not cover what it asks for.
+    """
+    try:
+        covered = dict(line.split(": ", 1) for line in evidence.base.decode().split("\n"))
+        method, url, body = covered['"@method"'], covered['"@target-uri"'], json.loads(evidence.body)
+        single = _RELEASE_PATH.fullmatch(url)
+        if '"content-digest"' not in covered or method != "POST" or not (single or _BATCH_PATH.fullmatch(url)):
+            raise AuditError("the institution's request is none for a release, or its signature does not cover it")
+        items = [{**body, "consent": single[1]}] if single else list(body["releases"])
+        return [asked for item in items for asked in _asked_by(evidence, institution, item)]
+    except _UNREADABLE as exc:
+        raise AuditError("the institution's request is none for a release") from exc
+
+
+def _asked_by(evidence: SignedRequest, institution: str, item: Mapping[str, Any]) -> list[AccessRequest]:
+    fields = {name: item.get(name) for name in ("purpose", "attributes")}
+    try:
+        consent_id = parse_hex32(item.get("consent"), "consent")
+        return [release_request(evidence, institution, consent_id=consent_id, idempotency_key="any", **fields).access]
+    except MalformedError:
+        # Refused at the door, with no entry.
+        return []
+
+
 def _algorithm(key: JWK) -> str:
     return "ES256" if isinstance(key, ECKey) else "Ed25519"
 
@@ -249,9 +285,18 @@ def _algorithm(key: JWK) -> str:
 
 
 def sign_claims(claims: Mapping[str, Any], signing_key: ECKey, typ: str) -> str:
-    """A JWT by the custodian."""
-    header = {"alg": "ES256", "kid": signing_key.kid, "typ": typ}
-    return jws.serialize_compact(header, json.dumps(claims, ensure_ascii=False), signing_key, algorithms=["ES256"])
+    """A JWT by the custodian, whose key is P-256.
+
+    Two for each release: put together here, as a general serializer looks around for as long as it takes to sign.
+    """
+    header = _COMPACT.encode({"alg": "ES256", "kid": signing_key.kid, "typ": typ})
+    signed = _base64url(header.encode()) + b"." + _base64url(_CLAIMS.encode(claims).encode())
+    r, s = decode_dss_signature(signing_key.get_op_key("sign").sign(signed, _ES256))
+    return (signed + b"." + _base64url(r.to_bytes(32) + s.to_bytes(32))).decode()
+
+
+def _base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def signature_of(token: str) -> bytes:

@@ -23,7 +23,7 @@ from ledger.chain import RawTransaction, Receipt
 from ledger.consent import Address, Domain, Hex32
 from ledger.contract import Appended, Outcome
 from ledger.errors import ChainLostError
-from ledger.store import Store, act_consents, acts, batches, insert_many, meta, new_id, releases
+from ledger.store import Store, act_consents, acts, batches, insert_many, meta, new_id, orders, releases
 
 INTENT: Final = "intent"
 RECORDED: Final = "recorded"
@@ -124,6 +124,11 @@ _RECORD: Final = (
         state=case((releases.c.state == INTENT, RECORDED), else_=releases.c.state),
     )
 )
+_RECORD_ORDER: Final = (
+    update(orders)
+    .where(orders.c.entry_hash == bindparam("entry"))
+    .values(log_index=bindparam("place"), state=case((orders.c.state == INTENT, RECORDED), else_=orders.c.state))
+)
 _REFUSE: Final = (
     update(releases)
     .where(_ENTRY, releases.c.state == INTENT)
@@ -147,7 +152,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch of one writer, as it was signed."""
+    """A batch of one writer, as it was signed. `embargo_until`: of accesses by order, otherwise 0."""
 
     batch_id: str
     kind: BatchKind
@@ -155,6 +160,7 @@ class Batch:
     expected_head: Hex32
     raw: bytes
     transaction_hash: Hex32
+    embargo_until: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +266,7 @@ class Journal:
         transaction: RawTransaction,
         *,
         at: int,
+        embargo_until: int = 0,
     ) -> Batch:
         """Put a signed batch on file, before it is sent; its entries say themselves that they are in it."""
         row = {
@@ -271,6 +278,7 @@ class Journal:
             "transaction_hash": transaction.transaction_hash,
             "state": PENDING,
             "created_at": at,
+            "embargo_until": embargo_until,
         }
         tx.execute(_ADD_BATCH, [row])
         return _batch_of(row)
@@ -291,9 +299,12 @@ class Journal:
             row = tx.execute(_PENDING_BATCH, {"address": writer}).first()
         return _batch_of(row._asdict()) if row else None
 
-    def queued_in(self, batch_id: str) -> list[QueuedAccess]:
+    def queued_in(self, batch: Batch) -> list[QueuedAccess]:
         """The entries of a batch, in order."""
+        batch_id = batch.batch_id
         with self._store.read() as tx:
+            if batch.kind is BatchKind.COMPELLED_ACCESSES:
+                return [queued_order(row) for row in tx.execute(select(orders).where(orders.c.batch_id == batch_id))]
             query = select(releases).where(releases.c.batch_id == batch_id).order_by(releases.c.position)
             return [_queued(row) for row in tx.execute(query)]
 
@@ -306,6 +317,10 @@ class Journal:
         """
         place = {**_place(receipt), "size": appended.size, "head": appended.head}
         tx.execute(_ANCHOR_BATCH, {"batch": batch.batch_id, **{f"new_{name}": value for name, value in place.items()}})
+        if batch.kind is BatchKind.COMPELLED_ACCESSES:
+            landed = [{"entry": one.access.entry_hash, "place": one.log_index} for one in appended.outcomes]
+            tx.execute(_RECORD_ORDER, landed)
+            return
         recorded = [
             _landed(outcome)
             for outcome in appended.outcomes
@@ -327,10 +342,7 @@ class Journal:
     def lose_batch(self, batch: Batch) -> None:
         """The batch can never land: its entries wait for another one."""
         with self._store.begin() as tx:
-            tx.execute(update(batches).where(batches.c.batch_id == batch.batch_id).values(state=FAILED))
-            tx.execute(
-                update(releases).where(releases.c.batch_id == batch.batch_id).values(batch_id=None, position=None)
-            )
+            _let_go(tx, batch.batch_id)
 
     def unanchored(self, limit: int) -> list[QueuedAccess]:
         """Accesses that were on the log and are on no batch now, oldest first: the log must have them back."""
@@ -535,6 +547,12 @@ class Journal:
                 tx.execute(query.order_by(releases.c.created_at.desc(), releases.c.release_id.desc()).limit(limit))
             )
 
+    def page(self, *, after: str, limit: int) -> list[Row[Any]]:
+        """Every release and refusal there ever was, by id, a page at a time: those after the last one's id."""
+        query = select(releases).where(releases.c.release_id > after).order_by(releases.c.release_id).limit(limit)
+        with self._store.read() as tx:
+            return list(tx.execute(query))
+
     def of_subject(
         self,
         tx: Connection,
@@ -557,6 +575,11 @@ class Journal:
             query = query.where(releases.c.consent_id == consent_id)
         newest = (releases.c.created_at.desc(), releases.c.release_id.desc())
         return list(tx.execute(query.order_by(*newest).limit(limit)))
+
+    def with_batches(self, tx: Connection, release_ids: Sequence[Hex32]) -> list[Row[Any]]:
+        """Releases with their batches, oldest first."""
+        found = [tx.execute(_WITH_BATCH.where(releases.c.release_id == one)).first() for one in release_ids]
+        return sorted((row for row in found if row), key=lambda row: (row.created_at, row.release_id))
 
     def one_of_subject(self, tx: Connection, subject_id: str, release_id: Hex32) -> Row[Any] | None:
         """One of them, with its batch; None if it is another person's."""
@@ -605,9 +628,13 @@ class Journal:
     def close_lost_batch(self, batch_id: str) -> None:
         """Let the entries that are still on a lost batch go: refusals and accesses alike wait for another one."""
         with self._store.begin() as tx:
-            tx.execute(update(batches).where(batches.c.batch_id == batch_id).values(state=FAILED))
-            gone = {"batch_id": None, "position": None}
-            tx.execute(update(releases).where(releases.c.batch_id == batch_id).values(**gone))
+            _let_go(tx, batch_id)
+
+
+def _let_go(tx: Connection, batch_id: str) -> None:
+    tx.execute(update(batches).where(batches.c.batch_id == batch_id).values(state=FAILED))
+    tx.execute(update(releases).where(releases.c.batch_id == batch_id).values(batch_id=None, position=None))
+    tx.execute(update(orders).where(orders.c.batch_id == batch_id).values(batch_id=None))
 
 
 def _update_of(anchor: Anchor) -> Update:
@@ -645,7 +672,14 @@ def _batch_of(row: dict[str, Any]) -> Batch:
         expected_head=row["expected_head"],
         raw=row["raw"],
         transaction_hash=row["transaction_hash"],
+        embargo_until=row["embargo_until"],
     )
+
+
+def queued_order(row: Row[Any]) -> QueuedAccess:
+    """What goes to the log of a row of the orders."""
+    access = LoggedAccess(consent_id=row.order_hash, entry_hash=row.entry_hash)
+    return QueuedAccess(release_id=row.release_id, access=access)
 
 
 def _queued(row: Row[Any]) -> QueuedAccess:

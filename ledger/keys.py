@@ -1,7 +1,8 @@
 """Key files of the custodian. Both live outside the database, mode 0600, and are replaced atomically.
 
 - `KeyFile` (`keys/kek.json`): the KEKs that wrap every DEK, and the index key under which identifiers are looked up.
-  The default `KeyWrapper`; an HSM or a KMS takes its place without a change elsewhere.
+  The default `KeyWrapper`; an HSM or a KMS takes its place without a change elsewhere. What it unwraps is counted in
+  `keys/unwraps.log`, see `unwraps.py`.
 - `AccountFile` (`keys/accounts.json`): the custodian's EVM accounts (one for each lane, so that a revocation never
   queues behind an access) and the key that signs answers and receipts.
 
@@ -15,7 +16,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,25 +28,42 @@ from eth_account.signers.local import LocalAccount
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from ledger.envelope import WrappedKey
+from ledger.envelope import DISCLOSURE, OPENING, Use, WrappedKey
 from ledger.errors import AlreadyExistsError, IntegrityError, KeyFileError, KeyUnavailableError
 from ledger.locks import FileLock
+from ledger.unwrap_file import Ahead, Entry, UnwrapFile
+from ledger.unwraps import NOTHING, mark_of
 
 FILE_VERSION: Final = 1
 WRITERS: Final = 8
 LOOK_AGAIN_SECONDS: Final = 1.0
 PRIVATE: Final = 0o600
 LOCK_SECONDS: Final = 10.0
+UNWRAPS: Final = "unwraps.log"
+_COUNTED_AHEAD: Final = frozenset({OPENING, DISCLOSURE})
+"""Uses for what is opened often and is no attribute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnwrapsKey:
+    """Under which the journal of unwraps is written, and since when (Unix seconds) unwraps are counted at all."""
+
+    key: bytes = field(repr=False)
+    since: int
 
 
 class KeyFile:
     """KEKs in a local file. Re-reads the file when another process has rotated it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, clock: Callable[[], int] = lambda: int(time.time())) -> None:
+        self._path, self._clock = path, clock
+        self._unwraps_key: UnwrapsKey | None = None
+        self._unwraps: UnwrapFile | None = None
+        self._ahead = Ahead()
         self._stamp: tuple[int, ...] = ()
         self._looked = float("-inf")
         self._keks: dict[str, bytes] = {}
+        self._mark_keys: dict[str, bytes] = {}
         self._index_key = b""
         self._active = ""
         self._refresh()
@@ -53,7 +71,8 @@ class KeyFile:
     @classmethod
     def create(cls, path: Path) -> KeyFile:
         """Make a key file with one KEK. Raises `AlreadyExistsError`: a key file is never overwritten."""
-        _create(path, {"index_key": secrets.token_hex(32), **_new_kek({})})
+        # From the beginning: nothing was ever opened with it.
+        _create(path, {"index_key": secrets.token_hex(32), "unwraps": _new_unwraps_key(0), **_new_kek({})})
         return cls(path)
 
     @property
@@ -73,18 +92,74 @@ class KeyFile:
         self._refresh()
         return WrappedKey(self._active, aes_key_wrap(self._keks[self._active], dek))
 
-    def unwrap(self, key: WrappedKey) -> bytes:
-        """Raises `KeyUnavailableError` for a KEK that is not here, `IntegrityError` if the wrapped key was altered."""
+    def unwrap(self, key: WrappedKey, use: Use) -> bytes:
+        """Raises `KeyUnavailableError` for a KEK that is not here, `IntegrityError` if the wrapped key was altered.
+
+        `UnwrapsError` if it cannot be counted.
+        """
         kek = self._keks.get(key.kek_id)
         if kek is None:
             self._refresh(now=True)
             kek = self._keks.get(key.kek_id)
         if kek is None:
             raise KeyUnavailableError(f"no KEK {key.kek_id} in the key file")
+        if use in _COUNTED_AHEAD:
+            self._journal().tally(use.name)
+        elif not self._ahead.take(use, key.wrapped_dek):
+            self._journal().write([self._entry(use, [key])])
         try:
             return aes_key_unwrap(kek, key.wrapped_dek)
         except (InvalidUnwrap, ValueError) as exc:
             raise IntegrityError("an envelope does not open") from exc
+
+    @contextmanager
+    def counting(self, uses: Mapping[Use, Sequence[WrappedKey]]) -> Iterator[None]:
+        """Count at once what the block will unwrap: one write, however many there are. Raises `UnwrapsError`."""
+        self._journal().write([self._entry(use, keys) for use, keys in uses.items() if keys])
+        with self._ahead.holding({use: [key.wrapped_dek for key in keys] for use, keys in uses.items()}):
+            yield
+
+    def sync_unwraps(self, *, end: bool = False) -> None:
+        """Flush the journal of unwraps to the disk, about once a second; or end this process's part of it.
+
+        Raises `UnwrapsError`.
+        """
+        if self._unwraps is not None:
+            (self._unwraps.close if end else self._unwraps.sync)()
+
+    def mark(self, keys: Sequence[WrappedKey]) -> str:
+        """Which envelopes these are, as the journal of unwraps says it; `-` if that cannot be said (any more).
+
+        Under a key that dies with the KEK: after an erasure and a rotation, no backup leads from a line to a person.
+        """
+        kek_id = keys[0].kek_id
+        mark_key = self._mark_keys.get(kek_id)
+        if mark_key is None or any(key.kek_id != kek_id for key in keys):
+            return NOTHING
+        return mark_of(kek_id, mark_key, [key.wrapped_dek for key in keys])
+
+    def unwraps_key(self) -> UnwrapsKey:
+        """The journal's key. One is made if the key file is older than the journal. Raises `KeyFileError`."""
+        if self._unwraps_key is None:
+            with self._changing() as content:
+                if "unwraps" not in content:
+                    content["unwraps"] = _new_unwraps_key(self._clock())
+            self._refresh(now=True)
+        assert self._unwraps_key is not None, "it was read or made"
+        return self._unwraps_key
+
+    @property
+    def unwraps_path(self) -> Path:
+        """Where the journal is."""
+        return self._path.with_name(UNWRAPS)
+
+    def _journal(self) -> UnwrapFile:
+        if self._unwraps is None:
+            self._unwraps = UnwrapFile(self.unwraps_path, self.unwraps_key().key, clock=self._clock)
+        return self._unwraps
+
+    def _entry(self, use: Use, keys: Sequence[WrappedKey]) -> Entry:
+        return Entry(use.name, use.about, len(keys), self.mark(keys) if use.about != NOTHING else NOTHING)
 
     def index(self, kind: str, identifier: str) -> str:
         """Keyed hash (HMAC-SHA256) under which an identifier is stored and found; `kind` separates the uses."""
@@ -133,11 +208,14 @@ class KeyFile:
             keks = {kek_id: bytes.fromhex(kek) for kek_id, kek in content["keks"].items()}
             index_key = bytes.fromhex(content["index_key"])
             active = content["active"]
+            unwraps = _unwraps_key(content["unwraps"]) if "unwraps" in content else None
             if active not in keks or any(len(kek) != 32 for kek in (*keks.values(), index_key)):  # noqa: PLR2004
                 raise KeyFileError(f"{self._path} is not a key file")
         except (KeyError, ValueError, AttributeError, TypeError) as exc:
             raise KeyFileError(f"{self._path} is not a key file") from exc
         self._keks, self._index_key, self._active, self._stamp = keks, index_key, active, stamp
+        self._mark_keys = {kek_id: hmac.digest(kek, b"unwraps", "sha256") for kek_id, kek in keks.items()}
+        self._unwraps_key = unwraps
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +299,18 @@ def write_private_file(path: Path, text: str) -> None:
 def _new_kek(keks: dict[str, str]) -> dict[str, Any]:
     kek_id = f"kek-{secrets.token_hex(4)}"
     return {"active": kek_id, "keks": {**keks, kek_id: secrets.token_hex(32)}}
+
+
+def _new_unwraps_key(now: int) -> dict[str, Any]:
+    return {"key": secrets.token_hex(32), "since": now}
+
+
+def _unwraps_key(fields: dict[str, Any]) -> UnwrapsKey:
+    """Raises `KeyError`, `ValueError`, `TypeError`."""
+    key, since = bytes.fromhex(fields["key"]), fields["since"]
+    if len(key) != 32 or not isinstance(since, int):  # noqa: PLR2004
+        raise ValueError("not the key of a journal of unwraps")
+    return UnwrapsKey(key=key, since=since)
 
 
 def _create(path: Path, content: dict[str, Any]) -> None:

@@ -86,6 +86,11 @@ _CHINESE_TEXTS: Final[Mapping[str, tuple[str, str, str]]] = {
         "用于检验评分模型是否对不同人群区别对待。不会据此对您作出任何决定。",
         "对您没有任何影响。检验时不使用您的数据。",
     ),
+    "audit": (
+        "检查谁读取了我的数据",
+        "用于让独立审计者检查对您数据的每一次访问。他们看到谁、何时、为何请求，但看不到任何数值。",
+        "对您没有任何影响。审计者看不到您的记录；您仍可在“访问记录”中自行查看。",
+    ),
 }
 _ENGLISH_IF_DECLINED: Final[Mapping[str, str]] = {
     "loan-origination": (
@@ -100,6 +105,7 @@ _ENGLISH_IF_DECLINED: Final[Mapping[str, str]] = {
         "The institution cannot read your credit data here. It may ask you for other proof, or choose another tenant."
     ),
     "model-audit": "Nothing follows for you. The measurement is made without your data.",
+    "audit": "Nothing follows for you. The auditor does not see your records; you see them under Activity as before.",
 }
 _ENGLISH_COMMON: Final = {
     "if_accepted": (

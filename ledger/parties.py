@@ -1,4 +1,8 @@
-"""Who may ask and who hands data in: registered institutions and furnishers, their keys, and where events are sent."""
+"""Who may ask, who hands data in and who may order: registered institutions, furnishers and authorities, their keys.
+
+Also where an institution's events are sent. An authority signs nothing here: its orders come on paper, and what they
+compel is sealed to its key.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,24 @@ from sqlalchemy import Connection, Row, Table, bindparam, select, update
 from ledger.errors import MalformedError, NotFoundError
 from ledger.exchange import Party, check_jwks, rotated_jwks
 from ledger.keys import KeyFile
-from ledger.store import Store, furnishers, institutions
+from ledger.store import Store, authorities, furnishers, institutions
 
 INSTITUTION: Final = "institution"
 FURNISHER: Final = "furnisher"
+AUTHORITY: Final = "authority"
+TABLES: Final = {INSTITUTION: institutions, FURNISHER: furnishers, AUTHORITY: authorities}
+USES: Final = {INSTITUTION: ("sig", "enc"), FURNISHER: ("sig",), AUTHORITY: ("enc",)}
+"""The keys that a party of each kind must have."""
 _PARTY_ID: Final = re.compile(r"[A-Za-z0-9._:/%@-]{1,200}\Z")
 
 # Statements on the way of a release are built once: building one takes longer than running it.
 _PARTIES: Final = {
-    table.name[:-1]: select(table).where(table.c.party_id.in_(bindparam("ids", expanding=True)))
-    for table in (institutions, furnishers)
+    role: select(table).where(table.c.party_id.in_(bindparam("ids", expanding=True))) for role, table in TABLES.items()
 }
 
 
 class Parties:
-    """Institutions and furnishers."""
+    """Institutions, furnishers and authorities."""
 
     def __init__(self, store: Store, keys: KeyFile) -> None:
         self._store, self._keys = store, keys
@@ -39,6 +46,13 @@ class Parties:
     def add_furnisher(self, furnisher_id: str, name: str, jwks: object, *, at: int) -> Party:
         """Register who may hand data in. Raises `AlreadyExistsError`, `MalformedError`."""
         return self._add(furnishers, furnisher_id, name, check_jwks(jwks, ["sig"]), at)
+
+    def add_authority(self, authority_id: str, name: str, jwks: object, *, at: int) -> Party:
+        """Register who may order accesses, with the key that answers are sealed to.
+
+        Raises `AlreadyExistsError`, `MalformedError`.
+        """
+        return self._add(authorities, authority_id, name, check_jwks(jwks, ["enc"]), at)
 
     def _add(self, table: Table, party_id: str, name: str, jwks: dict[str, Any], at: int) -> Party:
         if not _PARTY_ID.match(party_id):
@@ -56,6 +70,10 @@ class Parties:
     def furnisher(self, furnisher_id: str) -> Party:
         """Raises `NotFoundError`."""
         return self._party(FURNISHER, furnisher_id)
+
+    def authority(self, authority_id: str) -> Party:
+        """Raises `NotFoundError`."""
+        return self._party(AUTHORITY, authority_id)
 
     def _party(self, role: str, party_id: str) -> Party:
         found = self.looked_up(role, party_id)
@@ -97,6 +115,10 @@ class Parties:
         """All, by id."""
         return self._all(FURNISHER, furnishers)
 
+    def authorities(self) -> list[Party]:
+        """All, by id."""
+        return self._all(AUTHORITY, authorities)
+
     def _all(self, role: str, table: Table) -> list[Party]:
         with self._store.read() as tx:
             return [self._known(role, row) for row in tx.execute(select(table).order_by(table.c.party_id))]
@@ -107,7 +129,7 @@ class Parties:
 
     def rotate_keys(self, role: str, party_id: str, jwks: object, *, now: int, overlap_seconds: int) -> Party:
         """New keys; the old ones count for `overlap_seconds` more. Raises `NotFoundError`, `MalformedError`."""
-        new = check_jwks(jwks, ["sig", "enc"] if role == INSTITUTION else ["sig"])
+        new = check_jwks(jwks, USES[role])
         with self._store.begin() as tx:
             found = self.parties(tx, role, [party_id])
             if not found:
@@ -141,7 +163,7 @@ class Parties:
                 raise NotFoundError(f"{role}: not registered", field=role)
 
     def _update(self, tx: Connection, role: str, party_id: str, **values: object) -> int:
-        table = institutions if role == INSTITUTION else furnishers
+        table = TABLES[role]
         changed = update(table).where(table.c.party_id == party_id).values(version=table.c.version + 1, **values)
         return tx.execute(changed).rowcount
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row
 
 from ledger.access import AccessEntry, LoggedAccess, entry_hash_of, records_hash_of, refusal_hash
+from ledger.access_records import AccessRecords
 from ledger.authentication import Caller, Signed
 from ledger.consent import (
     AccessRequest,
@@ -38,6 +39,7 @@ from ledger.errors import (
 from ledger.exchange import Party, ReleaseRequest
 from ledger.journal import INTENT, REFUSED, Journal, QueuedAccess
 from ledger.keys import KeyFile
+from ledger.purposes import AUDIT
 from ledger.registry import Registry, StoredConsent, withdrawal_of
 from ledger.store import new_id
 from ledger.vault import StoredRecord, Vault, open_json, present, seal_json
@@ -95,13 +97,14 @@ class Preparation:
         journal: Journal,
         registry: Registry,
         vault: Vault,
+        access_records: AccessRecords,
         keys: KeyFile,
         *,
         writer: Address,
         now: int,
     ) -> None:
         self._tx, self._reasons, self._journal, self._registry, self._keys = tx, reasons, journal, registry, keys
-        self._writer, self._now = writer, now
+        self._access_records, self._writer, self._now = access_records, writer, now
         consent_ids = list({one.request.access.consent_id for one in asked})
         earlier = journal.find_releases(tx, [one.index for one in asked])
         self._earlier = {index: Earlier(release_id=release_id) for index, (release_id, _) in earlier.items()}
@@ -148,7 +151,10 @@ class Preparation:
             self._put_refusal_on_file(asked, consent, refusal)
             raise
         # (3)
-        records = tuple(present(self._records, consent.subject_id, access.attributes))
+        if access.purpose == AUDIT:
+            records = tuple(self._access_records.sealed(self._tx, consent.subject_id))
+        else:
+            records = tuple(present(self._records, consent.subject_id, access.attributes))
         if contested := {record.attribute for record in records if record.disputed}:
             try:
                 authorize(access, consent.grant, used_today=0, disputed=contested)

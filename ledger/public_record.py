@@ -8,7 +8,7 @@ chain directly is no transaction of ours: it shows in the slot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,6 +21,7 @@ from ledger.consent import Address, ConsentState, Hex32
 from ledger.contract import APPEND_CALLS, Event, decode_call
 from ledger.errors import ChainError, NotFoundError
 from ledger.journal import ANCHORED, Journal
+from ledger.order_book import OrderBook
 from ledger.registry import Registry, StoredConsent
 from ledger.store import Store
 
@@ -44,6 +45,8 @@ MEANINGS: Final = MappingProxyType(
         "sequence": "Which pause or resume it was, so that an old one cannot be repeated.",
         "entryHash": "A salted hash of one access: who asked, for what and why. Without its opening it says nothing.",
         "reason": "Why an access was refused, as a number of the contract.",
+        "orderHash": "A salted hash of an order by an authority. Without its opening it says nothing, nor about whom.",
+        "embargoUntil": "Until when the access could be kept from you (Unix seconds); 0: not at all.",
         "by": "The account that ended it: yours or this service's.",
         "from": "The account of this service that paid for the transaction.",
         "to": "The contract.",
@@ -59,7 +62,10 @@ _EVENT_FIELDS: Final = {
     "ConsentPauseSet": ("consentId", "paused", "sequence"),
 }
 _ENTRY_FIELDS: Final = ("consentId", "entryHash", "reason")
-_ENTRY_EVENTS: Final = ("AccessRecorded", "AccessRefused", "AccessLate")
+_ENTRY_EVENTS: Final = {
+    **dict.fromkeys(("AccessRecorded", "AccessRefused", "AccessLate"), _ENTRY_FIELDS),
+    "AccessCompelled": ("orderHash", "entryHash", "embargoUntil"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,24 +110,40 @@ class PublicConsent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicRecord:
-    """All that is public about a person. `is_chain_known`: whether the chain was asked for slots and events."""
+    """All that is public about a person. `is_chain_known`: whether the chain was asked for slots and events.
+
+    `orders` are accesses that an authority ordered, as far as the person may know of them by now.
+    """
 
     chain_id: int
     contract: Address
     is_chain_known: bool
     consents: tuple[PublicConsent, ...]
+    orders: tuple[PublicTransaction, ...] = ()
 
 
 class PublicRecords:
     """Gathers it, for one person at a time."""
 
-    def __init__(self, store: Store, journal: Journal, registry: Registry, chain: Chain, *, custodian: Address) -> None:
-        self._store, self._journal, self._registry, self._chain = store, journal, registry, chain
-        self._custodian = custodian
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        book: OrderBook,
+        registry: Registry,
+        chain: Chain,
+        *,
+        custodian: Address,
+        clock: Callable[[], int],
+    ) -> None:
+        self._store, self._journal, self._book, self._registry, self._chain = store, journal, book, registry, chain
+        self._custodian, self._clock = custodian, clock
 
     def of_subject(self, subject_id: str) -> PublicRecord:
         """Everything about a person, the newest consent first. Raises `VaultError`."""
-        return self._record(self._registry.consents(subject_id)[::-1])
+        with self._store.read() as tx:
+            ordered = self._book.visible(tx, subject_id, now=self._clock())
+        return self._record(self._registry.consents(subject_id)[::-1], ordered)
 
     def of_consent(self, subject_id: str, consent_id: Hex32) -> PublicRecord:
         """Everything about one consent of a person. Raises `NotFoundError` (also if it is another's)."""
@@ -130,7 +152,7 @@ class PublicRecords:
             raise NotFoundError("consent: no such consent", field="consent")
         return self._record(found)
 
-    def _record(self, consents: Sequence[StoredConsent]) -> PublicRecord:
+    def _record(self, consents: Sequence[StoredConsent], ordered: Sequence[Row[Any]] = ()) -> PublicRecord:
         try:
             slots: list[ConsentState] | None = self._chain.consents([one.consent_id for one in consents])
         except ChainError:
@@ -142,6 +164,9 @@ class PublicRecords:
             consents=tuple(
                 self._consent(one, None if slots is None else slots[place], is_chain_known=slots is not None)
                 for place, one in enumerate(consents)
+            ),
+            orders=tuple(
+                self._order(row, is_chain_known=slots is not None) for row in ordered if row.batch_state == ANCHORED
             ),
         )
 
@@ -199,14 +224,26 @@ class PublicRecords:
             raw=None,
         )
 
+    def _order(self, row: Row[Any], *, is_chain_known: bool) -> PublicTransaction:
+        values = {"orderHash": row.order_hash, "entryHash": row.entry_hash, "embargoUntil": row.embargo_until}
+        return PublicTransaction(
+            function="appendCompelled",
+            transaction_hash=row.transaction_hash,
+            block_number=row.block_number,
+            sender=row.writer,
+            fields=tuple(_field(name, value) for name, value in values.items()),
+            events=self._entry_events(row) if is_chain_known else None,
+            raw=None,
+        )
+
     def _entry_events(self, row: Row[Any]) -> PublicEvents | None:
         found = self._mined(row.transaction_hash)
         if found is None:
             return None
         return tuple(
-            (event.name, tuple(_field(name, value) for name, value in zip(_ENTRY_FIELDS, event.args, strict=False)))
+            (event.name, tuple(_field(name, value) for name, value in zip(names, event.args, strict=False)))
             for event in found
-            if event.name in _ENTRY_EVENTS and event.args[1] == row.entry_hash
+            if (names := _ENTRY_EVENTS.get(event.name)) and event.args[1] == row.entry_hash
         )
 
     def _mined(self, transaction_hash: Hex32) -> Sequence[Event] | None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ACCESS_OPENINGS, ASKABLE, ATTRIBUTES
 from ledger.errors import (
     CeilingExceededError,
     InvalidWindowError,
@@ -35,6 +35,9 @@ from ledger.errors import (
 
 PURPOSES_VERSION: Final = "1"
 SECONDS_PER_DAY: Final = 86_400
+
+AUDIT: Final = "audit"
+"""The purpose under which an auditor reads a person's access records."""
 
 AttributeNames = frozenset[str]
 
@@ -151,6 +154,22 @@ _ALL: Final = (
         # 10(5)), together with all that a model might use, forbidden proxies included: else no bias would show.
         attributes=frozenset(ATTRIBUTES),
     ),
+    Purpose(
+        code=AUDIT,
+        label="Check who read my data",
+        description=(
+            "To let an independent auditor check every access to your data. They see who asked, when and for what, and "
+            "no values."
+        ),
+        # No AA rule: the person asks for a check, which takes days. A month leaves room for questions.
+        max_validity_days=31,
+        # One reading, and one more each time that something was put right.
+        max_accesses=3,
+        max_accesses_per_day=1,
+        max_retention_days=31,
+        # Nothing of credit: who may see that says the consent that is checked.
+        attributes=frozenset({ACCESS_OPENINGS}),
+    ),
 )
 
 PURPOSES: Final[Mapping[str, Purpose]] = MappingProxyType({entry.code: entry for entry in _ALL})
@@ -213,7 +232,7 @@ def _check_attributes(chosen: Purpose, attributes: Collection[str]) -> None:
     names = set(attributes)
     if len(names) != len(attributes):
         raise MalformedError("attributes: expected each at most once", field="attributes")
-    if names - ATTRIBUTES.keys():
+    if names - ASKABLE.keys():
         raise UnknownAttributeError("attributes: expected only names of the catalogue", field="attributes")
     if beyond := sorted(names - chosen.attributes):
         raise CeilingExceededError(f"attributes: {chosen.code} does not allow {', '.join(beyond)}", field="attributes")

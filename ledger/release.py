@@ -18,11 +18,13 @@ logged too, so that the person sees who tried.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from joserfc.jwk import ECKey
@@ -33,7 +35,8 @@ from ledger.access import (
     BatchKind,
     ChainProof,
 )
-from ledger.attributes import attribute
+from ledger.access_records import AccessRecords
+from ledger.attributes import ACCESS_OPENINGS, attribute
 from ledger.authentication import Authentication, Caller, Signed
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, Landed, LogWriter
@@ -43,6 +46,7 @@ from ledger.consent import (
     Reason,
     require_in_force,
 )
+from ledger.envelope import RELEASE, RELEASE_RESUMED, Use
 from ledger.errors import (
     AnswerGoneError,
     ChainError,
@@ -81,6 +85,7 @@ from ledger.preparation import (
     opening_context,
     require_usable,
 )
+from ledger.purposes import AUDIT
 from ledger.registry import Registry
 from ledger.signatures import HttpRequest
 from ledger.store import Store
@@ -120,6 +125,7 @@ class Releases:
         journal: Journal,
         registry: Registry,
         vault: Vault,
+        access_records: AccessRecords,
         keys: KeyFile,
         chain: Chain,
         log: LogWriter,
@@ -129,13 +135,15 @@ class Releases:
         signing_key: ECKey,
         clock: Callable[[], int],
         recover: Callable[[str], bool],
+        disclose: Callable[[Sequence[str], int], Mapping[str, Any]],
         max_batch: int = MAX_BATCH,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._journal, self._registry, self._vault = store, journal, registry, vault
         self._keys, self._chain, self._log, self._authentication = keys, chain, log, authentication
         self._custodian, self._signing_key, self._clock = custodian, signing_key, clock
-        self._recover, self._step = recover, step
+        self._recover, self._disclose, self._step = recover, disclose, step
+        self._access_records = access_records
         self._working: set[Hex32] = set()
         # What asks for more than one round holds is let in by the first. Kept together, so that no id is used anew.
         self._let_in: dict[int, tuple[Signed, Caller]] = {}
@@ -264,6 +272,7 @@ class Releases:
                 self._journal,
                 self._registry,
                 self._vault,
+                self._access_records,
                 self._keys,
                 writer=self._log.address,
                 now=self._clock(),
@@ -330,11 +339,15 @@ class Releases:
         # One time for the receipt and for the file: from that, a retry makes the same receipt.
         now = self._clock()
         answers: dict[int, Answer] = {}
-        for place in [place for place in logged if results[place] is None]:
-            try:
-                answers[place], results[place] = self._sealed(*items[place], now=now)
-            except LedgerError as exc:
-                results[place] = exc
+        kind = RELEASE if in_turn else RELEASE_RESUMED
+        uses = {place: Use(kind, items[place][0].entry.release_id) for place in logged if results[place] is None}
+        with self._vault.counting({use: items[place][0].records for place, use in uses.items()}):
+            self._step("6 unwraps counted")
+            for place, use in uses.items():
+                try:
+                    answers[place], results[place] = self._sealed(*items[place], use, now=now)
+                except LedgerError as exc:
+                    results[place] = exc
         self._step("6 before answer durable")
         if items:
             entries = {place: items[place][0].entry for place in logged}
@@ -404,10 +417,9 @@ class Releases:
             self._log.settled()
         return late
 
-    def _sealed(self, intent: Intent, landed: Landed, *, now: int) -> tuple[Answer, Release]:
+    def _sealed(self, intent: Intent, landed: Landed, use: Use, *, now: int) -> tuple[Answer, Release]:
         """Decrypt and seal. Everything that must come before this has been done."""
         entry = intent.entry
-        values = {record.attribute: self._vault.open(record) for record in intent.records}
         claims = {
             "version": 1,
             "iss": self._custodian,
@@ -416,10 +428,7 @@ class Releases:
             "jti": entry.release_id,
             "consent": entry.consent_id,
             "purpose": entry.purpose,
-            "values": {
-                name: {"value": held.value, "unit": attribute(name).unit, "source": held.source, "asOf": held.as_of}
-                for name, held in values.items()
-            },
+            "values": self._access_openings(intent, now) if entry.purpose == AUDIT else self._values(intent, use),
             "eraseBy": now + intent.grant.terms.retention_days * DAY_SECONDS,
             "entryHash": intent.entry_hash,
             "proof": landed.proof.as_json(),
@@ -441,6 +450,20 @@ class Releases:
             ),
             Release(release_id=entry.release_id, sealed=sealed, receipt=receipt, late=landed.late),
         )
+
+    def _values(self, intent: Intent, use: Use) -> dict[str, Any]:
+        values = {record.attribute: self._vault.open(record, use) for record in intent.records}
+        return {
+            name: {"value": held.value, "unit": attribute(name).unit, "source": held.source, "asOf": held.as_of}
+            for name, held in values.items()
+        }
+
+    def _access_openings(self, intent: Intent, now: int) -> dict[str, Any]:
+        """The person's own access records, opened for an auditor: a disclosure (`disclosure.py`), as JSON in a text."""
+        document = self._disclose([record.record_id for record in intent.records], now)
+        as_of = datetime.fromtimestamp(now, UTC).date().isoformat()
+        held = {"value": json.dumps(document, ensure_ascii=False), "unit": None, "source": self._custodian}
+        return {ACCESS_OPENINGS: held | {"asOf": as_of}}
 
     # ------------------------------------------------------------------------------------------------- the same again
 
@@ -478,7 +501,7 @@ class Releases:
         consent = self._registry.consent(row.consent_id)
         opening = open_json(row, opening_context(row.release_id), self._keys)
         entry = AccessEntry.from_json(opening["entry"])
-        records = tuple(self._vault.load(opening["records"]))
+        records = tuple(self._access_records.load(opening["records"]))
         intent = Intent(
             institution=institution, grant=consent.grant, entry=entry, entry_hash=row.entry_hash, records=records
         )

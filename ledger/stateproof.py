@@ -7,6 +7,7 @@ contract's storage this knows one thing: where the logs are (`contracts/AccessLo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,6 +33,7 @@ QUANTITIES: Final = frozenset(
 )
 LOGS_SLOT: Final = 5
 """Slot of `_logs`, a mapping from custodian and writer to `Log`. A test compares it with the compiler's layout."""
+_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}\Z")
 _SIZE_BITS: Final = 64
 _WORD: Final = 32
 _ACCOUNT_FIELDS: Final = 4
@@ -60,9 +62,16 @@ def header_rlp(block: Mapping[str, Any]) -> bytes:
     return encoded
 
 
+def quantity(text: str) -> int:
+    """A number as JSON-RPC writes it. Raises `ValueError`, `TypeError`: Python's own reader takes more than that."""
+    if not _QUANTITY.match(text):
+        raise ValueError(text)
+    return int(text, 16)
+
+
 def _field_of(name: str, text: str) -> bytes:
     if name in QUANTITIES:
-        number = int(text, 16)
+        number = quantity(text)
         return number.to_bytes((number.bit_length() + 7) // 8)
     return bytes.fromhex(text.removeprefix("0x"))
 
@@ -101,13 +110,24 @@ def _rlp_decoded(encoded: bytes) -> object:
 # --------------------------------------------------------------------------------------------------------------- state
 
 
+def account_roots(state_root: Hex32, account: Address, proof: Sequence[bytes]) -> tuple[Hex32, Hex32] | None:
+    """Storage root and code hash of an account; None if the proof shows that there is none. Raises `AuditError`."""
+    value = _proven(state_root, bytes.fromhex(account[2:]), proof)
+    if not value:
+        return None
+    fields = _decoded(value)
+    roots = fields[_STORAGE_ROOT:] if len(fields) == _ACCOUNT_FIELDS else []
+    if not all(isinstance(root, bytes) and len(root) == _WORD for root in roots) or not roots:
+        raise AuditError("the account is not one of an Ethereum state")
+    return hex32_of(roots[0]), hex32_of(roots[1])
+
+
 def storage_root(state_root: Hex32, account: Address, proof: Sequence[bytes]) -> Hex32:
     """The root of an account's storage. Raises `AuditError` if the proof does not lead to such an account."""
-    fields = _decoded(_proven(state_root, bytes.fromhex(account[2:]), proof))
-    root = fields[_STORAGE_ROOT] if len(fields) == _ACCOUNT_FIELDS else None
-    if not isinstance(root, bytes) or len(root) != _WORD:
+    roots = account_roots(state_root, account, proof)
+    if roots is None:
         raise AuditError("the account is not one of an Ethereum state")
-    return hex32_of(root)
+    return roots[0]
 
 
 def storage_word(root: Hex32, slot: Hex32, proof: Sequence[bytes]) -> int:

@@ -38,7 +38,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from ledger.errors import AlreadyExistsError, StoreMismatchError, StoreUnavailableError
 
-SCHEMA_VERSION: Final = "3"
+SCHEMA_VERSION: Final = "4"
 BUSY_SECONDS: Final = 10
 TURN_SECONDS: Final = 0.0005
 
@@ -144,6 +144,7 @@ def _parties(name: str, *more: Any) -> Table:  # noqa: ANN401 - columns
 
 institutions = _parties("institutions", Column("webhook_url", Text))
 furnishers = _parties("furnishers")
+authorities = _parties("authorities")
 
 nonces = _table(
     "nonces",
@@ -215,6 +216,8 @@ batches = _table(
     Column("transaction_index", Integer),
     Column("size", Integer),
     Column("head", Text),
+    # Of a batch of accesses that an authority ordered; otherwise 0.
+    Column("embargo_until", Integer, nullable=False, default=0),
     Index("batches_by_writer_state", "writer", "state"),
 )
 
@@ -244,6 +247,27 @@ releases = _table(
     Index("releases_by_writer_state", "writer", "state"),
     # Of the answers that are still kept, which are few: so that forgetting does not read every release there ever was.
     Index("releases_with_answer", "finished_at", **_only(text("sealed IS NOT NULL"))),
+)
+
+# Accesses that an authority ordered, one for each order.
+orders = _table(
+    "orders",
+    Column("order_hash", Text, primary_key=True),
+    Column("order_index", Text, nullable=False, unique=True),
+    Column("content_digest", Text, nullable=False),
+    Column("authority_index", Text, nullable=False),
+    Column("subject_id", Text, index=True),
+    Column("release_id", Text, nullable=False, unique=True),
+    Column("entry_hash", Text, nullable=False, unique=True),
+    Column("embargo_until", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("writer", Text, nullable=False),
+    Column("batch_id", Text, index=True),
+    Column("log_index", Integer),
+    Column("sealed", LargeBinary),
+    Column("created_at", Integer, nullable=False),
+    Column("finished_at", Integer),
+    *_sealed(optional=True),
 )
 
 consent_requests = _table(
@@ -391,6 +415,7 @@ SEALED_TABLES: Final = {
     disputes: "dispute_id",
     consents: "consent_id",
     releases: "release_id",
+    orders: "order_hash",
     consent_requests: "request_id",
     deletion_attestations: "attestation_id",
     adverse_actions: "release_id",

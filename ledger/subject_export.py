@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
-from ledger.activity import MAX_PAGE, Activities, Activity
+from ledger.activity import MAX_PAGE, Activities, Activity, CompelledActivity
 from ledger.concerns import Concerns
 from ledger.consent import Hex32
 from ledger.consent_receipts import RecordedConsent, receipt_document
@@ -21,6 +21,7 @@ from ledger.enrolment import Enrolment
 from ledger.errors import ChainError, NotFoundError
 from ledger.grants import Grants
 from ledger.notices import Notices
+from ledger.orders import Orders
 from ledger.own_requests import OwnRequests
 from ledger.public_record import PublicRecords
 from ledger.registry import Registry, StoredConsent
@@ -44,6 +45,7 @@ class SubjectExport:
         standings: Standings,
         requests: OwnRequests,
         activity: Activities,
+        orders: Orders,
         data: SubjectData,
         disputes: Disputes,
         duties: Duties,
@@ -57,6 +59,7 @@ class SubjectExport:
         clock: Callable[[], int],
     ) -> None:
         self._registry, self._grants, self._standings, self._requests = registry, grants, standings, requests
+        self._orders = orders
         self._activity, self._data, self._disputes, self._duties = activity, data, disputes, duties
         self._concerns, self._notices, self._public = concerns, notices, public
         self._enrolment, self._sessions = enrolment, sessions
@@ -101,6 +104,7 @@ class SubjectExport:
                 plain(one) | {"entry": self._activity.entry(subject_id, one.release_id).entry.as_json()}
                 for one in self._accesses(subject_id)
             ],
+            "orders": [self._order(subject_id, one) for one in self._activity.compelled(subject_id)],
             "concerns": plain(self._concerns.of_subject(subject_id)),
             "notices": self._texts(consents),
             "onChain": plain(self._public.of_subject(subject_id)),
@@ -161,6 +165,15 @@ class SubjectExport:
         while more := self._activity.page(subject_id, limit=MAX_PAGE, after=found[-1].release_id if found else None):
             found += more
         return found
+
+    def _order(self, subject_id: str, one: CompelledActivity) -> dict[str, Any]:
+        opened = self._activity.compelled_entry(subject_id, one.order_hash)
+        return {
+            **plain(one),
+            "order": opened.order.as_json(),
+            "entry": opened.entry.as_json(),
+            "receipt": self._orders.receipt(one.order_hash, subject_id=subject_id) if opened.proof else None,
+        }
 
     def _texts(self, consents: Sequence[StoredConsent]) -> dict[str, str]:
         """By hash; those that somebody else showed and did not hand in are missing."""

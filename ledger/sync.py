@@ -3,7 +3,8 @@
 (1) Relay what is on file and not on chain yet (the outcome was unknown, or the chain could not be reached).
 (2) Compare every anchor with the chain by block hash. Where the chain lost its tail (a reorganisation) or all of it (a
     devnet restarted), replay what is missing in the old order: signatures are still valid; accesses come back by
-    `appendLate`, so that those whose consent is no longer in force are marked late instead of being lost.
+    `appendLate`, so that those whose consent is no longer in force are marked late instead of being lost; accesses that
+    an authority ordered come back as such.
 (3) Take in what others did on chain: a revocation or a pause that the subject sent without us.
 (4) Put refusals on the log, end releases that no one came back for.
 """
@@ -19,9 +20,11 @@ from ledger.access import BatchKind
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.consent import Hex32
+from ledger.contract import Event
 from ledger.errors import ChainError, LedgerError, StoreUnavailableError
 from ledger.grants import Grants
 from ledger.journal import ANCHORED, LOST, Act, Journal
+from ledger.orders import Orders
 from ledger.outbox import BY_CHAIN
 from ledger.registry import Registry
 from ledger.relay import Relay
@@ -41,6 +44,7 @@ class SyncReport:
     moved: int = 0
     replayed_acts: int = 0
     replayed_accesses: int = 0
+    replayed_orders: int = 0
     late: int = 0
     learned_revocations: int = 0
     learned_pauses: int = 0
@@ -60,6 +64,7 @@ class Sync:
         relay: Relay,
         grants: Grants,
         releases: Releases,
+        orders: Orders,
         chain: Chain,
         log: LogWriter,
         writers: Mapping[str, LogWriter],
@@ -67,7 +72,7 @@ class Sync:
         clock: Callable[[], int],
     ) -> None:
         self._store, self._journal, self._registry = store, journal, registry
-        self._relay, self._grants, self._releases = relay, grants, releases
+        self._relay, self._grants, self._releases, self._orders = relay, grants, releases, orders
         self._chain, self._log, self._writers, self._clock = chain, log, writers, clock
 
     def run(self, *, stale_after: int = STALE_SECONDS) -> SyncReport:
@@ -176,6 +181,7 @@ class Sync:
         self._replay_accesses(report)
 
     def _replay_accesses(self, report: SyncReport) -> None:
+        report.replayed_orders += self._orders.replay()
         while queued := self._journal.unanchored(MAX_BATCH):
             landed = self._log.append(BatchKind.LATE_ACCESSES, queued)
             report.replayed_accesses += len(landed)
@@ -192,14 +198,19 @@ class Sync:
             first = 0
         for start in range(first, latest + 1, EVENT_BLOCKS):
             for event in self._chain.events(start, min(start + EVENT_BLOCKS - 1, latest)):
-                with self._store.begin() as tx:
-                    if event.name == "ConsentRevoked":
-                        report.learned_revocations += self._registry.mark_revoked(
-                            tx, [event.args[0]], at=self._clock(), by=BY_CHAIN
-                        )
-                    elif event.name == "ConsentPauseSet":
-                        consent_id, paused, sequence = event.args
-                        report.learned_pauses += self._registry.mark_paused(
-                            tx, consent_id, paused=paused, sequence=sequence, at=self._clock(), by=BY_CHAIN
-                        )
+                # Releases wait for every writing transaction, and most events are their own accesses.
+                if event.name in ("ConsentRevoked", "ConsentPauseSet"):
+                    self._take_in(event, report)
         self._journal.set_learned_until(latest)
+
+    def _take_in(self, event: Event, report: SyncReport) -> None:
+        with self._store.begin() as tx:
+            if event.name == "ConsentRevoked":
+                report.learned_revocations += self._registry.mark_revoked(
+                    tx, [event.args[0]], at=self._clock(), by=BY_CHAIN
+                )
+            else:
+                consent_id, paused, sequence = event.args
+                report.learned_pauses += self._registry.mark_paused(
+                    tx, consent_id, paused=paused, sequence=sequence, at=self._clock(), by=BY_CHAIN
+                )

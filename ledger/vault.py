@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 
-from ledger.envelope import EncryptionContext, Envelope, KeyWrapper, WrappedKey, open_envelope, seal
+from ledger.envelope import (
+    COMPARISON,
+    OPENING,
+    OWN_VIEW,
+    EncryptionContext,
+    Envelope,
+    KeyWrapper,
+    Use,
+    WrappedKey,
+    open_envelope,
+    seal,
+)
 from ledger.errors import AttributeAbsentError, ErasedError, NotFoundError
 from ledger.keys import KeyFile
 from ledger.store import Store, disputes, insert_many, new_id, records, subjects
@@ -192,6 +204,16 @@ class Vault:
         with self._store.read() as tx:
             return present(self.newest(tx, [subject_id], attributes), subject_id, attributes)
 
+    def wrapped_keys(self, record_ids: Sequence[str]) -> dict[str, WrappedKey]:
+        """The keys of these records, still wrapped, of those that are there."""
+        columns = (records.c.record_id, records.c.kek_id, records.c.wrapped_dek)
+        with self._store.read() as tx:
+            return {
+                row.record_id: WrappedKey(row.kek_id, row.wrapped_dek)
+                for chunk in _chunks(record_ids)
+                for row in tx.execute(select(*columns).where(records.c.record_id.in_(chunk)))
+            }
+
     def load(self, record_ids: Sequence[str]) -> list[StoredRecord]:
         """These very records, in this order. Raises `ErasedError` if one is gone: records go only by erasure."""
         with self._store.read() as tx:
@@ -201,12 +223,16 @@ class Vault:
             raise ErasedError("the data were erased")
         return [found[record_id] for record_id in record_ids]
 
-    def open(self, record: StoredRecord) -> AttributeValue:
+    def open(self, record: StoredRecord, use: Use) -> AttributeValue:
         """Decrypt one value, to be released. Only a release whose access is on chain may call this.
 
         `open_to_compare` does the same for who furnished it, `open_to_subject` for the person. Raises `VaultError`.
         """
-        return self._opened(record)
+        return self._opened(record, use)
+
+    def counting(self, uses: Mapping[Use, Sequence[StoredRecord]]) -> AbstractContextManager[None]:
+        """Count at once what the block will `open`: one write for a whole round. Raises `UnwrapsError`."""
+        return self._keys.counting({use: [held.envelope.key for held in found] for use, found in uses.items()})
 
     def open_to_subject(self, subject_id: str) -> list[tuple[StoredRecord, AttributeValue]]:
         """Every version of everything about one person, decrypted, for that person alone; by attribute, newest first.
@@ -216,7 +242,8 @@ class Vault:
         query = select(records).where(records.c.subject_id == subject_id)
         with self._store.read() as tx:
             found = [_record(row) for row in tx.execute(query.order_by(records.c.attribute, records.c.version.desc()))]
-        return [(record, self._opened(record)) for record in found]
+        with self.counting({OWN_VIEW: found}):
+            return [(record, self._opened(record, OWN_VIEW)) for record in found]
 
     def open_to_compare(self, record: StoredRecord) -> AttributeValue:
         """Decrypt one value without an access on the log, to compare it with what a furnisher hands in anew.
@@ -224,11 +251,11 @@ class Vault:
         Only `furnish.py` may call this, and the value stays in there: all that leaves is whether the furnisher's own
         value is another one, or older, and whose a value is. Raises `VaultError`.
         """
-        return self._opened(record)
+        return self._opened(record, COMPARISON)
 
-    def _opened(self, record: StoredRecord) -> AttributeValue:
+    def _opened(self, record: StoredRecord, use: Use) -> AttributeValue:
         context = _context(record.subject_id, record.attribute, record.version)
-        return AttributeValue.decode(open_envelope(record.envelope, context, self._keys))
+        return AttributeValue.decode(open_envelope(record.envelope, context, self._keys, use))
 
     def set_disputed(self, tx: Connection, subject_id: str, attribute: str, *, disputed: bool) -> int:
         """Mark the newest and every older version: while disputed, the attribute is not released. Returns how many."""
@@ -310,9 +337,9 @@ def seal_json(fields: Mapping[str, Any], context: EncryptionContext, keys: KeyWr
     return sealed_columns(seal(json.dumps(fields, ensure_ascii=False).encode(), context, keys))
 
 
-def open_json(row: Row[Any], context: EncryptionContext, keys: KeyWrapper) -> dict[str, Any]:
+def open_json(row: Row[Any], context: EncryptionContext, keys: KeyWrapper, use: Use = OPENING) -> dict[str, Any]:
     """The inverse of `seal_json`. Raises `VaultError`, `ErasedError`."""
-    fields: dict[str, Any] = json.loads(open_envelope(envelope_of(row), context, keys))
+    fields: dict[str, Any] = json.loads(open_envelope(envelope_of(row), context, keys, use))
     return fields
 
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 from eth_account import Account
 from simulator import SimulatedChain
 
-from ledger import deploy, exchange, signatures
+from ledger import exchange, signatures
+from ledger.artifact import contract_address
 from ledger.chain import Chain
 from ledger.commit import Finality
 from ledger.config import Config
@@ -332,7 +333,7 @@ def new_nonce() -> str:
 
 
 def _domain_of(config: Config) -> Domain:
-    return Domain(chain_id=config.chain_id, contract=deploy.contract_address())
+    return Domain(chain_id=config.chain_id, contract=contract_address())
 
 
 def id_of(grant: ConsentGrant, chain: Chain) -> Hex32:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from eth_abi import encode
 from eth_utils import keccak, to_checksum_address
 
-from ledger.access import BatchKind, LoggedAccess, fold
+from ledger.access import BatchKind, LoggedAccess, fold, fold_compelled
 from ledger.consent import (
     MAX_TIME,
     NO_ADDRESS,
@@ -39,6 +39,7 @@ GRANT_TYPE: Final = keccak(
     "uint32 maxAccesses)Terms(string institution,string institutionName,string purpose,string[] attributes,"
     "uint32 accessesPerDay,uint32 retentionDays,bytes32 noticeHash,bytes32 replaces,bytes32 salt)"
 )
+LONGEST_EMBARGO: Final = 366 * 86_400
 NO_LOG: Final = LogState(head=ZERO32, size=0, custodian_number=0, allowed=False)
 
 
@@ -91,6 +92,7 @@ class Call:
             "append": partial(self._append, BatchKind.ACCESSES),
             "appendRefusals": partial(self._append, BatchKind.REFUSALS),
             "appendLate": partial(self._append, BatchKind.LATE_ACCESSES),
+            "appendCompelled": self._append_compelled,
         }
         functions[name](*args)
         return self._emitted
@@ -175,14 +177,7 @@ class Call:
         self._emit("WriterSet", *key, allowed)
 
     def _append(self, kind: BatchKind, custodian: str, expected: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        key = (_address(custodian), self._sender)
-        log = self._state.logs.get(key, NO_LOG)
-        if not log.allowed:
-            raise _revert("NotWriter")
-        if log.head != hex32_of(expected):
-            raise _revert("HeadMismatch")
-        if not pairs:
-            raise _revert("EmptyBatch")
+        key, log = self._log_at(custodian, expected, len(pairs))
         accesses = [LoggedAccess(consent_id=hex32_of(first), entry_hash=hex32_of(second)) for first, second in pairs]
         reasons = []
         for access in accesses:
@@ -193,9 +188,34 @@ class Call:
             else:
                 name = "AccessLate" if kind is BatchKind.LATE_ACCESSES else "AccessRefused"
                 self._emit(name, access.consent_id, access.entry_hash, int(reason))
-        head, size = fold(log.head, kind, accesses, reasons), log.size + len(accesses)
-        self._state.logs[key] = replace(log, head=head, size=size)
-        self._emit("LogAppended", *key, int(kind), size, head)
+        self._close(key, log, kind, len(accesses), fold(log.head, kind, accesses, reasons))
+
+    def _append_compelled(
+        self, custodian: str, expected: bytes, order: bytes, embargo_until: int, entries: Sequence[bytes]
+    ) -> None:
+        key, log = self._log_at(custodian, expected, len(entries))
+        if embargo_until > self._now + LONGEST_EMBARGO:
+            raise _revert("EmbargoTooLong")
+        order_hash, entry_hashes = hex32_of(order), [hex32_of(entry) for entry in entries]
+        for entry_hash in entry_hashes:
+            self._emit("AccessCompelled", order_hash, entry_hash, embargo_until)
+        head = fold_compelled(log.head, order_hash, embargo_until, entry_hashes)
+        self._close(key, log, BatchKind.COMPELLED_ACCESSES, len(entries), head)
+
+    def _log_at(self, custodian: str, expected: bytes, count: int) -> tuple[tuple[Address, Address], LogState]:
+        key = (_address(custodian), self._sender)
+        log = self._state.logs.get(key, NO_LOG)
+        if not log.allowed:
+            raise _revert("NotWriter")
+        if log.head != hex32_of(expected):
+            raise _revert("HeadMismatch")
+        if count == 0:
+            raise _revert("EmptyBatch")
+        return key, log
+
+    def _close(self, key: tuple[Address, Address], log: LogState, kind: BatchKind, count: int, head: Hex32) -> None:
+        self._state.logs[key] = replace(log, head=head, size=log.size + count)
+        self._emit("LogAppended", *key, int(kind), log.size + count, head)
 
     def _use(self, access: LoggedAccess, custodian_number: int) -> Reason:
         consent = self._consent(access.consent_id)

@@ -23,6 +23,7 @@ from ledger.access import (
     LoggedAccess,
     entry_hash_of,
     fold,
+    fold_compelled,
     records_hash_of,
     refusal_hash,
 )
@@ -148,6 +149,35 @@ def test_a_batch_whose_reasons_are_not_as_many_as_its_accesses_is_not_folded() -
     for reasons in ([], [Reason.NONE, Reason.NONE]):
         with pytest.raises(ValueError, match="zip"):
             fold(ZERO32, BatchKind.ACCESSES, [access], reasons)
+
+
+def folded_order(head: Hex32, order: Hex32, until: int, entries: list[Hex32]) -> str:
+    """`IConsentLedger.appendCompelled`'s notes, written down a second time with an ABI encoder."""
+    raw = keccak(encode(("bytes32", "uint8", "uint256"), (bytes.fromhex(head[2:]), 3, len(entries))))
+    for word in (until.to_bytes(32), *(bytes.fromhex(entry[2:]) for entry in entries)):
+        raw = keccak(encode(("bytes32", "bytes32", "bytes32", "uint8"), (raw, bytes.fromhex(order[2:]), word, 9)))
+    return "0x" + raw.hex()
+
+
+@given(head=words, order=words, until=st.integers(0, 2**64 - 1), entries=st.lists(words, max_size=4))
+def test_the_fold_of_an_order_is_what_the_interface_documents(
+    head: Hex32, order: Hex32, until: int, entries: list[Hex32]
+) -> None:
+    assert fold_compelled(head, order, until, entries) == folded_order(head, order, until, entries)
+
+
+@given(head=words, order=words, until=st.integers(1, 2**64 - 2), entries=st.lists(words, min_size=1, max_size=4))
+def test_an_order_cannot_be_given_another_embargo_or_entry_afterwards(
+    head: Hex32, order: Hex32, until: int, entries: list[Hex32]
+) -> None:
+    changed = [
+        (order, 0, entries),
+        (order, until + 1, entries),
+        (order, until, entries[:-1]),
+        (order, until, [*entries, entries[-1]]),
+        (Hex32("0x" + sha256(order.encode()).hexdigest()), until, entries),
+    ]
+    assert fold_compelled(head, order, until, entries) not in {fold_compelled(head, *other) for other in changed}
 
 
 # -------------------------------------------------------------------------------------------------------------- hashes

@@ -14,10 +14,11 @@ from eth_abi import encode
 from eth_account import Account
 from eth_utils import keccak
 
+from ledger.artifact import artifact, contract_address
 from ledger.chain import JsonRpc, JsonRpcChain
 from ledger.consent import Address, Domain, Hex32, Reason, State, hex32_of
 from ledger.contract import ERRORS, EVENTS, TOPICS
-from ledger.deploy import artifact, contract_address, deploy, verify
+from ledger.deploy import deploy, verify
 from ledger.devnet import free_port, fund
 from ledger.errors import (
     SOLIDITY_TWINS,

@@ -26,6 +26,7 @@ from ledger.contract import (
     SELECTORS,
     TOPICS,
     append_call,
+    append_compelled_call,
     batches_of,
     call,
     decode_call,
@@ -169,8 +170,10 @@ def test_enums_are_numbered_as_in_the_source(enum: type[IntEnum], name: str) -> 
 
 
 def test_every_kind_of_batch_has_its_call() -> None:
-    assert set(APPEND_CALLS) == set(BatchKind)
-    assert set(APPEND_CALLS.values()) == {name for name in FUNCTIONS if name.startswith("append")}
+    # Those of orders have another form, and a call of their own.
+    assert set(APPEND_CALLS) == set(BatchKind) - {BatchKind.COMPELLED_ACCESSES}
+    calls = {*APPEND_CALLS.values(), "appendCompelled"}
+    assert calls == {name for name in FUNCTIONS if name.startswith("append")}
 
 
 # --------------------------------------------------------------------------------------------------------------- calls
@@ -206,7 +209,7 @@ def test_a_custodians_revocation_survives_the_way_to_calldata_and_back(consent_i
     assert [hex32_of(consent_id) for consent_id in ids] == consent_ids
 
 
-@given(kind=st.sampled_from(BatchKind), custodian=accounts, head=words, batch=st.lists(accesses, max_size=4))
+@given(kind=st.sampled_from(list(APPEND_CALLS)), custodian=accounts, head=words, batch=st.lists(accesses, max_size=4))
 def test_a_batch_survives_the_way_to_calldata_and_back(
     kind: BatchKind, custodian: Address, head: Hex32, batch: list[LoggedAccess]
 ) -> None:
@@ -216,6 +219,21 @@ def test_a_batch_survives_the_way_to_calldata_and_back(
     assert [(hex32_of(one), hex32_of(other)) for one, other in pairs] == [
         (access.consent_id, access.entry_hash) for access in batch
     ]
+
+
+@given(
+    custodian=accounts,
+    head=words,
+    order=words,
+    until=st.integers(0, 2**64 - 1),
+    entries=st.lists(words, max_size=4),
+)
+def test_the_accesses_of_an_order_survive_the_way_to_calldata_and_back(
+    custodian: Address, head: Hex32, order: Hex32, until: int, entries: list[Hex32]
+) -> None:
+    name, args = decode_call(append_compelled_call(custodian, head, order, until, entries))
+    assert (name, args[0], args[3]) == ("appendCompelled", custodian.lower(), until)
+    assert [hex32_of(args[1]), hex32_of(args[2]), *map(hex32_of, args[4])] == [head, order, *entries]
 
 
 @pytest.mark.parametrize(
@@ -413,6 +431,25 @@ def test_events_are_grouped_into_the_batches_that_they_were() -> None:
     ]
     assert (second.kind, second.size, second.head) == (BatchKind.LATE_ACCESSES, 3, hex32_of(two))
     assert [(o.reason, o.late, o.log_index) for o in second.outcomes] == [(Reason.REVOKED, True, 4)]
+
+
+def test_the_accesses_of_an_order_are_a_batch_that_says_which_order_and_how_long_it_is_secret() -> None:
+    account = VALUES["address"]
+    one, two, three = (bytes([number]) * 32 for number in (1, 2, 3))
+    logs = [
+        log_of("AccessCompelled", one, two, 7, index=0),
+        log_of("AccessCompelled", one, three, 7, index=1),
+        log_of("LogAppended", account, account, int(BatchKind.COMPELLED_ACCESSES), 2, one, index=2),
+        log_of("AccessRecorded", one, two, index=3),
+        log_of("LogAppended", account, account, int(BatchKind.ACCESSES), 3, two, index=4),
+    ]
+    order, other = batches_of(decode_events(logs, LEDGER))
+    assert (order.kind, order.size, order.embargo_until) == (BatchKind.COMPELLED_ACCESSES, 2, 7)
+    assert [(o.access.consent_id, o.access.entry_hash, o.reason, o.late, o.log_index) for o in order.outcomes] == [
+        (hex32_of(one), hex32_of(two), Reason.COMPELLED, False, 0),
+        (hex32_of(one), hex32_of(three), Reason.COMPELLED, False, 1),
+    ]
+    assert (other.kind, other.embargo_until) == (BatchKind.ACCESSES, 0)
 
 
 def test_entries_that_no_batch_closes_make_none() -> None:

@@ -14,8 +14,10 @@ from eth_account import Account
 from eth_utils import keccak, to_checksum_address
 
 from ledger import deploy
+from ledger.artifact import DEPLOYER, artifact, contract_address
 from ledger.chain import JsonRpc
-from ledger.deploy import DEPLOYER, DEPLOYER_SIGNER, DEPLOYER_TRANSACTION, artifact, contract_address, recompile, verify
+from ledger.compiler import recompile
+from ledger.deploy import DEPLOYER_SIGNER, DEPLOYER_TRANSACTION, verify
 from ledger.devnet import Devnet, free_port, fund
 from ledger.errors import ChainError, ConfigError, ContractMismatchError, ContractMissingError
 

@@ -14,6 +14,7 @@ from sqlalchemy import Table, select
 from ledger import journal
 from ledger.consent import Hex32, Reason
 from ledger.consent_requests import token_of
+from ledger.envelope import TRIAL
 from ledger.erase import Erasure
 from ledger.errors import (
     AnswerGoneError,
@@ -427,7 +428,7 @@ def test_a_backup_from_before_an_erasure_opens_nothing_once_the_key_is_rotated(w
     world.custodian = world.open()
     for record in world.custodian.vault.find(subject_id, list(VALUES)):
         with pytest.raises(KeyUnavailableError):
-            world.custodian.vault.open(record)
+            world.custodian.vault.open(record, TRIAL)
     with pytest.raises(KeyUnavailableError):
         world.custodian.registry.consents()
 
@@ -447,7 +448,7 @@ def test_a_rotation_that_is_killed_goes_on_and_nothing_is_lost(
             world.custodian.rotate_keys()
         world.restart()
         assert world.ask(consent, key="once").sealed == first.sealed
-        assert world.custodian.vault.open(world.custodian.vault.find(subject_of(world), ["savings"])[0])
+        assert world.custodian.vault.open(world.custodian.vault.find(subject_of(world), ["savings"])[0], TRIAL)
     rotation = world.custodian.rotate_keys()
     assert old in rotation.destroyed
     assert world.custodian.keys.kek_ids == [rotation.active]
@@ -464,7 +465,9 @@ def test_a_key_that_something_is_still_wrapped_under_is_never_destroyed(
         world.custodian.rotate_keys()
     assert world.custodian.eraser.destroy_retired() == []
     assert old in world.custodian.keys.kek_ids
-    assert all(world.custodian.vault.open(each) for each in world.custodian.vault.find(subject_of(world), list(VALUES)))
+    assert all(
+        world.custodian.vault.open(each, TRIAL) for each in world.custodian.vault.find(subject_of(world), list(VALUES))
+    )
 
 
 def subject_of(world: World) -> str:

@@ -15,8 +15,9 @@ import pytest
 import solcx
 from actors import DAY, Institution, Subject, World
 
-from ledger import deploy, stateproof
+from ledger import stateproof
 from ledger.access import AccessEntry, BatchKind, LoggedAccess, entry_hash_of, fold
+from ledger.artifact import artifact, contract_address
 from ledger.chain import JsonRpc, JsonRpcChain
 from ledger.config import Config
 from ledger.consent import ZERO32, Domain, Hex32, Reason
@@ -143,7 +144,7 @@ def test_an_entry_that_a_reorganisation_took_away_does_not_verify(world: World) 
 def test_the_slots_of_a_log_are_where_the_compiler_puts_them() -> None:
     if not (ROOT / "node_modules" / "solc").exists():
         pytest.skip("node_modules is not there: run `make setup`")
-    shipped = deploy.artifact()
+    shipped = artifact()
     wanted = shipped.compiler_input | {
         "settings": shipped.compiler_input["settings"] | {"outputSelection": {"*": {"*": ["storageLayout"]}}}
     }
@@ -592,7 +593,7 @@ def alterations(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def test_made_up_nodes_and_headers_are_an_audit_error_and_nothing_else() -> None:
-    root, account = OTHER32, deploy.contract_address()
+    root, account = OTHER32, contract_address()
     for node in (b"", b"\x00", b"\xc0", b"\xc1\x80", b"\xc2\xc1\x80\x80", b"\xff" * 40, b"\xc0" * 17, b"\xf9\xff\xff"):
         with pytest.raises(AuditError):
             storage_root(root, account, [node])

@@ -11,6 +11,7 @@ from actors import DAY, NOON, SOURCE, VALUES, Furnisher, Subject, World
 from sqlalchemy import select
 
 from ledger.consent import Hex32
+from ledger.envelope import TRIAL
 from ledger.errors import (
     ConflictError,
     DisputedError,
@@ -44,7 +45,7 @@ def furnisher(world: World) -> Furnisher:
 
 def value_of(world: World, name: str, ref: str | None = None) -> tuple[Value, str, str]:
     vault = world.custodian.vault
-    held = vault.open(vault.find(vault.subject_of(ref or world.subject.ref), [name])[0])
+    held = vault.open(vault.find(vault.subject_of(ref or world.subject.ref), [name])[0], TRIAL)
     return held.value, held.source, held.as_of
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import func, select
 
+from ledger.envelope import TRIAL
 from ledger.errors import LedgerError, MapError, RowsRejectedError, UnreadableFileError
 from ledger.importer import Importer, ImportResult
 from ledger.importmap import BadCell, parse_map
@@ -81,14 +82,14 @@ class Place:
 
     def value(self, ref: str, attribute: str = "age") -> Value:
         (record,) = self.vault.find(self.vault.subject_of(ref), [attribute])
-        return self.vault.open(record).value
+        return self.vault.open(record, TRIAL).value
 
     def everything(self) -> list[tuple[str, str, int]]:
         """Every newest value, in a form in which two vaults with other keys and ids can be compared."""
         with self.store.read() as tx:
             places = tx.exec_driver_sql("SELECT DISTINCT subject_id, attribute FROM records").all()
         found = [self.vault.find(subject_id, [attribute])[0] for subject_id, attribute in places]
-        return sorted((record.attribute, repr(self.vault.open(record)), record.version) for record in found)
+        return sorted((record.attribute, repr(self.vault.open(record, TRIAL)), record.version) for record in found)
 
     def lines(self) -> list[tuple[int, str | None]]:
         return [(cell.line, cell.column) for cell in self.reported]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ledger.envelope import WrappedKey, open_envelope, seal
+from ledger.envelope import TRIAL, WrappedKey, open_envelope, seal
 from ledger.errors import AlreadyExistsError, IntegrityError, KeyFileError, KeyUnavailableError, LedgerError
 from ledger.keys import LOOK_AGAIN_SECONDS, WRITERS, Accounts, KeyFile, read_private_key, write_private_file
 
@@ -183,7 +183,7 @@ def test_a_key_file_garbled_while_in_use_is_refused_by_every_call(
 
 def test_a_wrapped_key_unwraps_to_itself_and_is_not_shown(keys: KeyFile) -> None:
     wrapped = keys.wrap(DEK)
-    assert keys.unwrap(wrapped) == DEK
+    assert keys.unwrap(wrapped, TRIAL) == DEK
     assert wrapped.kek_id == keys.active_kek_id
     assert DEK not in wrapped.wrapped_dek
 
@@ -192,9 +192,9 @@ def test_every_key_file_has_keys_of_its_own(tmp_path: Path) -> None:
     one, other = KeyFile.create(tmp_path / "1.json"), KeyFile.create(tmp_path / "2.json")
     assert one.index("subject", "x") != other.index("subject", "x")
     with pytest.raises(KeyUnavailableError):
-        other.unwrap(one.wrap(DEK))
+        other.unwrap(one.wrap(DEK), TRIAL)
     with pytest.raises(IntegrityError):
-        other.unwrap(WrappedKey(other.active_kek_id, one.wrap(DEK).wrapped_dek))
+        other.unwrap(WrappedKey(other.active_kek_id, one.wrap(DEK).wrapped_dek), TRIAL)
 
 
 def test_index_keeps_kinds_apart_and_stays_the_same_when_keys_are_rotated(keys: KeyFile, path: Path) -> None:
@@ -214,7 +214,7 @@ def test_rotation_adds_a_key_and_the_old_one_still_opens(keys: KeyFile, path: Pa
     active = keys.rotate()
     assert keys.active_kek_id == active != old.kek_id
     assert keys.wrap(DEK).kek_id == active
-    assert keys.unwrap(old) == DEK
+    assert keys.unwrap(old, TRIAL) == DEK
     assert KeyFile(path).kek_ids == keys.kek_ids == sorted([old.kek_id, active])
 
 
@@ -225,7 +225,7 @@ def test_a_destroyed_key_opens_nothing_ever_again(keys: KeyFile, path: Path) -> 
     keys.destroy(envelope.key.kek_id)
     for holder in (keys, KeyFile(path)):
         with pytest.raises(KeyUnavailableError):
-            open_envelope(envelope, CONTEXT, holder)
+            open_envelope(envelope, CONTEXT, holder, TRIAL)
     assert all(kek.encode() not in entry.read_bytes() for entry in path.parent.iterdir())
 
 
@@ -267,7 +267,7 @@ def test_a_destruction_by_another_process_is_noticed(keys: KeyFile, path: Path) 
     other.destroy(old.kek_id)
     assert old.kek_id not in keys.kek_ids
     with pytest.raises(KeyUnavailableError):
-        keys.unwrap(old)
+        keys.unwrap(old, TRIAL)
 
 
 def test_a_process_that_only_writes_looks_for_a_new_key_again_within_a_second(
@@ -295,7 +295,7 @@ def test_rotations_at_once_lose_no_key(keys: KeyFile, path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         wrapped = list(pool.map(rotate, range(24)))
     assert len(keys.kek_ids) == 25
-    assert [keys.unwrap(key) for key in wrapped] == [DEK] * 24
+    assert [keys.unwrap(key, TRIAL) for key in wrapped] == [DEK] * 24
 
 
 KILLED = """
@@ -326,10 +326,10 @@ def test_a_rotation_killed_half_way_leaves_the_old_file_or_the_new_one(moment: s
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path), moment], check=False, timeout=60)
     assert killed.returncode == -9
     assert len(KeyFile(path).kek_ids) == (2 if moment == "after the replacement" else 1)
-    assert keys.unwrap(old) == DEK
+    assert keys.unwrap(old, TRIAL) == DEK
     # And nobody is locked out by what was left behind.
     active = keys.rotate()
-    assert keys.unwrap(keys.wrap(DEK)) == DEK
+    assert keys.unwrap(keys.wrap(DEK), TRIAL) == DEK
     # Nor does what was left behind keep a key that is destroyed later.
     kek = content_of(path)["keks"][old.kek_id]
     keys.destroy(old.kek_id)
@@ -445,7 +445,7 @@ def test_no_secret_is_in_what_a_failed_unwrap_says(keys: KeyFile, path: Path) ->
     secret = content_of(path)["keks"][wrapped.kek_id]
     for key in (WrappedKey("kek-none", wrapped.wrapped_dek), WrappedKey(wrapped.kek_id, wrapped.wrapped_dek[::-1])):
         with pytest.raises(LedgerError) as caught:
-            keys.unwrap(key)
+            keys.unwrap(key, TRIAL)
         said = "".join(traceback.format_exception(caught.value))
         assert secret not in said
         assert DEK.hex() not in said

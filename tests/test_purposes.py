@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.attributes import ATTRIBUTES, Sensitivity
+from ledger.attributes import ACCESS_OPENINGS, ASKABLE, ATTRIBUTES, Sensitivity
 from ledger.errors import (
     CeilingExceededError,
     InvalidWindowError,
@@ -18,7 +18,7 @@ from ledger.errors import (
     UnknownAttributeError,
     UnknownPurposeError,
 )
-from ledger.purposes import PURPOSES, SECONDS_PER_DAY, Purpose, check_ceilings, purpose
+from ledger.purposes import AUDIT, PURPOSES, SECONDS_PER_DAY, Purpose, check_ceilings, purpose
 
 START = 1_700_000_000
 PROTECTED = {name for name, entry in ATTRIBUTES.items() if entry.sensitivity is Sensitivity.PROTECTED}
@@ -51,7 +51,7 @@ def refused(error: type[RequestError], field: str, *fragments: str, **arguments:
 
 
 def test_purposes_are_the_closed_list_of_the_design() -> None:
-    assert set(PURPOSES) == {"loan-origination", "account-review", "tenancy-check", "model-audit"}
+    assert set(PURPOSES) == {"loan-origination", "account-review", "tenancy-check", "model-audit", "audit"}
     assert all(code == entry.code for code, entry in PURPOSES.items())
 
 
@@ -63,7 +63,7 @@ def test_every_purpose_has_ceilings_that_can_be_used_and_attributes_that_exist(c
     assert 1 <= chosen.max_validity_days <= 365
     assert 0 <= chosen.max_retention_days <= chosen.max_validity_days
     assert chosen.attributes
-    assert chosen.attributes <= ATTRIBUTES.keys()
+    assert chosen.attributes <= ASKABLE.keys()
 
 
 def test_origination_sees_no_protected_ground_but_age() -> None:
@@ -78,7 +78,12 @@ def test_reviews_and_tenancy_checks_see_no_protected_ground(code: str) -> None:
 def test_audit_can_measure_every_protected_ground_and_every_attribute_of_the_decisions() -> None:
     audited = purpose("model-audit").attributes
     assert audited >= PROTECTED
-    assert all(audited >= entry.attributes for entry in PURPOSES.values())
+    assert all(audited >= entry.attributes for code, entry in PURPOSES.items() if code != AUDIT)
+
+
+def test_access_records_are_for_an_audit_and_an_audit_is_for_access_records() -> None:
+    assert purpose(AUDIT).attributes == {ACCESS_OPENINGS}
+    assert [code for code, entry in PURPOSES.items() if ACCESS_OPENINGS in entry.attributes] == [AUDIT]
 
 
 @pytest.mark.parametrize("code", ["loan-origination", "account-review", "tenancy-check"])

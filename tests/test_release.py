@@ -16,6 +16,7 @@ from ledger.authentication import Signed
 from ledger.commit import MAX_BATCH
 from ledger.consent import Hex32, Reason
 from ledger.custodian import Custodian
+from ledger.envelope import Use
 from ledger.errors import (
     AnswerGoneError,
     AttributeAbsentError,
@@ -259,9 +260,9 @@ def test_nothing_is_decrypted_before_the_access_is_on_the_log(world: World, monk
     on_the_log: list[int] = []
     really_open = world.custodian.vault.open
 
-    def watched(record: StoredRecord) -> AttributeValue:
+    def watched(record: StoredRecord, use: Use) -> AttributeValue:
         on_the_log.append(len(world.logged()))
-        return really_open(record)
+        return really_open(record, use)
 
     monkeypatch.setattr(world.custodian.vault, "open", watched)
     world.ask(world.grant())

@@ -21,53 +21,75 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
-    frozenset({"errors", "gather"}),
-    frozenset({"attributes", "consent", "envelope", "locks", "store"}),
+    frozenset({"audit_style", "errors", "gather", "markup", "unwraps"}),
+    frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "signed_note", "store", "unwrap_file"}),
     frozenset(
         {
-            *("access", "answers", "attribute_texts", "importmap", "keys", "outbox", "passkeys", "prompts", "purposes"),
-            *("signatures", "stateproof", "texts"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "compelled", "importmap", "keys"),
+            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
         }
     ),
     frozenset(
         {
-            *("attempts", "contract", "exchange", "invitations", "notice_texts", "outbound", "requested", "vault"),
-            "wallets",
+            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "cli_terminal"),
+            *("compiler", "contract", "daily_limits", "exchange", "invitations", "notice_texts", "outbound"),
+            *("reconciliation", "requested", "vault", "verifying_keys"),
         }
     ),
     frozenset(
         {
-            *("chain", "challenges", "channel", "consent_receipts", "importer", "notices", "parties", "receipts"),
-            "sessions",
+            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure", "disputes"),
+            *("importer", "notices", "parties", "picture_parts", "receipts", "reconcile", "sessions", "witness"),
         }
     ),
-    frozenset({"deploy", "disputes", "enrolment", "evidence", "journal", "registry"}),
     frozenset(
         {
-            *("authentication", "commit", "public_record", "relay", "retention", "standing", "subject_data"),
-            *("unsealing", "webhooks"),
+            *("audit_pictures", "books", "deploy", "enrolment", "evidence", "feed", "journal", "key_sources"),
+            *("registry", "scrutiny"),
         }
     ),
-    frozenset({"client", "config", "grants", "preparation"}),
-    frozenset({"activity", "consent_requests", "devnet", "duties", "erase", "furnish", "release", "serving"}),
-    frozenset({"concerns", "own_requests", "proof", "sync"}),
-    frozenset({"subject_export"}),
+    frozenset(
+        {
+            *("access_records", "audit_state", "authentication", "commit", "disclosed_entry", "order_book"),
+            *("relay", "replay", "report_parts", "retention", "standing", "subject_data", "unsealing", "webhooks"),
+        }
+    ),
+    frozenset(
+        {
+            *("audit", "audit_counted", "audit_found", "client", "config", "disclosed", "grants", "orders"),
+            *("preparation", "public_record", "received", "subject_audit"),
+        }
+    ),
+    frozenset(
+        {
+            *("activity", "audit_html", "cli_audit_options", "cli_disclosure_output", "cli_evidence"),
+            *("consent_requests", "custodian_side", "devnet", "disclosure_facts", "duties", "erase", "furnish"),
+            *("release", "serving"),
+        }
+    ),
+    frozenset({"cli_audit_output", "cli_disclosure", "concerns", "own_requests", "proof", "sync"}),
+    frozenset({"cli_audit", "cli_checkpoint", "disclosing", "subject_export"}),
     frozenset({"custodian"}),
-    frozenset({"actors", "cli_output", "demo_seed"}),
+    frozenset({"actors", "cli_output", "cli_reconcile", "demo_seed"}),
     frozenset(
         {
-            *("cli_consents", "cli_data", "cli_disputes", "cli_duties", "cli_evidence", "cli_parties", "cli_prompts"),
-            *("cli_serve", "demo"),
+            *("cli_auditor", "cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties"),
+            *("cli_orders", "cli_parties", "cli_prompts", "cli_serve", "demo"),
         }
     ),
     frozenset({"cli_requests"}),
     frozenset({"cli"}),
+    frozenset({"cli_main"}),
 )
 PURE: Final = frozenset(
     {
-        *("access", "attributes", "consent", "contract", "envelope", "errors", "exchange", "importmap", "purposes"),
-        *("answers", "attribute_texts", "consent_receipts", "notice_texts", "receipts", "requested", "signatures"),
-        *("stateproof", "texts"),
+        *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
+        *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
+        *("audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent", "consent_receipts"),
+        *("contract", "contract_storage", "daily_limits", "disclosed", "disclosed_entry", "disclosure", "envelope"),
+        *("errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts", "purposes", "receipts"),
+        *("reconcile", "reconciliation", "replay", "report_parts", "requested", "scrutiny", "signatures"),
+        *("signed_note", "stateproof", "subject_audit", "texts", "unwraps", "verifying_keys"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -79,6 +101,7 @@ OUTSIDE_WORLD: Final = frozenset(
 )
 ALLOWED_OUTSIDE: Final = {"envelope": {"os.urandom"}}
 LONG: Final = {
+    "ledger/audit.py": "the steps (1) to (8) in their order",
     "ledger/attributes.py": "the catalogue is one table",
     "ledger/chain.py": "the protocol and its one implementation, method by method",
     "ledger/contract.py": "every call, answer and event of the contract",
@@ -86,14 +109,28 @@ LONG: Final = {
     "ledger/custodian.py": "everything that a custodian runs, wired in one place",
     "ledger/demo.py": "one story from beginning to end",
     "ledger/errors.py": "the whole hierarchy in one place, two lines each",
+    "ledger/exchange.py": "what goes there and back in one release, read as one",
+    "ledger/keys.py": "wrapping, and the count of every unwrapping, which nothing may pass by",
     "ledger/grants.py": "granting, replacing, pausing and revoking share their steps",
     "ledger/journal.py": "every statement on the journal, so that no other module has one",
     "ledger/store.py": "every table of the database",
+    "ledger/vault.py": "every way in which a person's values come in and go out",
     "web/api.py": "every route, so that the API is read in one place",
     "web/models.py": "every model of the API",
+    "ledger/replay.py": "every event by its rule",
     "ledger/release.py": "the steps (0) to (7) in their order",
 }
-VERIFIER: Final = {"access", "chain", "consent", "contract", "errors", "exchange", "signatures", "stateproof"}
+VERIFIER: Final = {
+    "access",
+    "chain",
+    "compelled",
+    "consent",
+    "contract",
+    "errors",
+    "exchange",
+    "signatures",
+    "stateproof",
+}
 """All that checking a receipt may need: never the store, the keys or a flow, whose word it is meant to replace."""
 
 
@@ -161,6 +198,11 @@ def test_pure_modules_ask_no_clock_and_roll_no_dice(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(PURE))
 def test_pure_modules_rest_on_pure_modules_only(name: str) -> None:
     assert siblings(name) <= PURE
+
+
+def test_an_audit_rests_on_pure_modules_and_the_chain_client_only() -> None:
+    assert siblings("audit") <= PURE | {"artifact", "compiler", "feed"}
+    assert siblings("feed") <= PURE | {"chain"}
 
 
 def test_checking_a_receipt_needs_neither_the_store_nor_the_keys_nor_a_flow() -> None:

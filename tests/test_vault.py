@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from ledger.envelope import WrappedKey
+from ledger.envelope import TRIAL, WrappedKey
 from ledger.errors import AttributeAbsentError, ErasedError, IntegrityError, KeyUnavailableError, NotFoundError
 from ledger.keys import KeyFile
 from ledger.store import Store
@@ -40,7 +40,7 @@ class Place:
 
     def values(self, ref: str, *attributes: str) -> list[Value]:
         found = self.vault.find(self.vault.subject_of(ref), attributes)
-        return [self.vault.open(record).value for record in found]
+        return [self.vault.open(record, TRIAL).value for record in found]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_values_come_back_as_they_were_put_in_the_order_asked(place: Place) -> N
 def test_a_value_says_where_it_comes_from(place: Place) -> None:
     place.put(ANNA, age=67)
     (record,) = place.vault.find(place.vault.subject_of(ANNA), ["age"])
-    assert place.vault.open(record) == AttributeValue(value=67, source=SOURCE, as_of="2026-01-01")
+    assert place.vault.open(record, TRIAL) == AttributeValue(value=67, source=SOURCE, as_of="2026-01-01")
 
 
 @pytest.mark.parametrize("value", [0, -1, 2**62, True, False, "", "none", '示例 "\\\n', 0.5])
@@ -102,8 +102,8 @@ def test_a_changed_value_is_a_new_version_and_the_old_one_stays(place: Place) ->
     assert place.put(ANNA, age=68) == 1
     (second,) = place.vault.find(subject, ["age"])
     assert (first.version, second.version) == (1, 2)
-    assert place.vault.open(second).value == 68
-    assert [place.vault.open(r).value for r in place.vault.load([second.record_id, first.record_id])] == [68, 67]
+    assert place.vault.open(second, TRIAL).value == 68
+    assert [place.vault.open(r, TRIAL).value for r in place.vault.load([second.record_id, first.record_id])] == [68, 67]
 
 
 def test_a_value_that_comes_back_after_another_is_a_third_version(place: Place) -> None:
@@ -203,8 +203,8 @@ def test_a_record_moved_to_another_person_attribute_or_version_does_not_open(pla
     moved = [replace(record, subject_id="other"), replace(record, attribute="job"), replace(record, version=2)]
     for stolen in moved:
         with pytest.raises(IntegrityError):
-            place.vault.open(stolen)
-    assert place.vault.open(record).value == 67
+            place.vault.open(stolen, TRIAL)
+    assert place.vault.open(record, TRIAL).value == 67
 
 
 def test_a_record_under_a_key_that_is_not_there_says_so(place: Place) -> None:
@@ -212,7 +212,7 @@ def test_a_record_under_a_key_that_is_not_there_says_so(place: Place) -> None:
     (record,) = place.vault.find(place.vault.subject_of(ANNA), ["age"])
     key = WrappedKey("kek-none", record.envelope.key.wrapped_dek)
     with pytest.raises(KeyUnavailableError):
-        place.vault.open(replace(record, envelope=replace(record.envelope, key=key)))
+        place.vault.open(replace(record, envelope=replace(record.envelope, key=key)), TRIAL)
 
 
 # ------------------------------------------------------------------------------------------------------------- canaries

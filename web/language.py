@@ -21,7 +21,8 @@ from flask_babel import Babel, get_locale, gettext, ngettext
 from markupsafe import Markup
 
 from ledger.attribute_texts import DESCRIPTIONS
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ASKABLE
+from ledger.audit_texts import CHECKS, FINDINGS, REASONS
 from ledger.public_record import MEANINGS
 from ledger.purposes import PURPOSES
 from ledger.vault import Value
@@ -101,7 +102,7 @@ def gap() -> str:
 
 def attribute_label(name: str) -> str:
     """What a person reads for an attribute."""
-    known = ATTRIBUTES.get(name)
+    known = ASKABLE.get(name)
     return str(gettext(known.label)) if known else name
 
 
@@ -113,7 +114,7 @@ def purpose_label(code: str) -> str:
 
 def value_label(value: Value, name: str) -> str:
     """What a person reads for a value of an attribute."""
-    known = ATTRIBUTES.get(name)
+    known = ASKABLE.get(name)
     if isinstance(value, bool):
         return str(gettext("yes") if value else gettext("no"))
     if known is None:
@@ -149,11 +150,16 @@ def catalogue_labels() -> Iterable[str]:
     """Every label of `ledger` that a person may read here: the source texts that no template holds."""
     for purpose in PURPOSES.values():
         yield from (purpose.label, purpose.description)
-    for attribute in ATTRIBUTES.values():
+    for attribute in ASKABLE.values():
         yield attribute.label
         yield from attribute.categories.values()
         yield from (text for text in (attribute.unit,) if text)
     yield from DESCRIPTIONS.values()
+    for check in CHECKS.values():
+        yield from (check.title, check.meaning)
+    for finding in FINDINGS.values():
+        yield from (finding.title, finding.meaning)
+    yield from REASONS.values()
     yield from MEANINGS.values()
 
 

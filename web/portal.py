@@ -14,7 +14,7 @@ from typing import Any, Final
 from flask import Blueprint, Flask, Response, g, send_from_directory
 from flask_babel import gettext
 
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ASKABLE
 from ledger.consent_requests import PENDING
 from ledger.purposes import PURPOSES
 from ledger.sessions import STEP_UP_SECONDS
@@ -22,6 +22,7 @@ from web import (
     error_pages,
     language,
     portal_activity,
+    portal_audit,
     portal_chain,
     portal_consents,
     portal_data,
@@ -55,6 +56,7 @@ def install(app: Flask) -> None:
         portal_chain.routes,
         portal_notices.routes,
         portal_public.routes,
+        portal_audit.routes,
         portal_receipts.routes,
     ):
         app.register_blueprint(blueprint)
@@ -98,7 +100,7 @@ def script_block() -> dict[str, Any]:
         "stepUpUntil": me.stepped_up_at + STEP_UP_SECONDS if me and me.stepped_up_at is not None else None,
         "labels": {
             "purposes": {code: language.purpose_label(code) for code in PURPOSES},
-            "attributes": {name: language.attribute_label(name) for name in ATTRIBUTES},
+            "attributes": {name: language.attribute_label(name) for name in ASKABLE},
         },
         "texts": script_texts(gettext),
     }

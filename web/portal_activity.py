@@ -1,10 +1,10 @@
-"""Activity: who read the person's data, who tried, and for each of it what makes it checkable."""
+"""Activity: who read the person's data, who tried, what authorities ordered, and what makes each of it checkable."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from flask import Blueprint, render_template, request
+from flask import Blueprint, Response, render_template, request
 
 from ledger.activity import MAX_PAGE, PAGE
 from ledger.consent import parse_hex32
@@ -37,6 +37,7 @@ def listed() -> str:
         entries=entries,
         has_more=len(entries) == PAGE,
         readers=held.activity.readers(me.subject_id),
+        ordered=held.activity.compelled(me.subject_id),
         institution=institution,
         after=after,
         period=period,
@@ -44,6 +45,28 @@ def listed() -> str:
         picture=timeline(drawn, held.registry.consents(me.subject_id), now=held.clock(), days=period),
         width=WIDTH,
     )
+
+
+@routes.get("/activity/orders/<order_hash>")
+def order(order_hash: str) -> str:
+    """One access that an authority ordered, with the openings of the order and of its entry."""
+    found = custodian().activity.compelled_entry(signed_in().subject_id, parse_hex32(order_hash, "activity"))
+    return render_template(
+        "portal/order.html",
+        entry=found.activity,
+        order=found.order.as_json(),
+        opening=found.entry.as_json(),
+        proof=found.proof,
+    )
+
+
+@routes.get("/activity/orders/<order_hash>/receipt.jwt")
+def order_receipt(order_hash: str) -> Response:
+    """The receipt of it: it proves by itself what was ordered, and where on the log it stands."""
+    me = signed_in()
+    token = custodian().orders.receipt(parse_hex32(order_hash, "activity"), subject_id=me.subject_id)
+    headers = {"Content-Disposition": 'attachment; filename="order-receipt.jwt"'}
+    return Response(token, content_type="application/jwt; charset=utf-8", headers=headers)
 
 
 @routes.get("/activity/<release_id>")

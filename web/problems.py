@@ -13,7 +13,7 @@ from flask import Response
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ASKABLE
 from ledger.errors import (
     ChainError,
     ConfigError,
@@ -111,7 +111,7 @@ _WORDS: Final = {
 @cache
 def _names() -> frozenset[str]:
     # Once every model is there.
-    return frozenset(ATTRIBUTES) | models.names()
+    return frozenset(ASKABLE) | models.names()
 
 
 def _place(path: Sequence[str | int]) -> str:

@@ -10,7 +10,7 @@ import flask_openapi3_swagger
 from flask import Response, abort, jsonify, send_from_directory
 from flask_openapi3.openapi import OpenAPI
 
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ASKABLE
 from ledger.authentication import WINDOW_SECONDS
 from ledger.errors import ChainError, LedgerError
 from ledger.notice_texts import notice_hash_of
@@ -105,7 +105,7 @@ def _deployment() -> Response:
         ],
         attributes=[
             models.Attribute(name=one.name, label=one.label, unit=one.unit, sensitivity=one.sensitivity.value)
-            for one in ATTRIBUTES.values()
+            for one in ASKABLE.values()
         ],
     )
     return Response(deployment.model_dump_json(by_alias=True), content_type="application/json")

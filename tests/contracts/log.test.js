@@ -1,19 +1,21 @@
-// The room of accesses: writers, append, appendRefusals, appendLate, and the head that binds them.
+// The room of accesses: writers, append, appendRefusals, appendLate, appendCompelled, and the head that binds them.
 import { describe, it } from "node:test";
 import { zeroHash } from "viem";
 import { State, ledgerTests, same } from "./expect.js";
-import { BatchKind, Reason, fold, newSubject, random32 } from "./typed.js";
+import { BatchKind, Reason, fold, foldCompelled, newSubject, random32 } from "./typed.js";
 
 const { fresh, emits, refuses, networkHelpers } = await ledgerTests();
 const { time } = networkHelpers;
 
-const { Accesses, Refusals, LateAccesses } = BatchKind;
+const { Accesses, Refusals, LateAccesses, CompelledAccesses } = BatchKind;
+const YEAR = 366n * 86_400n;
 const HOW = { append: Accesses, appendRefusals: Refusals, appendLate: LateAccesses };
 const logOf = (ctx, of, who) => ctx.ledger.read.logOf([of.account.address, who.account.address]);
 const counted = async (ctx, g) => (await ctx.ledger.read.consentOf([g.id])).accesses;
 const recorded = (a) => ["AccessRecorded", a.consentId, a.entryHash];
 const refused = (a, reason) => ["AccessRefused", a.consentId, a.entryHash, reason];
 const late = (a, reason) => ["AccessLate", a.consentId, a.entryHash, reason];
+const compelled = (order, until) => (entry) => ["AccessCompelled", order, entry, until];
 const closed = (ctx, kind, size, head, { of = ctx.custodian, as = ctx.writer } = {}) =>
   ["LogAppended", of.account.address, as.account.address, kind, size, head];
 const revoke = async (ctx, g) => ctx.ledger.write.revoke([[g.outer], await ctx.signRevocation([g])]);
@@ -270,5 +272,91 @@ describe("appendLate", () => {
     const sent = ctx.append([a, b], { how: "appendLate" });
     await emits(sent, recorded(a), late(b, Reason.Exhausted), closed(ctx, LateAccesses, 2, head));
     same(await counted(ctx, g), 1);
+  });
+});
+
+describe("appendCompelled", () => {
+  const [order, first, second] = [random32(), random32(), random32()];
+
+  it("logs every entry of the order as its own kind; head and size are the fold, the embargo included", async () => {
+    const ctx = await fresh();
+    let head = zeroHash, size = 0;
+    for (const [until, entries] of [[0n, [first]], [(await ctx.now()) + 1000n, [first, second]]]) {
+      head = foldCompelled(head, order, until, entries);
+      size += entries.length;
+      const events = entries.map(compelled(order, until));
+      const sent = ctx.appendCompelled(order, until, entries);
+      await emits(sent, ...events, closed(ctx, CompelledAccesses, size, head));
+      same(await logOf(ctx, ctx.custodian, ctx.writer), { head, size, custodianNumber: 1, allowed: true });
+    }
+  });
+
+  it("touches no consent, not even one whose id is given as the order", async () => {
+    const ctx = await fresh();
+    const each = await oneOfEach(ctx);
+    const words = () => Promise.all(each.map((g) => ctx.ledger.read.consentOf([g.id])));
+    const before = await words();
+    for (const g of each) await ctx.mined(ctx.appendCompelled(g.id, 0n, [random32()]));
+    same(await words(), before);
+  });
+
+  it("goes on with the log of accesses, and accesses go on with it", async () => {
+    const ctx = await fresh();
+    const g = await ctx.granted();
+    const [a, b] = [ctx.access(g), ctx.access(g)];
+    await ctx.append([a]);
+    await ctx.appendCompelled(order, 0n, [first]);
+    await ctx.append([b]);
+    const one = fold(zeroHash, Accesses, [a], [Reason.None]);
+    const two = foldCompelled(one, order, 0n, [first]);
+    same(await ctx.head(), fold(two, Accesses, [b], [Reason.None]));
+    same(await ctx.status(g), Reason.None);
+  });
+
+  it("an embargo of 366 days is taken, one of a second more is not, nor one for ever", async () => {
+    const ctx = await fresh();
+    const at = (await ctx.now()) + 100n;
+    for (const until of [at + YEAR + 1n, 2n ** 64n - 1n]) {
+      await time.setNextBlockTimestamp(at);
+      await refuses(ctx.appendCompelled(order, until, [first]), "EmbargoTooLong", until, at + YEAR);
+    }
+    same((await logOf(ctx, ctx.custodian, ctx.writer)).size, 0);
+    await time.setNextBlockTimestamp(at);
+    const head = foldCompelled(zeroHash, order, at + YEAR, [first]);
+    const sent = ctx.appendCompelled(order, at + YEAR, [first]);
+    await emits(sent, compelled(order, at + YEAR)(first), closed(ctx, CompelledAccesses, 1, head));
+  });
+
+  it("an embargo that is over is taken: a lost chain is rebuilt later", async () => {
+    const ctx = await fresh();
+    const head = foldCompelled(zeroHash, order, 1n, [first]);
+    await emits(ctx.appendCompelled(order, 1n, [first]), compelled(order, 1n)(first), closed(ctx, CompelledAccesses, 1, head));
+  });
+
+  it("another embargo or another order is another head: neither can be exchanged afterwards", () => {
+    const heads = [foldCompelled(zeroHash, order, 0n, [first]), foldCompelled(zeroHash, order, 1n, [first])];
+    heads.push(foldCompelled(zeroHash, second, 0n, [first]), foldCompelled(zeroHash, order, 0n, [second]));
+    same(new Set(heads).size, heads.length);
+  });
+
+  it("a stranger, the custodian itself and another custodian's writer are refused", async () => {
+    const ctx = await fresh();
+    await ctx.allowWriter(ctx.relayer, ctx.stranger);
+    for (const as of [ctx.stranger, ctx.custodian, ctx.relayer]) {
+      const call = ctx.appendCompelled(order, 0n, [first], { as });
+      await refuses(call, "NotWriter", ctx.custodian.account.address, as.account.address);
+    }
+    same((await logOf(ctx, ctx.custodian, ctx.writer)).size, 0);
+  });
+
+  it("sent twice lands once, on another head not at all, and never empty", async () => {
+    const ctx = await fresh();
+    await refuses(ctx.appendCompelled(order, 0n, []), "EmptyBatch");
+    await ctx.appendCompelled(order, 0n, [first], { on: zeroHash });
+    const head = await ctx.head();
+    await refuses(ctx.appendCompelled(order, 0n, [first], { on: zeroHash }), "HeadMismatch", zeroHash, head);
+    const on = random32();
+    await refuses(ctx.appendCompelled(order, 0n, [first], { on }), "HeadMismatch", on, head);
+    same((await logOf(ctx, ctx.custodian, ctx.writer)).size, 1);
   });
 });

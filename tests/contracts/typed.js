@@ -1,5 +1,5 @@
 // What the tests and the gas benchmark share: the signed formats, a deployed ledger, signers, grants.
-import { bytesToHex, encodeAbiParameters, hashStruct, hashTypedData, keccak256, zeroHash } from "viem";
+import { bytesToHex, encodeAbiParameters, hashStruct, hashTypedData, keccak256, numberToHex, zeroHash } from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 
 export const TYPES = {
@@ -40,8 +40,9 @@ export const Reason = {
   Exhausted: 6,
   WrongCustodian: 7,
   ByCustodian: 8,
+  Compelled: 9,
 };
-export const BatchKind = { Accesses: 0, Refusals: 1, LateAccesses: 2 };
+export const BatchKind = { Accesses: 0, Refusals: 1, LateAccesses: 2, CompelledAccesses: 3 };
 
 export const random32 = () => bytesToHex(crypto.getRandomValues(new Uint8Array(32)));
 export const newSubject = () => privateKeyToAccount(generatePrivateKey());
@@ -72,6 +73,13 @@ export const fold = (head, kind, accesses, reasons) =>
     (folded, access, i) =>
       words(["bytes32", "bytes32", "bytes32", "uint8"], [folded, access.consentId, access.entryHash, reasons[i]]),
     words(["bytes32", "uint8", "uint256"], [head, kind, BigInt(accesses.length)]),
+  );
+
+/** The fold that `appendCompelled` documents: the order and its embargo first, then its entries. */
+export const foldCompelled = (head, orderHash, embargoUntil, entryHashes) =>
+  [numberToHex(embargoUntil, { size: 32 }), ...entryHashes].reduce(
+    (folded, word) => words(["bytes32", "bytes32", "bytes32", "uint8"], [folded, orderHash, word, Reason.Compelled]),
+    words(["bytes32", "uint8", "uint256"], [head, BatchKind.CompelledAccesses, BigInt(entryHashes.length)]),
   );
 
 /** A fresh ledger on a fresh simulated chain, and the verbs that tests speak in. */
@@ -129,10 +137,15 @@ export async function deployLedger(connection) {
   const access = (g, entryHash = random32()) => ({ consentId: g.id, entryHash });
   const append = async (accesses, { as = writer, of = custodian, how = "append", on } = {}) =>
     ledger.write[how]([of.account.address, on ?? (await head(as, of)), accesses], { account: as.account });
+  const appendCompelled = async (order, embargoUntil, entryHashes, { as = writer, of = custodian, on } = {}) => {
+    const args = [of.account.address, on ?? (await head(as, of)), order, embargoUntil, entryHashes];
+    return ledger.write.appendCompelled(args, { account: as.account });
+  };
   const status = (g, of = custodian) => ledger.read.status([g.id, of.account.address]);
 
   return {
     ...{ viem, publicClient, ledger, chainId, domain, relayer, custodian, writer, stranger },
-    ...{ now, newGrant, signGrant, signRevocation, signPause, mined, granted, allowWriter, head, access, append, status },
+    ...{ now, newGrant, signGrant, signRevocation, signPause, mined, granted, allowWriter, head, access },
+    ...{ append, appendCompelled, status },
   };
 }

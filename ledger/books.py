@@ -1,0 +1,230 @@
+"""The books: what the contract must have stored, and sums of what it logged. Pure.
+
+One small object for each consent and log, and nothing for an entry: a million entries fit in little memory.
+`replay.py` keeps them from the events; here is what can be read off them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any, Final
+
+from eth_utils import to_checksum_address
+
+from ledger.audit_report import MAX_LISTED, ConsentSummary, DayCounts, Embargo, LogSummary, Totals
+from ledger.consent import Address, State, hex32_of
+from ledger.contract_storage import StoredLog, consent_slot, consent_word, log_words, number_slot, storage_root_of
+
+MAX_GAPS: Final = 100_000
+RECORDED, REFUSED, LATE, COMPELLED, GRANTED, REVOKED = range(6)
+COUNTED: Final = ("recorded", "refused", "late", "compelled", "granted", "revoked")
+# `Reason` by its numbers: an attribute of an enumeration is slow to look up, a million times.
+(_NONE, _NOT_GRANTED, _NOT_YET_VALID, _EXPIRED, _PAUSED, _REVOKED, _EXHAUSTED, _WRONG_CUSTODIAN) = range(8)
+_STATE_REVOKED, _STATE_UNKNOWN, _STATE_PAUSED = int(State.REVOKED), int(State.UNKNOWN), int(State.PAUSED)
+_ZERO: Final = bytes(32)
+
+
+class Consent:
+    """What the chain shows of one consent. Times are Unix seconds of blocks."""
+
+    __slots__ = (
+        *("accesses", "custodian", "expires_at", "granted_at", "last_access_at", "late", "max_accesses", "number"),
+        *("recorded", "refused", "revoked_at", "sequence", "state", "subject", "valid_from"),
+    )
+
+    def __init__(self, *values: Any) -> None:  # noqa: ANN401 - as `values` gave them
+        if values:
+            for name, value in zip(self.__slots__, values, strict=True):
+                setattr(self, name, value)
+            return
+        self.accesses = self.expires_at = self.late = self.max_accesses = self.number = self.recorded = 0
+        self.refused = self.sequence = self.valid_from = self.state = 0
+        self.custodian: bytes | None = None
+        self.subject: bytes | None = None
+        self.granted_at: int | None = None
+        self.last_access_at: int | None = None
+        self.revoked_at: int | None = None
+
+    def values(self) -> list[Any]:
+        """Everything, in the order in which it can be made again."""
+        return [getattr(self, name) for name in self.__slots__]
+
+    def word(self) -> int:
+        """As the contract stores it."""
+        return consent_word(
+            valid_from=self.valid_from,
+            expires_at=self.expires_at,
+            max_accesses=self.max_accesses,
+            accesses=self.accesses,
+            custodian_number=self.number,
+            pause_sequence=self.sequence,
+            state=self.state,
+        )
+
+
+class WriterLog:
+    """One writer's log."""
+
+    __slots__ = ("allowed", "batches", "head", "last_at", "number", "size")
+
+    def __init__(self, *values: Any) -> None:  # noqa: ANN401 - as `values` gave them
+        self.allowed, self.batches, self.head, self.last_at, self.number, self.size = values or (
+            *(False, 0, _ZERO),
+            *(None, 0, 0),
+        )
+
+    def values(self) -> list[Any]:
+        """Everything, in the order in which it can be made again."""
+        return [getattr(self, name) for name in self.__slots__]
+
+
+def judge(consent: Consent | None, number: int, now: int) -> int:  # noqa: PLR0911 - one line for each row of the table
+    """The contract's verdict in a block of time `now`, in its order (`IConsentLedger.Reason`)."""
+    if consent is None:
+        return _NOT_GRANTED
+    state = consent.state
+    if state == _STATE_REVOKED:
+        return _REVOKED
+    if state == _STATE_UNKNOWN:
+        return _NOT_GRANTED
+    if consent.number != number:
+        return _WRONG_CUSTODIAN
+    if now >= consent.expires_at:
+        return _EXPIRED
+    if consent.accesses >= consent.max_accesses:
+        return _EXHAUSTED
+    if now < consent.valid_from:
+        return _NOT_YET_VALID
+    return _PAUSED if state == _STATE_PAUSED else _NONE
+
+
+class Books:
+    """Every consent, every custodian's number, every log; and sums."""
+
+    def __init__(self) -> None:
+        self.consents: dict[bytes, Consent] = {}
+        self.numbers: dict[bytes, int] = {}
+        self.logs: dict[tuple[bytes, bytes], WriterLog] = {}
+        self.days: defaultdict[int, list[int]] = defaultdict(lambda: [0] * len(COUNTED))
+        self.reasons: Counter[int] = Counter()
+        self.batches = 0
+        self.after_revocation = 0
+        self.embargoes: list[tuple[bytes, int, int, int]] = []
+
+    def storage_root(self) -> bytes:
+        """The root of the storage that these books explain, all of it."""
+        return storage_root_of(
+            ((consent_id, consent.word()) for consent_id, consent in self.consents.items()),
+            self.numbers.items(),
+            self._stored_logs(),
+        )
+
+    def slots(self) -> int:
+        """How many words of storage these books explain."""
+        return len(self.consents) + len(self.numbers) + 1 + 2 * len(self.logs)
+
+    def named_slots(self) -> Iterator[tuple[str, bytes, int]]:
+        """Slots with what they hold, each by name: logs, then custodians' numbers, then consents."""
+        for log in self._stored_logs():
+            for what, (slot, word) in zip(("head", "size"), log_words(log), strict=True):
+                yield f"the {what} of the log of {account_of(log.writer)}", slot, word
+        for custodian, number in self.numbers.items():
+            yield f"the number of custodian {account_of(custodian)}", number_slot(custodian), number
+        for consent_id, consent in self.consents.items():
+            yield f"consent {hex32_of(consent_id)}", consent_slot(consent_id), consent.word()
+
+    def _stored_logs(self) -> Iterator[StoredLog]:
+        for (custodian, writer), log in self.logs.items():
+            yield StoredLog(custodian, writer, log.head, log.size, log.number, log.allowed)
+
+    def totals(self, *, blocks: int, at: int) -> Totals:
+        """The sums; states of consents as they are at time `at`."""
+        verdicts = Counter(judge(consent, consent.number, at) for consent in self.consents.values())
+        sums = [sum(day[kind] for day in self.days.values()) for kind in range(len(COUNTED))]
+        return Totals(
+            blocks=blocks,
+            consents=len(self.consents),
+            in_force=verdicts[_NONE],
+            paused=verdicts[_PAUSED],
+            revoked=verdicts[_REVOKED],
+            expired=verdicts[_EXPIRED],
+            exhausted=verdicts[_EXHAUSTED],
+            batches=self.batches,
+            recorded=sums[RECORDED],
+            refused=sums[REFUSED],
+            late=sums[LATE],
+            compelled=sums[COMPELLED],
+            accesses_after_revocation=self.after_revocation,
+        )
+
+    def day_counts(self) -> tuple[DayCounts, ...]:
+        """Every day on which anything happened."""
+        return tuple(
+            DayCounts(day=day, **dict(zip(COUNTED, counts, strict=True)))
+            for day, counts in sorted(self.days.items())
+            if any(counts)
+        )
+
+    def log_summaries(self) -> tuple[LogSummary, ...]:
+        """Every log, by custodian and writer."""
+        return tuple(
+            LogSummary(
+                custodian=account_of(custodian),
+                writer=account_of(writer),
+                allowed=log.allowed,
+                size=log.size,
+                head=hex32_of(log.head),
+                batches=log.batches,
+                last_at=log.last_at,
+            )
+            for (custodian, writer), log in sorted(self.logs.items())
+        )
+
+    def consent_summaries(self) -> tuple[ConsentSummary, ...]:
+        """The consents with the most entries, as many as a report lists."""
+        listed = heapq.nlargest(
+            MAX_LISTED, self.consents.items(), key=lambda one: (one[1].recorded + one[1].refused + one[1].late, one[0])
+        )
+        return tuple(summary_of(consent_id, consent) for consent_id, consent in listed)
+
+    def revocation_gaps(self) -> tuple[int, ...]:
+        """Seconds from the last recorded access of a consent to its revocation, for each that was used and revoked."""
+        gaps = [
+            consent.revoked_at - consent.last_access_at
+            for consent in self.consents.values()
+            if consent.revoked_at is not None and consent.last_access_at is not None
+        ]
+        return tuple(sorted(gaps)[:MAX_GAPS])
+
+    def orders(self) -> tuple[Embargo, ...]:
+        """Every batch of compelled accesses."""
+        return tuple(
+            Embargo(order_hash=hex32_of(order), entries=entries, at=at, embargo_until=until)
+            for order, entries, at, until in self.embargoes
+        )
+
+
+def summary_of(consent_id: bytes, consent: Consent) -> ConsentSummary:
+    """One consent for a report."""
+    return ConsentSummary(
+        consent_id=hex32_of(consent_id),
+        subject=None if consent.subject is None else account_of(consent.subject),
+        custodian=None if consent.custodian is None else account_of(consent.custodian),
+        state=State(consent.state),
+        valid_from=consent.valid_from,
+        expires_at=consent.expires_at,
+        max_accesses=consent.max_accesses,
+        recorded=consent.recorded,
+        refused=consent.refused,
+        late=consent.late,
+        granted_at=consent.granted_at,
+        revoked_at=consent.revoked_at,
+        last_access_at=consent.last_access_at,
+    )
+
+
+def account_of(raw: bytes) -> Address:
+    """20 bytes as an account."""
+    return Address(to_checksum_address(raw))

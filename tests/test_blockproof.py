@@ -1,0 +1,118 @@
+"""Roots of tries, receipts and headers, against the library and the compiler."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Final
+
+import pytest
+import rlp
+import solcx
+from feeds import HistoryRpc
+from histories import history
+from trie.hexary import HexaryTrie
+
+from ledger import contract_storage
+from ledger.artifact import artifact
+from ledger.blockproof import EMPTY_ROOT, bloom_of, proven_logs, read_header, trie_root
+from ledger.errors import AuditError, ChainUnavailableError, ReceiptsDifferError
+
+ROOT: Final = Path(__file__).parent.parent
+
+
+def by_the_library(items: dict[bytes, bytes]) -> bytes:
+    library = HexaryTrie({})
+    for key, value in items.items():
+        library[key] = value
+    root: bytes = library.root_hash
+    return root
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_trie_has_the_root_that_the_library_gives_it(seed: int) -> None:
+    dice = random.Random(seed)
+    count = dice.choice([0, 1, 2, 3, 17, 150])
+    keys: list[bytes]
+    if seed % 3 == 0:
+        keys = [rlp.encode(number) for number in range(count)]
+    else:
+        # Near each other as well: extensions, and nodes that are short enough to stand in their parents.
+        keys = [dice.randbytes(32) if dice.random() < 0.6 else b"\1" * 30 + dice.randbytes(2) for _ in range(count)]
+    items = {key: dice.randbytes(dice.choice([1, 2, 31, 33, 60, 300])) for key in keys}
+    assert trie_root(list(items.items())) == by_the_library(items)
+
+
+def test_nothing_has_the_root_of_the_empty_trie() -> None:
+    assert trie_root([]) == EMPTY_ROOT == by_the_library({})
+
+
+def test_a_receipt_of_any_kind_is_proven_and_any_change_of_it_shows() -> None:
+    seen = set()
+    for seed in range(40):
+        made = history(seed)
+        for mined in made.blocks:
+            header = read_header(mined.block)
+            proven = proven_logs(header, list(mined.receipts), made.domain.contract)
+            own = made.domain.contract.lower()
+            expected = [sum(log["address"] == own for log in receipt["logs"]) for receipt in mined.receipts]
+            assert [len(one.logs) for one in proven] == [count for count in expected if count]
+            seen |= {receipt.get("type") for receipt in mined.receipts}
+            if proven:
+                assert header.bloom & bloom_of(made.domain.contract) == bloom_of(made.domain.contract)
+            if mined.receipts:
+                receipt = dict(mined.receipts[0])
+                receipt["cumulativeGasUsed"] = hex(int(receipt["cumulativeGasUsed"], 16) + 1)
+                with pytest.raises(ReceiptsDifferError):
+                    proven_logs(header, [receipt, *mined.receipts[1:]], made.domain.contract)
+                with pytest.raises(ReceiptsDifferError):
+                    proven_logs(header, list(mined.receipts[1:]), made.domain.contract)
+    assert len(seen) > 1
+
+
+def test_digits_in_another_case_or_with_white_space_are_no_receipt() -> None:
+    made = next(one for one in map(history, range(50)) if any(mined.receipts for mined in one.blocks))
+    mined = next(mined for mined in made.blocks if mined.receipts)
+    header, receipt = read_header(mined.block), mined.receipts[0]
+    for bloom in (receipt["logsBloom"][:-2] + " 0", receipt["logsBloom"][:-2] + "0A", receipt["logsBloom"] + "00"):
+        with pytest.raises(ChainUnavailableError):
+            proven_logs(header, [receipt | {"logsBloom": bloom}, *mined.receipts[1:]], made.domain.contract)
+
+
+def test_a_header_under_another_hash_is_caught_and_what_is_none_is_told_apart() -> None:
+    block = HistoryRpc(history(1)).history.blocks[2].block
+    with pytest.raises(AuditError):
+        read_header(block | {"timestamp": hex(int(block["timestamp"], 16) + 1)})
+    for nonsense in ({}, block | {"number": "x"}, block | {"hash": None}, block | {"transactions": None}):
+        with pytest.raises(ChainUnavailableError):
+            read_header(nonsense)
+
+
+@pytest.mark.slow
+def test_every_slot_is_where_the_compiler_puts_it() -> None:
+    if not (ROOT / "node_modules" / "solc").exists():
+        pytest.skip("node_modules is not there: run `make setup`")
+    shipped = artifact()
+    wanted = shipped.compiler_input | {
+        "settings": shipped.compiler_input["settings"] | {"outputSelection": {"*": {"*": ["storageLayout"]}}}
+    }
+    source, name = shipped.contract.rsplit(":", 1)
+    compiled = solcx.compile_standard(wanted, solc_binary=str(ROOT / "bin" / "solc"))
+    layout = compiled["contracts"][source][name]["storageLayout"]
+    slots = {one["label"]: int(one["slot"]) for one in layout["storage"]}
+    assert slots == {
+        # Of OpenZeppelin's EIP712, for names that are too long for an immutable: empty here.
+        "_nameFallback": 0,
+        "_versionFallback": 1,
+        "_words": contract_storage.WORDS_SLOT,
+        "_numbers": contract_storage.NUMBERS_SLOT,
+        "_lastNumber": contract_storage.LAST_NUMBER_SLOT,
+        "_logs": contract_storage.LOGS_SLOT,
+    }
+    log = next(one for one in layout["types"].values() if one["label"] == "struct IConsentLedger.Log")
+    assert [(one["label"], int(one["slot"]), one["offset"]) for one in log["members"]] == [
+        ("head", 0, 0),
+        ("size", 1, 0),
+        ("custodianNumber", 1, 8),
+        ("allowed", 1, 12),
+    ]

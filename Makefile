@@ -7,7 +7,7 @@ export HARDHAT_DISABLE_TELEMETRY_PROMPT := true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-contracts test-python coverage-contracts lint format translations abi vendor bench bench-gas \
-	bench-import bench-release bench-api clean
+	bench-import bench-release bench-api bench-audit clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -65,7 +65,7 @@ abi: setup ## Compile the contract and write what ships of it
 vendor: setup ## Bundle what the portal's scripts need of others -> web/static/portal/vendor.js
 	@node bin/vendor.mjs
 
-bench: bench-gas bench-import bench-release bench-api ## Every benchmark
+bench: bench-gas bench-import bench-release bench-api bench-audit ## Every benchmark
 
 bench-gas: setup ## Gas of the four operations, medians -> bench/gas.json
 	@BENCH_GAS_WRITE=1 npx hardhat run bench/gas.js
@@ -78,6 +78,9 @@ bench-release: setup ## Releases alone and in company, with and without group co
 
 bench-api: setup ## Releases through gunicorn, beside the same endpoint ungoverned and one by one -> bench/api.json
 	@$(BIN)/python bench/api_bench.py
+
+bench-audit: setup ## A full audit of up to a million entries beside its floor, memory, no news -> bench/audit.json
+	@$(BIN)/python bench/audit_bench.py
 
 clean: ## Remove everything that setup and the tools made
 	@rm -rf .venv node_modules artifacts cache coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

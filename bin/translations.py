@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 from web.language import CHINESE, TRANSLATIONS, catalogue_labels  # noqa: E402 - after the path is set
 
 METHODS: Final = [("**.py", "python"), ("**/templates/portal/**", "jinja2.ext:babel_extract")]
+PICTURES: Final = [("audit_pictures.py", "python")]
 KEYWORDS: Final = {"_": None, "gettext": None, "ngettext": (1, 2)}
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 PO: Final = TRANSLATIONS / CHINESE / "LC_MESSAGES" / "messages.po"
@@ -36,6 +37,9 @@ def messages() -> Iterator[tuple[str | tuple[str, ...], str]]:
     found = extract_from_dir(ROOT / "web", METHODS, keywords=KEYWORDS, options_map={})
     for filename, _, message, *_ in found:
         yield message, f"web/{filename}"
+    # Pictures are drawn in `ledger`, and are told how to say what is on them.
+    for filename, _, message, *_ in extract_from_dir(ROOT / "ledger", PICTURES, keywords={"say": None}, options_map={}):
+        yield message, f"ledger/{filename}"
     for label in catalogue_labels():
         yield label, "ledger"
 

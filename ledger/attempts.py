@@ -34,6 +34,8 @@ BEGINNINGS: Final = Limit("beginnings", 60, 60)
 """Challenges asked for, answered or not."""
 RPC: Final = Limit("rpc", 600, 60)
 """Questions to the chain that are handed on."""
+AUDIT_RPC: Final = Limit("audit-rpc", 300, 60)
+"""The same for audits, each time as many as a node answers at once."""
 
 
 class Attempts:

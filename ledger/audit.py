@@ -21,7 +21,7 @@ verified, what contradicts itself or the rules is a finding. Nothing here needs 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -141,6 +141,9 @@ class _Run:
         self._sources = state.sources if state else None
         self._blocks = state.blocks if state else 0
         self._proven: Header | None = None
+        self._read_to_the_end = False
+        # Of this class; those of the replay are with the replay.
+        self._findings: list[Finding] = []
         self.replay = Replay(
             state.books if state else None,
             watch=asked.watch,
@@ -190,8 +193,11 @@ class _Run:
 
     def _find(self, code: str, detail: str) -> None:
         number, at = (self._head.number, self._head.timestamp) if self._head else (None, None)
-        self.replay.findings.append(Finding(code=code, detail=detail, block_number=number, at=at))
-        self.replay.finding_counts[code] += 1
+        self._findings.append(Finding(code=code, detail=detail, block_number=number, at=at))
+
+    def _counts(self) -> Counter[str]:
+        replayed = self.replay.finding_counts if self._read_to_the_end else Counter[str]()
+        return replayed + Counter(finding.code for finding in self._findings)
 
     # --------------------------------------------------------------------------------------------------- (1) and (2)
 
@@ -308,8 +314,13 @@ class _Run:
         if linked and before != head.block_hash:
             raise AuditError(f"the headers do not lead to block {head.number}, {head.block_hash}")
         self._blocks += read
-        how = "each linked to the one before" if linked else "only those with events, not linked"
-        self._holds("headers", f"{read} headers of blocks {first} to {head.number}, {how}")
+        self._read_to_the_end = True
+        which = f"{read} headers of blocks {first} to {head.number}"
+        if linked:
+            self._holds("headers", f"{which}, each linked to the one before")
+        else:
+            detail = f"{which}, only those with events: their times and their order are the endpoint's word"
+            self.checks.append(Check(name="headers", holds=None, detail=detail))
         self._holds("receipts", "every event is from receipts that its block's header commits to")
         self._judge_replay()
 
@@ -366,7 +377,7 @@ class _Run:
             for number, block_hash in {(one.block_number, one.block_hash) for one in self._asked.earlier}:
                 if self._feed.header(number).block_hash != block_hash:
                     self._find("checkpoint_inconsistent", f"block {number} is another than the checkpoint's")
-        if "checkpoint_inconsistent" in self.replay.finding_counts:
+        if "checkpoint_inconsistent" in self._counts():
             self.checks.append(Check(name="checkpoints", holds=False, detail="a log never was what a checkpoint says"))
         else:
             self._holds("checkpoints", f"{len(self._asked.earlier)} earlier points of logs were passed")
@@ -375,7 +386,9 @@ class _Run:
 
     def audit(self, now: int) -> Audit:
         """What it came to."""
-        replay, books, head = self.replay, self.replay.books, self._head
+        replay, head = self.replay, self._head
+        # A header that leads nowhere can have any time: what was replayed by it reproaches no one.
+        books = replay.books if self._read_to_the_end else Books()
         report = AuditReport(
             domain=self._asked.domain,
             block=None
@@ -386,8 +399,8 @@ class _Run:
             endpoints=tuple(rpc.url for rpc in self._rpcs),
             made_at=now,
             checks=tuple(self.checks),
-            findings=tuple(replay.findings),
-            finding_counts=dict(replay.finding_counts),
+            findings=(*(replay.findings if self._read_to_the_end else ()), *self._findings),
+            finding_counts=dict(self._counts()),
             totals=books.totals(blocks=self._blocks, at=head.timestamp if head else 0),
             refusals_by_reason={Reason(number): count for number, count in sorted(books.reasons.items())},
             days=books.day_counts(),
@@ -401,8 +414,8 @@ class _Run:
             report=report,
             state=self._kept(report),
             books=books,
-            entries=tuple(replay.entries),
-            changes=tuple(replay.changes),
+            entries=tuple(replay.entries) if self._read_to_the_end else (),
+            changes=tuple(replay.changes) if self._read_to_the_end else (),
         )
 
     def _kept(self, report: AuditReport) -> AuditState | None:
@@ -410,7 +423,7 @@ class _Run:
         proven = {check.name for check in report.checks if check.holds}
         if self._proven is None or "state_root" not in proven:
             return None
-        # Findings about the endpoint are not the ledger's history; those of the replay are.
+        # The findings of the replay are the ledger's history, the others are of this audit.
         return AuditState(
             domain=report.domain,
             first_block=self._state.first_block if self._state else self._asked.first_block,
@@ -420,8 +433,8 @@ class _Run:
             sources=self._sources,
             blocks=self._blocks,
             books=self.replay.books,
-            findings=report.findings,
-            finding_counts=dict(report.finding_counts),
+            findings=tuple(self.replay.findings),
+            finding_counts=dict(self.replay.finding_counts),
         )
 
 

@@ -19,7 +19,7 @@ from eth_hash.backends.pysha3 import keccak256
 
 from ledger.consent import Address, Hex32, hex32_of, parse_hex32
 from ledger.errors import AuditError, ChainUnavailableError, MalformedError, ReceiptsDifferError
-from ledger.stateproof import header_rlp
+from ledger.stateproof import header_rlp, quantity
 
 EMPTY_ROOT: Final = keccak256(b"\x80")
 BLOOM_BYTES: Final = 256
@@ -76,12 +76,12 @@ def read_header(block: Mapping[str, Any]) -> Header:
         if len(bloom) != BLOOM_BYTES:
             raise MalformedError("logsBloom: expected 256 bytes", field="logsBloom")
         return Header(
-            number=int(block["number"], 16),
+            number=quantity(block["number"]),
             block_hash=block_hash,
             parent_hash=parse_hex32(block["parentHash"], "parentHash"),
             state_root=parse_hex32(block["stateRoot"], "stateRoot"),
             receipts_root=parse_hex32(block["receiptsRoot"], "receiptsRoot"),
-            timestamp=int(block["timestamp"], 16),
+            timestamp=quantity(block["timestamp"]),
             bloom=int.from_bytes(bloom),
             transactions=tuple(parse_hex32(one, "transactions") for one in block["transactions"]),
         )
@@ -158,12 +158,12 @@ def _receipt_text(receipt: Mapping[str, Any]) -> tuple[str, Sequence[Mapping[str
         # Before Byzantium (EIP-658): the state root after the transaction.
         status = _string(receipt["root"][2:])
     else:
-        status = "01" if int(receipt["status"], 16) else "80"
+        status = "01" if quantity(receipt["status"]) else "80"
     bloom = receipt["logsBloom"][2:]
     if len(bloom) != 2 * BLOOM_BYTES:
         raise MalformedError("logsBloom: expected 256 bytes", field="logsBloom")
     body = f"{status}{_quantity(receipt['cumulativeGasUsed'])}b90100{bloom}{_listed(content)}"
-    kind = int(receipt.get("type") or "0x0", 16)
+    kind = quantity(receipt.get("type") or "0x0")
     if not 0 <= kind <= _MAX_TYPE:
         raise MalformedError("type: expected that of a transaction", field="type")
     return (f"{kind:02x}" if kind else "") + _listed(body), logs
@@ -178,6 +178,8 @@ def _log_text(log: Mapping[str, Any]) -> str:
         first, second = topics
         if len(first) == len(second) == _WORD_DIGITS + 2:
             return f"f87a94{address[2:]}f842a0{first[2:]}a0{second[2:]}a0{data[2:]}"
+    if not isinstance(topics, list):
+        raise MalformedError("topics: expected a list", field="topics")
     words = ""
     for topic in topics:
         if len(topic) != _WORD_DIGITS + 2:
@@ -187,7 +189,7 @@ def _log_text(log: Mapping[str, Any]) -> str:
 
 
 def _quantity(text: str) -> str:
-    number = int(text, 16)
+    number = quantity(text)
     return _string(number.to_bytes((number.bit_length() + 7) // 8).hex())
 
 

@@ -40,6 +40,8 @@ TIMEOUT_SECONDS: Final = 10.0
 POOL_SIZE: Final = 32
 MAX_ANSWER: Final = 2**28
 PIECE: Final = 2**16
+QUESTION_GAS: Final = 1_000_000
+"""What an account of somebody else's may burn of the node's time, to say whether it signed."""
 _HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
 POLL_SECONDS: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
@@ -142,6 +144,9 @@ class Chain(Protocol):
 
     def is_contract(self, account: Address) -> bool:
         """Whether there is code at the account."""
+
+    def accepts_signature(self, account: Address, digest: Hex32, signature: bytes) -> bool:
+        """Whether a smart account says that it signed this (ERC-1271), as of now; without code none does."""
 
     def events(self, first: int, last: int) -> list[Event]:
         """The contract's events in these blocks, both included."""
@@ -397,6 +402,16 @@ class JsonRpcChain:
         """Whether there is code at the account."""
         with _understood():
             return bool(bytes.fromhex(self._ask("eth_getCode", account, "latest")[2:]))
+
+    def accepts_signature(self, account: Address, digest: Hex32, signature: bytes) -> bool:
+        """Whether a smart account says that it signed this (ERC-1271), as of now; without code none does."""
+        data = "0x" + contract.signature_question(digest, signature).hex()
+        try:
+            answer = self._rpc("eth_call", {"to": account, "data": data, "gas": hex(QUESTION_GAS)}, "latest")
+        except RpcError:
+            # Whatever the account does instead of saying yes is a no.
+            return False
+        return contract.is_yes(self._returned(answer, nothing=True))
 
     def events(self, first: int, last: int) -> list[Event]:
         """The contract's events in these blocks, both included."""

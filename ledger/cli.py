@@ -2,7 +2,7 @@
 
 Here are the entry point and the verbs about the installation; the others are in `cli_serve.py`, `cli_parties.py`,
 `cli_data.py`, `cli_disputes.py`, `cli_consents.py`, `cli_requests.py`, `cli_duties.py`, `cli_evidence.py`,
-`cli_orders.py`, `cli_prompts.py` and, for the auditor, `cli_audit.py`.
+`cli_orders.py`, `cli_prompts.py` and, for the auditor, `cli_auditor.py`.
 
 Exit codes: 0 done · 1 the answer is no (consent) · 2 the request is wrong · 3 store, keys or set-up · 4 the chain ·
 5 something that must hold does not (verification, demo).
@@ -23,8 +23,7 @@ import typer
 from rich.console import Console
 
 from ledger import (
-    cli_audit,
-    cli_checkpoint,
+    cli_auditor,
     cli_consents,
     cli_data,
     cli_disclose,
@@ -34,7 +33,6 @@ from ledger import (
     cli_orders,
     cli_parties,
     cli_prompts,
-    cli_reconcile,
     cli_requests,
     cli_serve,
     deploy,
@@ -183,9 +181,7 @@ app.add_typer(cli_evidence.app)
 app.add_typer(cli_prompts.app)
 app.add_typer(cli_disclose.app)
 # Listed here for --help; run by cli_main.py without the rest.
-cli_checkpoint.add_to(cli_audit.app)
-cli_reconcile.add_to(cli_audit.app)
-app.add_typer(cli_audit.app, name="audit", rich_help_panel=cli_audit.PANEL)
+app.add_typer(cli_auditor.app, name="audit", rich_help_panel=cli_auditor.PANEL)
 
 
 def main() -> None:

@@ -6,16 +6,13 @@ Exit codes: 0 clean · 1 findings · 2 could not verify (also: asked in a way th
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 from platformdirs import user_data_path
 
-from ledger import cli_disclosure
-from ledger.audit import Asked, Audit, audit_chain
+from ledger.audit import Asked, Audit
 from ledger.audit_report import AuditReport, Verdict
 from ledger.audit_state import AuditState, opened, sealed
 from ledger.books import judge, summary_of
@@ -29,40 +26,30 @@ from ledger.cli_audit_options import (
     FromBlock,
     Headers,
     RpcUrls,
-    Steps,
+    Solc,
     Tag,
+    WithoutCompiler,
+    audited,
     block_of,
     domain_of,
-    endpoints,
     wants_all_headers,
 )
 from ledger.cli_audit_output import report_html, report_text
-from ledger.cli_terminal import Json, fail, iso_time, progress_bar, show, warn
+from ledger.cli_terminal import Json, iso_time, show, warn
 from ledger.consent import Hex32, Reason, parse_hex32
-from ledger.errors import LedgerError, MalformedError, UnreadableFileError
+from ledger.errors import MalformedError, UnreadableFileError
 from ledger.keys import write_private_file
 
 PANEL: Final = "Evidence"
 KEY_BYTES: Final = 32
 
-app = typer.Typer(
-    help="Check everything from the chain alone: no key, no database, no custodian. Exit codes: 0 clean, 1 findings, "
-    "2 could not verify.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
 
-Solc = Annotated[Path | None, typer.Option(help="A Solidity compiler; default: the checkout's, or py-solc-x gets one.")]
-WithoutCompiler = Annotated[
-    bool, typer.Option("--without-compiler", help="Believe that the bytecode which ships is that of the sources.")
-]
+def add_to(audit: typer.Typer) -> None:
+    """Mount these verbs."""
+    audit.command("chain")(chain)
+    audit.command("consent")(consent)
 
 
-cli_disclosure.add_to(app)
-
-
-@app.command("chain")
 def chain(
     *,
     rpc_url: RpcUrls = None,
@@ -100,7 +87,6 @@ def chain(
     raise SystemExit(EXIT_CODES[made.report.verdict])
 
 
-@app.command("consent")
 def consent(
     *,
     consent_id: Annotated[str, typer.Argument(help="Id of the consent: 0x and 64 hex digits.")],
@@ -182,15 +168,6 @@ def _history(consent_id: Hex32, made: Audit, report: AuditReport) -> tuple[dict[
     return fields, "\n".join(lines)
 
 
-# --------------------------------------------------------------------------------------------------------- the audit
-
-
-def audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None, *, quiet: bool) -> Audit:
-    """The audit by these endpoints, with a bar that shows how far it is."""
-    with progress_bar(hidden=quiet) as bar:
-        return audit_chain(endpoints(urls), asked, now=int(time.time()), state=before, step=Steps(bar))
-
-
 def _command(report: AuditReport) -> str:
     """What repeats the audit; whoever repeats it names an endpoint of their own."""
     block = "" if report.block is None else f" --block {report.block.block_hash}"
@@ -244,12 +221,3 @@ def _write(path: Path, content: bytes | str) -> None:
             path.write_text(content, encoding="utf-8")
     except OSError as exc:
         raise MalformedError(f"{path}: cannot be written ({exc.strerror})", field="file") from exc
-
-
-def main(args: Sequence[str]) -> NoReturn:
-    """The verbs by themselves: without everything that a custodian needs, they start in a fraction of the time."""
-    try:
-        app(args=list(args), prog_name="consent-ledger audit")
-    except LedgerError as exc:
-        fail(exc, exit_code=COULD_NOT)
-    raise SystemExit(0)

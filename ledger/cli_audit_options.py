@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.progress import Progress
 
 from ledger.artifact import contract_address
+from ledger.audit import Asked, Audit, audit_chain
 from ledger.audit_report import Verdict
+from ledger.audit_state import AuditState
 from ledger.chain import JsonRpc
+from ledger.cli_terminal import progress_bar
 from ledger.consent import Domain, Hex32, parse_address, parse_hex32
 from ledger.errors import MalformedError
 
@@ -31,6 +36,11 @@ At = Annotated[str | None, typer.Option("--block", help="The block, by its hash 
 Tag = Annotated[str, typer.Option(envvar="CONSENT_LEDGER_FINALITY", help="Without --block: which newest block.")]
 FromBlock = Annotated[int, typer.Option(min=0, help="The first block to read: one before the contract was deployed.")]
 Headers = Annotated[str, typer.Option(help="all: every header, linked. events: on long chains, only where events are.")]
+
+Solc = Annotated[Path | None, typer.Option(help="A Solidity compiler; default: the checkout's, or py-solc-x gets one.")]
+WithoutCompiler = Annotated[
+    bool, typer.Option("--without-compiler", help="Believe that the bytecode which ships is that of the sources.")
+]
 
 
 def domain_of(contract: str | None, chain_id: int) -> Domain:
@@ -70,3 +80,9 @@ class Steps:
     def __call__(self, done: int, of: int) -> None:
         """So many of so many."""
         self._bar.update(self._task, completed=done, total=of)
+
+
+def audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None, *, quiet: bool) -> Audit:
+    """The audit by these endpoints, with a bar that shows how far it is unless `quiet`."""
+    with progress_bar(hidden=quiet) as bar:
+        return audit_chain(endpoints(urls), asked, now=int(time.time()), state=before, step=Steps(bar))

@@ -13,7 +13,6 @@ import typer
 from ledger.audit import Asked
 from ledger.audit_report import AuditReport, Finding, Verdict
 from ledger.checkpoint import Checkpoint, checkpoint_of, compare, compare_all, is_decided, open_checkpoint
-from ledger.cli_audit import Solc, WithoutCompiler, audited
 from ledger.cli_audit_options import (
     COULD_NOT,
     EXIT_CODES,
@@ -23,7 +22,10 @@ from ledger.cli_audit_options import (
     FromBlock,
     Headers,
     RpcUrls,
+    Solc,
     Tag,
+    WithoutCompiler,
+    audited,
     block_of,
     domain_of,
     wants_all_headers,

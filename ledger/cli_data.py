@@ -100,9 +100,15 @@ def erase(
     *,
     subject: SubjectRef,
     yes: Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", metavar="", help="Only say what it would take and what it cannot take.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Erase a person for ever: revoke every consent, destroy every key, leave a tombstone."""
+    if preview:
+        _preview(subject, yes=yes, as_json=as_json)
+        return
     if not yes and (as_json or not _agrees(f"Erase {plain(subject)} for ever? This cannot be undone.")):
         raise MalformedError("yes: nothing was erased, because nobody agreed (--yes agrees beforehand)", field="yes")
     with open_custodian() as custodian:
@@ -123,6 +129,37 @@ def erase(
         f"Erased: {number_of(erasure.envelopes, 'value')}, {number_of(erasure.consents, 'consent')}.\n"
         f"Older backups stay readable until {', '.join(keks)} is destroyed: `consent-ledger keys rotate`.",
     )
+
+
+def _preview(subject: str, *, yes: bool, as_json: bool) -> None:
+    if yes:
+        raise MalformedError("yes: expected either --preview or --yes", field="yes")
+    with open_custodian() as custodian:
+        found = custodian.eraser.preview(custodian.vault.subject_of(subject))
+    elsewhere = [
+        {
+            "consent": one.consent_id,
+            "institution": one.institution,
+            "institutionName": one.institution_name,
+            "until": iso_time(one.until),
+        }
+        for one in found.held_elsewhere
+    ]
+    fields = {
+        "rows": dict(found.rows),
+        "consentsThatEnd": list(found.consents_that_end),
+        "onChain": list(found.on_chain),
+        "heldElsewhere": elsewhere,
+        "readableInBackupsUntilDestroyed": list(found.readable_in_backups_until_destroyed),
+    }
+    values, kept = number_of(found.rows["records"], "value"), number_of(len(found.on_chain), "consent")
+    human = [
+        f"Nothing was erased. It would take {values} and end {number_of(len(found.consents_that_end), 'consent')}.",
+        f"On chain stay the fingerprints of {kept}, which nothing opens any more.",
+        *(f"{plain(str(one['institutionName']))} may keep what it read until {one['until']}." for one in elsewhere),
+        f"Older backups stay readable until {', '.join(found.readable_in_backups_until_destroyed)} is destroyed.",
+    ]
+    show(as_json, fields, "\n".join(human))
 
 
 def _agrees(question: str) -> bool:

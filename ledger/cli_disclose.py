@@ -24,6 +24,9 @@ def disclose(
     release: Annotated[str | None, typer.Option(help="One release, by its id.")] = None,
     consent: Annotated[str | None, typer.Option(help="Everything under one consent, by its id.")] = None,
     subject: Annotated[str | None, typer.Option(help="Everything about one person, by the furnisher's ref.")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="One access that an authority ordered, by the order's hash.")
+    ] = None,
     proofs: Annotated[
         bool, typer.Option("--proofs", metavar="", help="With a proof bundle of each: can be checked without a node.")
     ] = False,
@@ -33,12 +36,14 @@ def disclose(
 
     It names people and what was asked about them, but holds no value. Hand it over under a legal basis only.
     """
-    if sum(one is not None for one in (release, consent, subject)) != 1:
-        raise MalformedError("disclose: expected one of --release, --consent, --subject", field="disclose")
+    if sum(one is not None for one in (release, consent, subject, order)) != 1:
+        raise MalformedError("disclose: expected one of --release, --consent, --subject, --order", field="disclose")
     with open_custodian() as custodian:
         making, at = custodian.disclosing, custodian.clock()
         if release is not None:
             made = making.of_release(parse_hex32(release, "release"), at=at, proofs=proofs)
+        elif order is not None:
+            made = making.of_order(parse_hex32(order, "order"), at=at)
         elif consent is not None:
             made = making.of_consent(parse_hex32(consent, "consent"), at=at, proofs=proofs)
         else:

@@ -10,8 +10,7 @@ import typer
 
 from ledger.audit import Asked
 from ledger.audit_report import AuditedEntry, Check
-from ledger.cli_audit import audited
-from ledger.cli_audit_options import EXIT_CODES, At, FromBlock, Headers, RpcUrls, block_of, wants_all_headers
+from ledger.cli_audit_options import EXIT_CODES, At, FromBlock, Headers, RpcUrls, audited, block_of, wants_all_headers
 from ledger.cli_terminal import Json, plain, show
 from ledger.errors import MalformedError
 from ledger.reconcile import reconcile

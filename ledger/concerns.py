@@ -8,6 +8,7 @@ What may be done is a code, so that each page says it in its own language; `MAY_
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -33,7 +34,8 @@ MAY_DO: Final = MappingProxyType(
         COMPLAIN: "Complain to the authority that supervises the institution or protects data where you live.",
     }
 )
-_FOR_DELETION: Final = (ASK_INSTITUTION, STOP_CONSENT, COMPLAIN)
+_FOR_DELETION: Final = (ASK_INSTITUTION, COMPLAIN)
+_FOR_DELETION_WHILE_OPEN: Final = (ASK_INSTITUTION, STOP_CONSENT, COMPLAIN)
 _FOR_DECISION: Final = (ASK_INSTITUTION, ASK_FOR_A_PERSON, DISPUTE_DATA, COMPLAIN)
 
 
@@ -59,8 +61,8 @@ class Concern:
 class Concerns:
     """Gathers them, for one person at a time."""
 
-    def __init__(self, duties: Duties, registry: Registry) -> None:
-        self._duties, self._registry = duties, registry
+    def __init__(self, duties: Duties, registry: Registry, *, clock: Callable[[], int]) -> None:
+        self._duties, self._registry, self._clock = duties, registry, clock
 
     def of_subject(self, subject_id: str) -> list[Concern]:
         """Everything that concerns a person, newest first. Raises `VaultError`."""
@@ -72,7 +74,7 @@ class Concerns:
                 institution=one.institution,
                 institution_name=names.get(one.institution, one.institution),
                 consent_id=one.consent_id,
-                may_do=_FOR_DELETION,
+                may_do=_FOR_DELETION_WHILE_OPEN if self._is_open(one.consent_id) else _FOR_DELETION,
             )
             for one in self._duties.overdue(subject_id)
         ]
@@ -92,3 +94,8 @@ class Concerns:
             for one in self._duties.adverse_actions(subject_id)
         ]
         return sorted([*overdue, *decided], key=lambda one: (one.at, one.kind, one.consent_id), reverse=True)
+
+    def _is_open(self, consent_id: Hex32) -> bool:
+        # Nobody is told to stop what has ended.
+        consent = self._registry.consent(consent_id)
+        return consent.revoked_at is None and self._clock() < consent.grant.expires_at

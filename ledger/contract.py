@@ -148,10 +148,22 @@ class Appended:
 
 # --------------------------------------------------------------------------------------------------------------- calls
 
+IS_VALID_SIGNATURE: Final = function_signature_to_4byte_selector("isValidSignature(bytes32,bytes)")
+
 
 def call(name: str, *args: object) -> bytes:
     """Calldata of any function of the contract."""
     return SELECTORS[name] + encode(FUNCTIONS[name], args)
+
+
+def signature_question(digest: Hex32, signature: bytes) -> bytes:
+    """Calldata that asks a smart account whether it signed (ERC-1271)."""
+    return IS_VALID_SIGNATURE + encode(["bytes32", "bytes"], [bytes.fromhex(digest[2:]), signature])
+
+
+def is_yes(answer: bytes) -> bool:
+    """Whether a smart account's answer to `signature_question` is a yes: the selector, filled up with zeros."""
+    return answer[:32] == IS_VALID_SIGNATURE.ljust(32, b"\0")
 
 
 def grant_call(grant: OuterGrant, signature: bytes) -> bytes:

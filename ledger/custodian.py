@@ -147,7 +147,7 @@ class Custodian:
         self.disputes = Disputes(self.store, self.vault, self.keys, clock=clock)
         self.subject_data = SubjectData(self.vault, self.registry, self.disputes)
         self.duties = Duties(self.store, self.registry, self.journal, self.keys, clock=clock)
-        self.concerns = Concerns(self.duties, self.registry)
+        self.concerns = Concerns(self.duties, self.registry, clock=clock)
         self.attempts = Attempts(self.store, self.keys, clock=clock)
         self.challenges = Challenges(self.store, self.keys, clock=clock)
         self.sessions = Sessions(self.store, self.keys, clock=clock)
@@ -280,6 +280,7 @@ class Custodian:
             self.journal,
             self.registry,
             self.access_records,
+            self.order_book,
             self.proofs,
             self.keys,
             self.chain.domain,

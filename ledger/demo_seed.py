@@ -1,8 +1,8 @@
 """What `consent-ledger up` puts into a data directory so that a newcomer can try everything in the browser.
 
-A few rows of the German file under invented first names, and institutions whose private keys lie beside the database,
-where only a demo may have them. Made once: whatever is there already stays as it is, and who was erased stays so. The
-codes are kept in clear, in a file of their own, until they are used: they are what the demo's page shows.
+A few rows of the German file under invented first names, and a furnisher and institutions whose private keys lie beside
+the database, where only a demo may have them. Made once: whatever is there already stays as it is, and who was erased
+stays so. The codes are kept in clear, in a file of their own, until they are used: they are what the demo's page shows.
 
 Never part of `consent-ledger serve`.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,11 +19,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from joserfc.jwk import KeySet
+
 from ledger.config import DEVNET_CHAIN_ID, LOOPBACK, Config
 from ledger.custodian import Custodian
 from ledger.errors import AlreadyExistsError, ErasedError, NotFoundError
-from ledger.exchange import new_institution_keys
-from ledger.importmap import ImportedRow, parse_map
+from ledger.exchange import new_furnisher_keys, new_institution_keys
+from ledger.importmap import ImportedRow, ImportMap, parse_map
 from ledger.keys import write_private_file
 from ledger.vault import AttributeValue, NewRecord
 
@@ -58,6 +60,9 @@ INSTITUTIONS: Final = tuple(
 )
 
 
+FURNISHER_NAME: Final = "Demo Bureau"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoCode:
     """A person of the demo, and the code that waits for them: None if it is used, out of date or never made."""
@@ -75,6 +80,7 @@ def is_place_for(config: Config) -> bool:
 def seed(custodian: Custodian) -> bool:
     """Make what is not there yet. Returns whether anything was. Raises `StoreUnavailableError`, `VaultError`."""
     made = _people(custodian)
+    made = _furnisher(custodian) or made
     for institution in INSTITUTIONS:
         made = _institution(custodian, institution) or made
     return made
@@ -131,10 +137,13 @@ def _people(custodian: Custodian) -> bool:
     return made
 
 
+def _map() -> ImportMap:
+    return parse_map(files("ledger").joinpath("maps/german.toml").read_text(encoding="utf-8"))
+
+
 def _rows() -> Iterator[tuple[DemoPerson, list[NewRecord]]]:
-    package = files("ledger")
-    import_map = parse_map(package.joinpath("maps/german.toml").read_text(encoding="utf-8"))
-    text = package.joinpath("data/german_statlog_1000.csv").read_text(encoding="utf-8")
+    import_map = _map()
+    text = files("ledger").joinpath("data/german_statlog_1000.csv").read_text(encoding="utf-8")
     header, *rows = csv.reader(text.splitlines())
     reader = import_map.reader(header)
     for person in PEOPLE:
@@ -154,20 +163,34 @@ def _rows() -> Iterator[tuple[DemoPerson, list[NewRecord]]]:
         )
 
 
-def _institution(custodian: Custodian, institution: DemoInstitution) -> bool:
-    path = custodian.config.data / DIRECTORY / f"{institution.key}.jwks"
+def _furnisher(custodian: Custodian) -> bool:
+    keys = _keys(custodian, "furnisher", new_furnisher_keys)
     try:
-        keys = _kept(path)
-    except NotFoundError:
-        # Before it is registered: keys that nobody has would leave a lender that can never ask.
-        keys = dict(new_institution_keys().as_dict(private=True))
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_private_file(path, json.dumps(keys, indent=1))
+        custodian.registry.add_furnisher(_map().source, FURNISHER_NAME, keys, at=custodian.clock())
+    except AlreadyExistsError:
+        return False
+    return True
+
+
+def _institution(custodian: Custodian, institution: DemoInstitution) -> bool:
+    keys = _keys(custodian, institution.key, new_institution_keys)
     try:
         custodian.registry.add_institution(institution.institution_id, institution.name, keys, at=custodian.clock())
     except AlreadyExistsError:
         return False
     return True
+
+
+def _keys(custodian: Custodian, name: str, make: Callable[[], KeySet]) -> dict[str, Any]:
+    """Made and kept before their owner is registered: keys that nobody has would leave one that can never ask."""
+    path = custodian.config.data / DIRECTORY / f"{name}.jwks"
+    try:
+        return _kept(path)
+    except NotFoundError:
+        keys = dict(make().as_dict(private=True))
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_private_file(path, json.dumps(keys, indent=1))
+        return keys
 
 
 def _code(custodian: Custodian, person: DemoPerson, kept: Mapping[str, str] | None) -> DemoCode:

@@ -10,7 +10,8 @@ What the chain, the bundles and the receipts say comes as `Facts` (`disclosure_f
 (6) The records that were read are those that the entry names.
 (7) Receipt and answer, if there are any, are signed by the custodian and say the same.
 
-A refused entry read nothing: of it (4) is not asked, but its reason is. Of each consent: (8) that its daily limit held
+Of an access that an authority compelled, the order takes the place of consent and request. A refused entry read
+nothing: of it (4) is not asked, but its reason is. Of each consent: (8) that its daily limit held
 (`daily_limits.py`), and (9) that no request was used for more than it asks for. (10) Whose a key is nobody can see from
 a disclosure: one that the auditor did not bring along leaves it unverified, unless the auditor says to believe it.
 """
@@ -23,6 +24,7 @@ from typing import Final
 
 from joserfc.jwk import ECKey
 
+from ledger.compelled import order_hash_of
 from ledger.consent import Domain, Hex32
 from ledger.daily_limits import DatedAccess, daily_limit_held
 from ledger.disclosed_entry import (
@@ -30,6 +32,7 @@ from ledger.disclosed_entry import (
     check_answer,
     check_bundle,
     check_opening,
+    check_order,
     check_place,
     check_receipt,
     check_records,
@@ -37,7 +40,7 @@ from ledger.disclosed_entry import (
     check_subject,
     check_terms,
 )
-from ledger.disclosure import DisclosedConsent, DisclosedEntry, Disclosure
+from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure
 from ledger.scrutiny import (
     BundledEntry,
     Facts,
@@ -86,6 +89,7 @@ class _Judge:
             # (3)
             check_subject(consent, self._facts, self._domain, whole)
             self._daily_limit(consent, whole)
+        self._orders(whole)
         self._requests(whole)
         self._key_owners(whole)
         return JudgedDisclosure(
@@ -118,9 +122,12 @@ class _Judge:
             check_place(one, found, marks)
         check_bundle(one, bundle, online=online, marks=marks)
         # (3) is of the consent, (4)
-        check_terms(one, grant, marks)
-        # (5)
-        self._held[one.entry_hash] = check_request(one, self._institution_key, marks)
+        if one.outcome is DisclosedOutcome.COMPELLED:
+            check_order(one, self._disclosure.orders, self._facts.embargoes, marks)
+        else:
+            check_terms(one, grant, marks)
+            # (5)
+            self._held[one.entry_hash] = check_request(one, self._institution_key, marks)
         # (6)
         check_records(one, marks)
         # (7)
@@ -176,6 +183,11 @@ class _Judge:
         return DatedAccess(signed_at=signed, logged_at=found.at if found else None, late=late)
 
     # ----------------------------------------------------------------------------------------------- requests and keys
+
+    def _orders(self, whole: Marks) -> None:
+        named = {one.entry.consent_id for one in self._disclosure.entries}
+        if any(order_hash_of(one) not in named for one in self._disclosure.orders):
+            whole.unknown("orders", "there is an order in it that none of its entries names")
 
     def _requests(self, whole: Marks) -> None:
         # (9)

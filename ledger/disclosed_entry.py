@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey
 
-from ledger.access import entry_hash_of, records_hash_of, refusal_hash
-from ledger.consent import ConsentGrant, Domain, Reason, consent_id_of, require_signer
+from ledger.access import COMPELLED, entry_hash_of, records_hash_of, refusal_hash
+from ledger.compelled import CompelledOrder, order_hash_of
+from ledger.consent import ConsentGrant, Domain, Hex32, Reason, consent_id_of, require_signer
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, EntryPlace
 from ledger.errors import AuditError, AuthenticationError, InvalidSignatureError
 from ledger.exchange import accesses_asked_by, verify_claims
@@ -93,7 +94,8 @@ def check_bundle(one: DisclosedEntry, bundle: BundledEntry | str | None, *, onli
 
 
 def _check_proven(one: DisclosedEntry, bundle: BundledEntry, marks: Marks) -> None:
-    proven = DisclosedOutcome.LATE if bundle.late else DisclosedOutcome.RECORDED
+    let_out = DisclosedOutcome.COMPELLED if bundle.entry.purpose == COMPELLED else DisclosedOutcome.RECORDED
+    proven = DisclosedOutcome.LATE if bundle.late else let_out
     block = f"block {bundle.block_number}, {bundle.block_hash}"
     if bundle.entry != one.entry or not _is_at(one.place, bundle.claims):
         marks.differs("bundle", "bundle_differs", "the bundle is of another entry, or of another place")
@@ -139,6 +141,28 @@ def _check_smart_account(one: DisclosedConsent, facts: Facts, marks: Marks) -> N
         marks.unknown("subject_signature", said)
     else:
         marks.holds("subject_signature", f"the smart account {subject} takes the signature of {one.consent_id}")
+
+
+# -------------------------------------------------------------------------------------------------------------- order
+
+
+def check_order(
+    one: DisclosedEntry, orders: Iterable[CompelledOrder], embargoes: Mapping[Hex32, int], marks: Marks
+) -> None:
+    """(4) and (5) of an access without a consent: an authority ordered just this, for as long as the chain says."""
+    entry = one.entry
+    order = next((it for it in orders if order_hash_of(it) == entry.consent_id), None)
+    if order is None:
+        marks.unknown("order", "the order that it names is not in the disclosure")
+        return
+    ordered = (order.authority, COMPELLED, order.attributes, order.document_hash)
+    embargo = embargoes.get(entry.consent_id, order.embargo_until)
+    if (entry.institution, entry.purpose, entry.attributes, entry.request_hash) != ordered or one.request is not None:
+        marks.differs("order", "order_differs", f"{order.authority} ordered something else: {order.reference}")
+    elif embargo != order.embargo_until:
+        marks.differs("order", "order_differs", f"its embargo ends at {order.embargo_until}, on chain {embargo}")
+    else:
+        marks.holds("order", f"ordered by {order.authority}, {order.reference}; its document is not in here")
 
 
 # -------------------------------------------------------------------------------------------------------------- terms

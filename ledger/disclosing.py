@@ -24,10 +24,12 @@ from ledger.disclosure import (
     Disclosure,
     EntryPlace,
 )
+from ledger.envelope import DISCLOSURE
 from ledger.errors import ErasedError, NotFoundError
 from ledger.exchange import receipt_claims, sign_claims
 from ledger.journal import ANCHORED, REFUSED, Journal
 from ledger.keys import KeyFile
+from ledger.order_book import OpenedOrder, OrderBook
 from ledger.parties import INSTITUTION
 from ledger.preparation import opening_context
 from ledger.proof import Proofs
@@ -62,6 +64,7 @@ class Disclosing:
         journal: Journal,
         registry: Registry,
         records: AccessRecords,
+        book: OrderBook,
         proofs: Proofs,
         keys: KeyFile,
         domain: Domain,
@@ -70,7 +73,7 @@ class Disclosing:
         signing_key: ECKey,
     ) -> None:
         self._store, self._journal, self._registry, self._records = store, journal, registry, records
-        self._proofs, self._keys, self._domain = proofs, keys, domain
+        self._book, self._proofs, self._keys, self._domain = book, proofs, keys, domain
         self._custodian, self._signing_key = custodian, signing_key
 
     def of_release(self, release_id: Hex32, *, at: int, proofs: bool = False) -> MadeDisclosure:
@@ -91,9 +94,22 @@ class Disclosing:
         return self._made(rows, [consent_id], at=at, proofs=proofs)
 
     def of_subject(self, subject_id: str, *, at: int, proofs: bool = False) -> MadeDisclosure:
-        """Every entry about a person, and every consent, used or not. Raises as `of_release`."""
+        """Every entry about a person, and every consent, used or not; of orders those that the person may know of.
+
+        Raises as `of_release`.
+        """
         consents = [one.consent_id for one in self._registry.consents(subject_id)]
-        return self._made(self._rows(subject_id, None), consents, at=at, proofs=proofs)
+        with self._store.read() as tx:
+            orders = self._book.visible(tx, subject_id, now=at)
+        return self._made(self._rows(subject_id, None), consents, orders, at=at, proofs=proofs)
+
+    def of_order(self, order_hash: Hex32, *, at: int) -> MadeDisclosure:
+        """The access that an authority ordered, also under its embargo. Raises as `of_release`."""
+        with self._store.read() as tx:
+            row = self._book.row(tx, order_hash)
+        if row is None or row.log_index is None:
+            raise NotFoundError("order: no such order on the log", field="order")
+        return self._made([], [], [row], at=at, proofs=False)
 
     def of_records(self, record_ids: Sequence[str], *, at: int) -> MadeDisclosure:
         """Exactly these access records, as an auditor's consent lets them be read. Raises as `of_release`."""
@@ -112,9 +128,18 @@ class Disclosing:
                 found += more
         return found[::-1]
 
-    def _made(self, rows: Sequence[Row[Any]], consent_ids: Iterable[Hex32], *, at: int, proofs: bool) -> MadeDisclosure:
-        on_chain = [row for row in rows if row.batch_state == ANCHORED and row.log_index is not None]
-        entries = [self._entry(row, at=at, proofs=proofs) for row in on_chain]
+    def _made(
+        self,
+        rows: Sequence[Row[Any]],
+        consent_ids: Iterable[Hex32],
+        orders: Sequence[Row[Any]] = (),
+        *,
+        at: int,
+        proofs: bool,
+    ) -> MadeDisclosure:
+        entries = [self._entry(row, at=at, proofs=proofs) for row in rows if _is_on_chain(row)]
+        ordered = [(row, self._book.opened(row)) for row in orders if _is_on_chain(row)]
+        entries += [self._ordered(row, opened, at=at) for row, opened in ordered]
         signers = {one.request.keyid for one in entries if one.request is not None}
         keys = {keyid: key for keyid in sorted(signers) if (key := self._key(keyid)) is not None}
         institutions: dict[str, list[JWK]] = {}
@@ -129,13 +154,16 @@ class Disclosing:
             consents=tuple(
                 DisclosedConsent(consent_id=one.consent_id, grant=one.grant, signature=one.signature) for one in stored
             ),
+            orders=tuple(opened.order for _, opened in ordered),
             entries=tuple(entries),
         )
         missing = tuple(sorted(signers - set(keys)))
-        return MadeDisclosure(disclosure=disclosure, not_on_chain=len(rows) - len(entries), missing_keys=missing)
+        return MadeDisclosure(
+            disclosure=disclosure, not_on_chain=len(rows) + len(orders) - len(entries), missing_keys=missing
+        )
 
     def _entry(self, row: Row[Any], *, at: int, proofs: bool) -> DisclosedEntry:
-        opening = open_json(row, opening_context(row.release_id), self._keys)
+        opening = open_json(row, opening_context(row.release_id), self._keys, DISCLOSURE)
         entry = AccessEntry.from_json(opening["entry"])
         proof = self._journal.proof_of(row, self._domain, self._custodian)
         outcome = _outcome_of(row)
@@ -143,7 +171,6 @@ class Disclosing:
         bundle = None
         if proofs and outcome is not DisclosedOutcome.REFUSED:
             bundle = self._proofs.bundle(row.release_id, self._registry.institution(entry.institution))
-        digests = [record.envelope.digest() for record in self._records.load(opening["records"])]
         return DisclosedEntry(
             entry_hash=row.entry_hash,
             entry=entry,
@@ -151,10 +178,26 @@ class Disclosing:
             place=EntryPlace.of(proof),
             reason=row.reason if outcome is DisclosedOutcome.REFUSED else None,
             request=SignedRequest.from_json(opening["request"]),
-            records=tuple(Hex32("0x" + digest.hex()) for digest in digests) or None,
+            records=self._digests(opening["records"]),
             receipt=sign_claims(claims, self._signing_key, RECEIPT_TYPE),
             bundle=bundle,
         )
+
+    def _ordered(self, row: Row[Any], opened: OpenedOrder, *, at: int) -> DisclosedEntry:
+        proof = self._journal.proof_of(row, self._domain, self._custodian)
+        claims = receipt_claims(opened.entry, row.entry_hash, proof, at=at) | {"order": opened.order.as_json()}
+        return DisclosedEntry(
+            entry_hash=row.entry_hash,
+            entry=opened.entry,
+            outcome=DisclosedOutcome.COMPELLED,
+            place=EntryPlace.of(proof),
+            records=self._digests(opened.records),
+            receipt=sign_claims(claims, self._signing_key, RECEIPT_TYPE),
+        )
+
+    def _digests(self, record_ids: Sequence[str]) -> tuple[Hex32, ...] | None:
+        digests = [record.envelope.digest() for record in self._records.load(record_ids)]
+        return tuple(Hex32("0x" + digest.hex()) for digest in digests) or None
 
     def _key(self, keyid: str) -> JWK | None:
         party_id, kid = split_keyid(keyid)
@@ -163,6 +206,10 @@ class Disclosing:
             if key.kid == kid and key.get("use") == "sig":
                 return verifying_key(key)
         return None
+
+
+def _is_on_chain(row: Row[Any]) -> bool:
+    return bool(row.batch_state == ANCHORED and row.log_index is not None)
 
 
 def _outcome_of(row: Row[Any]) -> DisclosedOutcome:

@@ -34,6 +34,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ledger.access import AccessEntry, ChainProof
+from ledger.compelled import CompelledOrder
 from ledger.consent import Address, ConsentGrant, Domain, Hex32, is_text, parse_address, parse_grant, parse_hex32
 from ledger.errors import MalformedError
 from ledger.signatures import JWK, SignedRequest
@@ -149,7 +150,7 @@ class Disclosure:
     institution_keys: Mapping[str, tuple[JWK, ...]]
     consents: tuple[DisclosedConsent, ...]
     entries: tuple[DisclosedEntry, ...]
-    orders: tuple[Mapping[str, Any], ...] = ()
+    orders: tuple[CompelledOrder, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The document, ready for `json.dumps`."""
@@ -164,7 +165,7 @@ class Disclosure:
                 },
             },
             "consents": [one.as_json() for one in self.consents],
-            "orders": [dict(one) for one in self.orders],
+            "orders": [one.as_json() for one in self.orders],
             "entries": [one.as_json() for one in self.entries],
         }
 
@@ -190,7 +191,7 @@ def read_disclosure(document: object) -> Disclosure:
         consents=tuple(
             read_consent(one, f"consents[{n}]") for n, one in enumerate(_list(fields["consents"], "consents"))
         ),
-        orders=tuple(_mapping(one, f"orders[{n}]") for n, one in enumerate(_list(fields["orders"], "orders"))),
+        orders=tuple(read_order(one, f"orders[{n}]") for n, one in enumerate(_list(fields["orders"], "orders"))),
         entries=tuple(_entry(one, f"entries[{n}]") for n, one in enumerate(_list(fields["entries"], "entries"))),
     )
     if len({one.entry_hash for one in read.entries}) < len(read.entries):
@@ -221,6 +222,14 @@ def read_consent(value: object, field: str) -> DisclosedConsent:
         grant=parse_grant(fields["grant"]),
         signature=_bytes(fields["signature"], f"{field}.signature"),
     )
+
+
+def read_order(value: object, field: str) -> CompelledOrder:
+    """A member of `orders`. Raises `MalformedError`."""
+    order = CompelledOrder.from_json(_mapping(value, field))
+    if order.as_json() != value:
+        raise MalformedError(f"{field}: expected the opening of an order", field=field)
+    return order
 
 
 def _entry(value: object, field: str) -> DisclosedEntry:

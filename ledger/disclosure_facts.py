@@ -66,6 +66,7 @@ def online_facts(
         entries=tuple(_found(one) for one in audit.entries),
         subjects=subjects,
         changes=audit.changes,
+        embargoes={one.order_hash: one.embargo_until for one in audit.report.compelled},
         accepts={one.consent_id: _accepts(rpcs[0], one) for one in disclosure.consents},
         bundles={
             one.entry_hash: _bundled(one, disclosure, keys, lambda number, found: chain.block_hash(number) == found)
@@ -194,7 +195,7 @@ def _received(
         if about != (domain.chain_id, domain.contract):
             return "the receipt is about another chain or contract"
         try:
-            if chain is not None and one.outcome in (DisclosedOutcome.RECORDED, DisclosedOutcome.LATE):
+            if chain is not None and one.outcome is not DisclosedOutcome.REFUSED:
                 verify_receipt(receipt, chain, key)
         except AuditError as exc:
             return exc.message

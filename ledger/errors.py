@@ -489,6 +489,12 @@ class TransactionRevertedError(ChainError):
     code = "transaction_reverted"
 
 
+class MethodUnknownError(ChainUnavailableError):
+    """The endpoint does not know the method that it was asked; another one may do."""
+
+    code = "method_unknown"
+
+
 class ConfirmationTimeoutError(ChainError):
     """Sent, and not seen in a block in time. The outcome is unknown, so nothing is released."""
 

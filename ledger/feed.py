@@ -6,6 +6,7 @@ withhold and can contradict itself, and both show, but it cannot make anything u
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,14 @@ from typing import Any, Final, Protocol
 from ledger.blockproof import Header, ProvenTransaction, bloom_of, proven_logs, read_header
 from ledger.chain import RpcError
 from ledger.consent import Address, Hex32
-from ledger.errors import ChainUnavailableError
+from ledger.errors import ChainUnavailableError, MethodUnknownError
+from ledger.stateproof import quantity
 
 HEADERS_AT_ONCE: Final = 128
 RECEIPTS_AT_ONCE: Final = 16
 LOG_BLOCKS: Final = 10_000
 PAUSE_SECONDS: Final = 0.25
+_DIGITS: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
 _NO_SUCH_METHOD: Final = ("not supported", "not found", "not exist", "not available", "unsupported", "unknown method")
 
 ProvenBlock = tuple[Header, list[ProvenTransaction]]
@@ -59,7 +62,7 @@ class Feed:
         """The chain that it says it serves."""
         answer = self._ask("eth_chainId")
         with _understood("eth_chainId"):
-            return int(answer, 16)
+            return quantity(answer)
 
     def header(self, block: Hex32 | int | str) -> Header:
         """The header of a block by its hash, its number, or what a tag stands for now."""
@@ -85,7 +88,9 @@ class Feed:
         """The contract's code at a block, unchecked."""
         answer = self._ask("eth_getCode", self._contract, hex(header.number))
         with _understood("eth_getCode"):
-            return bytes.fromhex(answer.removeprefix("0x"))
+            if not _DIGITS.match(answer):
+                raise ValueError(answer)
+            return bytes.fromhex(answer[2:])
 
     # --------------------------------------------------------------------------------------------------------- history
 
@@ -128,7 +133,7 @@ class Feed:
         if self._whole_blocks:
             try:
                 return self._together("receipts", [("eth_getBlockReceipts", [hex(one.number)]) for one in headers])
-            except _UnknownMethodError:
+            except MethodUnknownError:
                 self._whole_blocks = False
         calls: list[Call] = [("eth_getTransactionReceipt", [one]) for header in headers for one in header.transactions]
         answers = iter(self._together("receipts", calls))
@@ -142,7 +147,7 @@ class Feed:
             query = {"address": self._contract, "fromBlock": hex(start), "toBlock": hex(end)}
             logs = self._ask("eth_getLogs", query)
             with _understood("eth_getLogs"):
-                found |= {int(log["blockNumber"], 16) for log in logs}
+                found |= {quantity(log["blockNumber"]) for log in logs}
         if any(not first <= number <= last for number in found):
             raise ChainUnavailableError("the endpoint gave logs of other blocks than those asked for")
         return sorted(found)
@@ -190,13 +195,9 @@ class Feed:
         return answer
 
 
-class _UnknownMethodError(ChainUnavailableError):
-    """The node does not know the method: another one may do."""
-
-
 def _require_known(exc: Exception) -> None:
     if isinstance(exc, RpcError) and any(phrase in exc.message for phrase in _NO_SUCH_METHOD):
-        raise _UnknownMethodError(f"the endpoint refused: {exc.message[:200]}") from exc
+        raise MethodUnknownError(f"the endpoint refused: {exc.message[:200]}") from exc
 
 
 @contextmanager

@@ -27,12 +27,12 @@ LINGER_SECONDS: Final = 0.004
 
 
 class _Ticket(Generic[T, R]):
-    __slots__ = ("comes_back", "done", "error", "is_back", "item", "leads", "result", "turn")
+    __slots__ = ("comes_back", "done", "error", "item", "leads", "result", "turn")
 
     def __init__(self, item: T) -> None:
         self.item = item
-        # Whether its caller is near again once it is answered, and whether it was counted as such.
-        self.comes_back = self.is_back = False
+        # Whether its caller is near again once it is answered, and is not counted as such yet.
+        self.comes_back = False
         self.turn = threading.Event()
         self.leads = False
         self.done = False
@@ -53,16 +53,18 @@ class Gather(Generic[T, R]):
         self._lock = threading.Lock()
         self._waiting: deque[_Ticket[T, R]] = deque()
         self._busy = False
-        self._near, self._last_round = 0, 1
+        self._near, self._expected = 0, 1
         self._nobody_is_near = threading.Condition(self._lock)
-        self._computing = threading.Lock()
+        # Whether one of those that are near computes, and the turns of those that wait for it: it wakes the next one.
+        self._computes = False
+        self._to_compute: deque[threading.Event] = deque()
         self._this_thread = threading.local()
 
     @contextmanager
     def near(self) -> Iterator[None]:
         """Around a call and the work before and after it, in which nothing is waited for but the call (or `aside`)."""
-        self._come_near()
         try:
+            self._come_near()
             yield
         finally:
             self._go_away()
@@ -70,7 +72,7 @@ class Gather(Generic[T, R]):
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Around waiting for something else within `near`."""
-        if not getattr(self._this_thread, "is_near", False):
+        if not getattr(self._this_thread, "computes", False):
             yield
             return
         self._go_away()
@@ -80,21 +82,46 @@ class Gather(Generic[T, R]):
             self._come_near()
 
     def _come_near(self) -> None:
+        turn = threading.Event()
         with self._lock:
-            self._near += 1
-        self._compute()
-
-    def _compute(self) -> None:
-        self._computing.acquire()
-        self._this_thread.is_near = True
+            self._count_in(turn)
+        self._compute(turn)
 
     def _go_away(self) -> None:
-        self._this_thread.is_near = False
-        self._computing.release()
         with self._lock:
+            if getattr(self._this_thread, "computes", False):
+                self._this_thread.computes = False
+                self._let_next_compute()
             self._near -= 1
             if not self._near:
                 self._nobody_is_near.notify()
+
+    def _line_up(self, turn: threading.Event) -> None:
+        if self._computes:
+            self._to_compute.append(turn)
+        else:
+            self._computes = True
+            turn.set()
+
+    def _let_next_compute(self) -> None:
+        if self._to_compute:
+            self._to_compute.popleft().set()
+        else:
+            self._computes = False
+
+    def _compute(self, turn: threading.Event) -> None:
+        """Wait for the turn to compute. Only who has it is woken: all at once would stand in each other's way."""
+        try:
+            if not turn.is_set():
+                turn.wait()
+        except BaseException:
+            with self._lock:
+                if turn in self._to_compute:
+                    self._to_compute.remove(turn)
+                else:
+                    self._let_next_compute()
+            raise
+        self._this_thread.computes = True
 
     def __call__(self, item: T) -> R:
         """Hand in one item and wait for its result."""
@@ -111,7 +138,7 @@ class Gather(Generic[T, R]):
         with self._lock:
             self._waiting.extend(tickets)
             tickets[0].leads, self._busy = not self._busy, True
-        if not getattr(self._this_thread, "is_near", False):
+        if not getattr(self._this_thread, "computes", False):
             self._wait_for(tickets)
         else:
             self._wait_away(tickets)
@@ -126,9 +153,16 @@ class Gather(Generic[T, R]):
             self._wait_for(tickets)
         finally:
             with self._lock:
-                last.comes_back = False
-                self._near += not last.is_back
-            self._compute()
+                turn = last.turn
+                if last.comes_back:
+                    # Interrupted: whatever becomes of the ticket, its turn is not this one.
+                    turn, last.comes_back = threading.Event(), False
+                    self._count_in(turn)
+            self._compute(turn)
+
+    def _count_in(self, turn: threading.Event) -> None:
+        self._near += 1
+        self._line_up(turn)
 
     def _wait_for(self, tickets: Sequence[_Ticket[T, R]]) -> None:
         for number, ticket in enumerate(tickets):
@@ -157,9 +191,8 @@ class Gather(Generic[T, R]):
         # The leader's own ticket is the oldest, so it is always in the round.
         with self._lock:
             if self._nobody_is_near.wait_for(lambda: self._is_worth_starting(1), PATIENCE_SECONDS):
-                self._nobody_is_near.wait_for(lambda: self._is_worth_starting(self._last_round), LINGER_SECONDS)
+                self._nobody_is_near.wait_for(lambda: self._is_worth_starting(self._expected), LINGER_SECONDS)
             tickets = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
-            self._last_round = len(tickets)
         try:
             results = self._run([ticket.item for ticket in tickets])
             for ticket, result in zip(tickets, results, strict=True):
@@ -173,12 +206,17 @@ class Gather(Generic[T, R]):
         finally:
             # They first, so that they are near when the next one looks.
             with self._lock:
+                back = [ticket for ticket in tickets if ticket.comes_back]
+                self._expected = max(len(tickets), len(back) + len(self._waiting))
                 for ticket in tickets:
-                    ticket.is_back = ticket.comes_back
-                    self._near += ticket.is_back
-            for ticket in tickets:
-                ticket.done = True
-                ticket.turn.set()
+                    ticket.done = True
+                    if not ticket.comes_back:
+                        ticket.turn.set()
+                for ticket in back:
+                    # It is woken when it is its turn to compute, not before.
+                    ticket.comes_back = False
+                    ticket.turn = threading.Event() if ticket.leads else ticket.turn
+                    self._count_in(ticket.turn)
             self._hand_over()
 
     def _is_worth_starting(self, enough: int) -> bool:

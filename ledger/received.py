@@ -12,11 +12,14 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey
 
+from ledger.access import COMPELLED
+from ledger.compelled import CompelledOrder
 from ledger.consent import Domain, Hex32, digest_of, parse_address, parse_hex32, require_signer, revocation_typed_data
 from ledger.disclosed_entry import (
     check_answer,
     check_bundle,
     check_opening,
+    check_order,
     check_place,
     check_receipt,
     check_subject,
@@ -31,6 +34,7 @@ from ledger.scrutiny import Facts, JudgedDisclosure, JudgedEntry, Marks
 FactsOf = Callable[[Disclosure, frozenset[Hex32]], Facts]
 """Finds the facts about what a disclosure has, and about these consents; `disclosure_facts.py` does."""
 VERSION: Final = 1
+ACCESS_TYPE: Final = "access-receipt+jwt"
 _MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError, MalformedError)
 
 
@@ -57,7 +61,7 @@ def judge_receipt(
             case _:
                 entry = _disclosed(receipt, key, bundle, answer)
                 facts = facts_of(_document(domain, key, entries=(entry,)), frozenset())
-                entries.append(_access(entry, facts, key))
+                entries.append(_access(entry, _order_of(receipt, key, entry), facts, key))
     except AuditError as exc:
         marks.differs("signature", "receipt_differs", exc.message)
     except _MALFORMED:
@@ -87,10 +91,11 @@ def _document(
 def _disclosed(receipt: str, key: ECKey, bundle: Mapping[str, Any] | None, answer: str | None) -> DisclosedEntry:
     opened = open_receipt(receipt, key)
     proof = opened.proof
+    let_out = DisclosedOutcome.COMPELLED if opened.entry.purpose == COMPELLED else DisclosedOutcome.RECORDED
     return DisclosedEntry(
         entry_hash=opened.entry_hash,
         entry=opened.entry,
-        outcome=DisclosedOutcome.LATE if opened.late else DisclosedOutcome.RECORDED,
+        outcome=DisclosedOutcome.LATE if opened.late else let_out,
         place=EntryPlace(
             custodian=parse_address(proof["custodian"], "custodian"),
             writer=parse_address(proof["writer"], "writer"),
@@ -104,7 +109,13 @@ def _disclosed(receipt: str, key: ECKey, bundle: Mapping[str, Any] | None, answe
     )
 
 
-def _access(one: DisclosedEntry, facts: Facts, key: ECKey) -> JudgedEntry:
+def _order_of(receipt: str, key: ECKey, one: DisclosedEntry) -> tuple[CompelledOrder, ...]:
+    if one.outcome is not DisclosedOutcome.COMPELLED:
+        return ()
+    return (CompelledOrder.from_json(verify_claims(receipt, key, ACCESS_TYPE)["order"]),)
+
+
+def _access(one: DisclosedEntry, orders: tuple[CompelledOrder, ...], facts: Facts, key: ECKey) -> JudgedEntry:
     found = {it.entry_hash: it for it in facts.entries or ()}.get(one.entry_hash)
     marks = Marks(
         block_number=one.place.block_number,
@@ -119,6 +130,8 @@ def _access(one: DisclosedEntry, facts: Facts, key: ECKey) -> JudgedEntry:
         check_place(one, found, marks)
     check_bundle(one, facts.bundles.get(one.entry_hash), online=online, marks=marks)
     check_receipt(one, facts.receipts.get(one.entry_hash), marks)
+    if orders:
+        check_order(one, orders, facts.embargoes, marks)
     check_answer(one, None, [key], marks)
     return JudgedEntry(
         entry_hash=one.entry_hash,

@@ -245,7 +245,7 @@ class Replay:
         head = keccak256(head + order + embargo_word + _REASON_WORDS[Reason.COMPELLED])
         for _, _, data, place in pending:
             head = keccak256(head + order + data[:_WORD] + _REASON_WORDS[Reason.COMPELLED])
-            if self._watch_entries:
+            if self._watch_entries or order in self._watch:
                 self._seen(order, data[:_WORD], Reason.COMPELLED, COMPELLED, place, custodian, writer)
         self._day[COMPELLED] += len(pending)
         self.books.embargoes.append((order, len(pending), self._now, embargo))

@@ -66,7 +66,7 @@ class Facts:
     `entries` are all of its consents' on chain, `changes` what became of these and `subjects` who granted each there;
     None and nothing without a chain.
     `accepts` is whether an account takes a signature by its own code: False if it has none, None if it does not now.
-    `checks` and `findings` are about the chain itself.
+    `embargoes` are what the chain says of orders (Unix seconds), `checks` and `findings` are about the chain itself.
     """
 
     entries: tuple[FoundEntry, ...] | None = None
@@ -75,6 +75,7 @@ class Facts:
     bundles: Mapping[Hex32, BundledEntry | str] = field(default_factory=dict)
     receipts: Mapping[Hex32, ReceivedEntry | str] = field(default_factory=dict)
     changes: tuple[ConsentChange, ...] = ()
+    embargoes: Mapping[Hex32, int] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
     block: AuditedBlock | None = None

@@ -7,6 +7,7 @@ contract's storage this knows one thing: where the logs are (`contracts/AccessLo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,6 +33,7 @@ QUANTITIES: Final = frozenset(
 )
 LOGS_SLOT: Final = 5
 """Slot of `_logs`, a mapping from custodian and writer to `Log`. A test compares it with the compiler's layout."""
+_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}\Z")
 _SIZE_BITS: Final = 64
 _WORD: Final = 32
 _ACCOUNT_FIELDS: Final = 4
@@ -60,9 +62,16 @@ def header_rlp(block: Mapping[str, Any]) -> bytes:
     return encoded
 
 
+def quantity(text: str) -> int:
+    """A number as JSON-RPC writes it. Raises `ValueError`, `TypeError`: Python's own reader takes more than that."""
+    if not _QUANTITY.match(text):
+        raise ValueError(text)
+    return int(text, 16)
+
+
 def _field_of(name: str, text: str) -> bytes:
     if name in QUANTITIES:
-        number = int(text, 16)
+        number = quantity(text)
         return number.to_bytes((number.bit_length() + 7) // 8)
     return bytes.fromhex(text.removeprefix("0x"))
 

@@ -18,14 +18,16 @@ from typing import Any, Final
 
 from ledger.access import AccessEntry
 from ledger.audit_report import AuditedBlock, Check, Finding, Verdict
+from ledger.compelled import CompelledOrder
 from ledger.consent import Domain, Hex32
-from ledger.disclosed_entry import check_opening, check_outcome, check_subject, check_terms
+from ledger.disclosed_entry import check_opening, check_order, check_outcome, check_subject, check_terms
 from ledger.disclosure import (
     DisclosedConsent,
     DisclosedEntry,
     DisclosedOutcome,
     read_consent,
     read_opening,
+    read_order,
 )
 from ledger.errors import MalformedError
 from ledger.scrutiny import Facts, FoundEntry, Marks, verdict_of
@@ -54,6 +56,7 @@ class Told:
     consents: tuple[DisclosedConsent, ...]
     states: Mapping[Hex32, str]
     accesses: tuple[ToldAccess, ...]
+    orders: tuple[CompelledOrder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,8 @@ class JudgedSubject:
 def read_export(document: Mapping[str, Any]) -> Told:
     """The parts of a person's export that matter here. Raises `MalformedError` if it is none."""
     try:
+        # Not there in exports of a version that knew of none.
+        orders = document.get("orders", [])
         consents = tuple(
             read_consent(
                 {"consent": one["consentId"], "grant": one["grant"], "signature": one["signature"]}, "consents"
@@ -113,11 +118,12 @@ def read_export(document: Mapping[str, Any]) -> Told:
                     entry_hash=Hex32(one["entryHash"]),
                     entry=read_opening(one["entry"], "activity"),
                     outcome=str(one["outcome"]),
-                    reason=one["reason"],
+                    reason=one.get("reason"),
                     on_chain=one["place"] is not None,
                 )
-                for one in document["activity"]
+                for one in [*document["activity"], *orders]
             ),
+            orders=tuple(read_order(one["order"], "orders") for one in orders),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise MalformedError("export: expected the export of a person's data", field="export") from exc
@@ -132,7 +138,7 @@ def judge_subject(told: Told | None, facts: Facts, *, domain: Domain) -> JudgedS
     if facts.entries is None:
         whole.unknown("accesses", "the chain did not show them")
     else:
-        accesses += [_access(one, told) for one in facts.entries]
+        accesses += [_access(one, told, facts.embargoes) for one in facts.entries]
         if told is not None:
             _consents(told, facts, domain, whole)
             accesses += _not_on_chain(told, facts)
@@ -145,7 +151,7 @@ def judge_subject(told: Told | None, facts: Facts, *, domain: Domain) -> JudgedS
     )
 
 
-def _access(found: FoundEntry, told: Told | None) -> SubjectAccess:
+def _access(found: FoundEntry, told: Told | None, embargoes: Mapping[Hex32, int]) -> SubjectAccess:
     marks = Marks(
         block_number=found.place.block_number,
         at=found.at,
@@ -162,7 +168,7 @@ def _access(found: FoundEntry, told: Told | None) -> SubjectAccess:
     elif told is None and found.outcome is DisclosedOutcome.LATE:
         marks.differs("outcome", "late", "logged after the fact, when its consent was no longer in force")
     if told is not None and mine:
-        _told_access(mine[0], found, told, marks)
+        _told_access(mine[0], found, told, embargoes, marks)
     return SubjectAccess(
         entry_hash=found.entry_hash,
         consent_id=found.consent_id,
@@ -174,7 +180,7 @@ def _access(found: FoundEntry, told: Told | None) -> SubjectAccess:
     )
 
 
-def _told_access(one: ToldAccess, found: FoundEntry, told: Told, marks: Marks) -> None:
+def _told_access(one: ToldAccess, found: FoundEntry, told: Told, embargoes: Mapping[Hex32, int], marks: Marks) -> None:
     marks.holds("told", "you were told of it")
     entry = DisclosedEntry(
         entry_hash=one.entry_hash,
@@ -184,6 +190,9 @@ def _told_access(one: ToldAccess, found: FoundEntry, told: Told, marks: Marks) -
         reason=one.reason if found.outcome is DisclosedOutcome.REFUSED else None,
     )
     check_opening(entry, marks)
+    if found.outcome is DisclosedOutcome.COMPELLED:
+        check_order(entry, told.orders, embargoes, marks)
+        return
     if (one.outcome == _REFUSED) is (found.outcome is DisclosedOutcome.REFUSED):
         check_outcome(entry, found.reason, marks)
     else:

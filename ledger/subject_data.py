@@ -21,15 +21,15 @@ UNKNOWN: Final = "unknown"
 class HeldValue:
     """One version of a value. `text` is what a person reads, its unit included.
 
-    `source` is the furnisher's id and `source_name` the name it is registered under, or the id again; `as_of` is an ISO
-    date, `came_at` when it came here (Unix seconds).
+    `source` is what the furnisher calls itself, `source_name` the name it is registered under here: None if it is not,
+    as with a file that somebody imported. `as_of` is an ISO date, `came_at` when it came here (Unix seconds).
     """
 
     version: int
     value: Value
     text: str
     source: str
-    source_name: str
+    source_name: str | None
     as_of: str
     came_at: int
 
@@ -105,7 +105,7 @@ def _value(name: str, record: StoredRecord, held: AttributeValue, names: dict[st
         value=held.value,
         text=_plain_words(name, held.value),
         source=held.source,
-        source_name=names.get(held.source, held.source),
+        source_name=names.get(held.source),
         as_of=held.as_of,
         came_at=record.created_at,
     )

@@ -20,6 +20,7 @@ from ledger.access import BatchKind
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.consent import Hex32
+from ledger.contract import Event
 from ledger.errors import ChainError, LedgerError, StoreUnavailableError
 from ledger.grants import Grants
 from ledger.journal import ANCHORED, LOST, Act, Journal
@@ -197,14 +198,19 @@ class Sync:
             first = 0
         for start in range(first, latest + 1, EVENT_BLOCKS):
             for event in self._chain.events(start, min(start + EVENT_BLOCKS - 1, latest)):
-                with self._store.begin() as tx:
-                    if event.name == "ConsentRevoked":
-                        report.learned_revocations += self._registry.mark_revoked(
-                            tx, [event.args[0]], at=self._clock(), by=BY_CHAIN
-                        )
-                    elif event.name == "ConsentPauseSet":
-                        consent_id, paused, sequence = event.args
-                        report.learned_pauses += self._registry.mark_paused(
-                            tx, consent_id, paused=paused, sequence=sequence, at=self._clock(), by=BY_CHAIN
-                        )
+                # Releases wait for every writing transaction, and most events are their own accesses.
+                if event.name in ("ConsentRevoked", "ConsentPauseSet"):
+                    self._take_in(event, report)
         self._journal.set_learned_until(latest)
+
+    def _take_in(self, event: Event, report: SyncReport) -> None:
+        with self._store.begin() as tx:
+            if event.name == "ConsentRevoked":
+                report.learned_revocations += self._registry.mark_revoked(
+                    tx, [event.args[0]], at=self._clock(), by=BY_CHAIN
+                )
+            else:
+                consent_id, paused, sequence = event.args
+                report.learned_pauses += self._registry.mark_paused(
+                    tx, consent_id, paused=paused, sequence=sequence, at=self._clock(), by=BY_CHAIN
+                )

@@ -34,7 +34,7 @@ def read_jwk(value: object, field: str) -> JWK:
     refused = MalformedError(f"{field}: expected a public key of {' or '.join(SIGNING_CURVES)} (JWK)", field=field)
     if not isinstance(value, Mapping) or not all(is_text(one) for one in value.values()):
         raise refused
-    if set(value) != _MEMBERS.get(value.get("kty", "")):
+    if set(value) != _MEMBERS.get(value.get("kty", ""), frozenset()):
         raise refused
     try:
         (key,) = KeySet.import_key_set({"keys": [dict(value)]}).keys

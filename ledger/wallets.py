@@ -1,13 +1,15 @@
 """Wallets as a way to sign in: an ERC-4361 text that the service builds and keeps, and the signature over that text.
 
 Nothing that comes back is parsed: the text that was kept is the one that must have been signed, so there is nothing to
-be confused. The address is recovered from the signature (accounts with a key; a smart account, ERC-1271, has none and
-cannot sign in here).
+be confused. The address is recovered from the signature; where that does not give it, the account itself is asked on
+chain (ERC-1271), so whoever controls a smart account today is who signs in. One that is not deployed yet (ERC-6492) is
+not asked.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -15,7 +17,7 @@ from typing import Final
 from eth_account.messages import encode_defunct
 from eth_utils import keccak
 
-from ledger.consent import Address, hex32_of, require_signer
+from ledger.consent import Address, Hex32, hex32_of, require_signer
 from ledger.errors import InvalidSignatureError, SignInRefusedError
 
 NONCE_BYTES: Final = 16
@@ -56,14 +58,20 @@ class Ask:
         )
 
 
-def require_signed(text: str, signature: bytes, address: Address) -> None:
-    """Raises `SignInRefusedError` unless this account signed exactly this text (ERC-191)."""
+def require_signed(
+    text: str, signature: bytes, address: Address, *, accepts: Callable[[Address, Hex32, bytes], bool]
+) -> None:
+    """Raises `SignInRefusedError` unless this account signed exactly this text (ERC-191).
+
+    `accepts` asks a smart account, for what no key signed; `ChainError` if it cannot.
+    """
     message = encode_defunct(text=text)
-    digest = keccak(b"\x19" + message.version + message.header + message.body)
+    digest = hex32_of(keccak(b"\x19" + message.version + message.header + message.body))
     try:
-        require_signer(hex32_of(digest), signature, address)
+        require_signer(digest, signature, address)
     except InvalidSignatureError as exc:
-        raise SignInRefusedError("signature: it does not prove who is there", field="signature") from exc
+        if not accepts(address, digest, signature):
+            raise SignInRefusedError("signature: it does not prove who is there", field="signature") from exc
 
 
 def _rfc3339(at: int) -> str:

@@ -14,6 +14,7 @@ import { parseArgs } from 'node:util'
 import { keccak256 } from 'viem'
 
 const PER_CALL = 100
+const SLACK = 3n // how far two endpoints may be apart: the chain goes on between two questions
 const MAX_EMBARGO = 366n * 86_400n
 const U32 = 0xffffffffn
 const KINDS = { accesses: 0n, refusals: 1n, late: 2n, compelled: 3n }
@@ -179,7 +180,7 @@ function proven(root, key, nodes) {
   let at = 0
   let node = null
   for (const given of nodes) {
-    if (hashOf(given) !== expected) throw new Unusable('a proof whose nodes do not belong together')
+    if (hashOf(given) !== expected) throw new Found('state_differs', 'nodes that do not belong together')
     node = rlpItems(given)
     for (;;) {
       let next
@@ -203,17 +204,17 @@ function proven(root, key, nodes) {
       node = rlpItems(next.slice(1, -1))
     }
   }
-  throw new Unusable('a proof that ends on the way')
+  throw new Found('state_differs', 'a proof that ends on the way')
 }
 
 // --------------------------------------------------------------------------------------------------------------- blocks
 
-function readHeader(answer) {
+function readHeader(answer, code = 'header_unlinked') {
   const block = object(answer)
   const names = HEADER.split(' ').filter((name, at) => at < 15 || (block[name] !== undefined && block[name] !== null))
   const encoded = names.map((name) => (NUMBERS.has(name) ? rlpNumber(quantity(block[name])) : rlpText(hex(block[name]))))
   const digest = hashOf(rlpList(encoded))
-  if (digest !== hex(block.hash, 32)) throw new Found('header_unlinked', 'a header that does not have its hash')
+  if (digest !== hex(block.hash, 32)) throw new Found(code, 'a header that does not have its hash')
   return {
     hash: digest,
     parent: hex(block.parentHash, 32),
@@ -237,6 +238,7 @@ function mayHaveLogged(bloom, account) {
 /** The contract's events in a block, transaction by transaction, from receipts that the header commits to. */
 function eventsIn(header, answer, contract) {
   const receipts = list(answer)
+  if (receipts.length !== header.transactions.length) throw new Found('receipts_differ', `block ${header.number}`)
   const pairs = []
   const found = []
   for (const [index, given] of receipts.entries()) {
@@ -488,7 +490,7 @@ function compareCode(code, chainId, contract) {
 
 // ------------------------------------------------------------------------------------------------------------ the audit
 
-async function audit(ask, { chainId, contract: address, block: wanted, first, endpoints }) {
+async function audit(ask, { chainId, contract: address, block: wanted, first, endpoints = 1 }) {
   const contract = hex(address, 20)
   const books = new Books()
   const result = { codes: [], logs: [], consents: null, number: null, why: null }
@@ -508,20 +510,31 @@ async function audit(ask, { chainId, contract: address, block: wanted, first, en
 
 async function audited(ask, { chainId, contract, wanted, first, endpoints }, books, result) {
   // 1. The chain.
-  if (quantity(await one(ask, 0, 'eth_chainId')) !== BigInt(chainId)) throw new Found('chain_id', 'another chain')
+  for (let at = 0; at < endpoints; at += 1) {
+    if (quantity(await one(ask, at, 'eth_chainId')) !== BigInt(chainId)) throw new Unusable('another chain')
+  }
 
-  // 2. The block that everything is about.
-  const answer = wanted
-    ? await one(ask, 0, 'eth_getBlockByHash', wanted, false)
-    : await one(ask, 0, 'eth_getBlockByNumber', 'latest', false)
-  const target = readHeader(answer)
-  if (wanted && target.hash !== hex(wanted, 32)) throw new Found('block_differs', 'another block than asked for')
+  // 2. The block that everything is about, and what the other endpoints say of it.
+  const target = wanted
+    ? readHeader(await one(ask, 0, 'eth_getBlockByHash', wanted, false), 'block_differs')
+    : await newest(ask, endpoints)
+  if (wanted && target.hash !== hex(wanted, 32)) throw new Unusable('another block than the one asked for')
+  const number = `0x${target.number.toString(16)}`
+  for (let at = 1; at < endpoints; at += 1) {
+    const other = readHeader(await one(ask, at, 'eth_getBlockByNumber', number, false), 'endpoints_disagree')
+    if (other.number !== target.number) throw new Unusable('another block than the one asked for')
+    if (other.hash !== target.hash) throw new Found('endpoints_disagree', number)
+  }
   result.number = Number(target.number)
 
-  // 3. Every header up to it, linked.
-  const headers = await headersUpTo(ask, target, BigInt(first))
+  // 3. The code, by the block's state.
+  const [storageRoot, codeHash] = await account(ask, target, contract, number)
+  const code = hex(await one(ask, 0, 'eth_getCode', `0x${contract}`, number))
+  if (hashOf(code) !== codeHash) throw new Found('code_differs', 'not the code in the state')
+  if (!isShippedCode(code, chainId, contract)) books.codes.add('code_differs') // go on: what it let happen matters most
 
-  // 4. The events, from receipts that the headers commit to, through the rules.
+  // 4. Every header up to it, linked; the events, from receipts that the headers commit to, through the rules.
+  const headers = await headersUpTo(ask, target, BigInt(first))
   const busy = headers.filter((header) => mayHaveLogged(header.bloom, contract))
   for (let at = 0; at < busy.length; at += PER_CALL) {
     const part = busy.slice(at, at + PER_CALL)
@@ -530,29 +543,29 @@ async function audited(ask, { chainId, contract, wanted, first, endpoints }, boo
   }
   report(books, result)
 
-  // 5. What the block's state has of the contract: its code, and a storage that the events explain to the last slot.
-  const number = `0x${target.number.toString(16)}`
-  const [proof, code] = await answers(ask, 0, [
-    ['eth_getProof', [`0x${contract}`, [], number]],
-    ['eth_getCode', [`0x${contract}`, number]],
-  ])
-  const nodes = list(object(proof).accountProof).map((node) => hex(node))
-  const account = proven(target.stateRoot, hashOf(contract), nodes)
-  if (account === undefined) throw new Found('code_differs', 'there is no contract')
-  const [, , storageRoot, codeHash] = rlpItems(account)
-  const digits = hex(code)
-  if (hashOf(digits) !== codeHash) throw new Unusable('the code is not the one in the state')
-  if (!isShippedCode(digits, chainId, contract)) books.codes.add('code_differs')
+  // 5. The storage, which the events explain to the last slot.
   if (books.storageRoot() !== storageRoot) books.codes.add('state_differs')
+}
 
-  // 6. What the other endpoints say.
-  for (let at = 1; at < (endpoints ?? 1); at += 1) {
-    const [id, other] = await answers(ask, at, [['eth_chainId', []], ['eth_getBlockByNumber', [number, false]]])
-    if (other === null) throw new Unusable('the other endpoint does not have the block')
-    if (quantity(id) !== BigInt(chainId) || hex(object(other).hash, 32) !== target.hash) {
-      books.codes.add('endpoints_disagree')
-    }
+/** The newest block that every endpoint has; one that is far behind another is stale. */
+async function newest(ask, endpoints) {
+  const found = []
+  for (let at = 0; at < endpoints; at += 1) {
+    found.push(readHeader(await one(ask, at, 'eth_getBlockByNumber', 'latest', false), 'block_differs'))
   }
+  const [last, ...others] = found.sort((a, b) => Number(a.number - b.number))
+  if (others.some((header) => header.number > last.number + SLACK)) throw new Found('stale_endpoint', `${last.number}`)
+  const target = readHeader(await one(ask, 0, 'eth_getBlockByNumber', `0x${last.number.toString(16)}`, false), 'block_differs')
+  if (target.number !== last.number) throw new Unusable('another block than the one asked for')
+  return target
+}
+
+/** Storage root and code hash of the contract, proven under the block's state root. */
+async function account(ask, target, contract, number) {
+  const proof = object(await one(ask, 0, 'eth_getProof', `0x${contract}`, [], number))
+  const found = proven(target.stateRoot, hashOf(contract), list(proof.accountProof).map((node) => hex(node)))
+  if (found === undefined) throw new Unusable('there is no contract')
+  return rlpItems(found).slice(2)
 }
 
 async function headersUpTo(ask, target, first) {
@@ -566,8 +579,9 @@ async function headersUpTo(ask, target, first) {
   }
   headers.push(target)
   for (const [at, header] of headers.entries()) {
-    const linked = at === 0 ? first !== 0n || header.parent === word(0) : header.parent === headers[at - 1].hash
-    if (header.number !== first + BigInt(at) || !linked) throw new Found('header_unlinked', `block ${header.number}`)
+    if (header.number !== first + BigInt(at)) throw new Unusable('another block than the one asked for')
+    const linked = at === 0 || header.parent === headers[at - 1].hash
+    if (!linked) throw new Found('header_unlinked', `block ${header.number}`)
   }
   return headers
 }
@@ -662,7 +676,7 @@ async function main() {
     return
   }
   const { url, contract, block, first } = values
-  const asked = { chainId: values['chain-id'], contract, block, first, endpoints: url.length }
+  const asked = { chainId: Number(values['chain-id']), contract, block, first, endpoints: url.length }
   const result = await audit(overHttp(url), asked)
   process.stdout.write(`${JSON.stringify(result)}\n`)
   process.exitCode = { clean: 0, findings: 1, could_not_verify: 2 }[result.verdict]

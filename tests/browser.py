@@ -12,15 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from actors import Institution, Subject
+from actors import DAY, Institution, Subject
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 from service import serving
+from smart_account import MARK, deploy_wallet
+from sqlalchemy import update
 
+from ledger.chain import JsonRpc
+from ledger.client import InstitutionClient
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
+from ledger.sessions import STEP_UP_SECONDS
+from ledger.store import releases, sessions
 from ledger.vault import Value
 
 ROOT: Final = Path(__file__).parent.parent
@@ -88,6 +94,11 @@ class Portal:
         with self.custodian.store.begin() as tx:
             return self.custodian.invitations.invite(tx, subject_id).code
 
+    def let_presence_lapse(self) -> None:
+        """As if everyone had last shown just too long ago that it is them."""
+        with self.custodian.store.begin() as tx:
+            tx.execute(update(sessions).values(stepped_up_at=self.custodian.clock() - STEP_UP_SECONDS))
+
     def ask(self, lender: Institution, **changes: Any) -> str:
         """A consent request. Returns the path of its page."""
         wanted: dict[str, Any] = {
@@ -103,6 +114,22 @@ class Portal:
         asked = self.custodian.requests.ask(party, **(wanted | changes))
         assert asked.link is not None
         return "/requests/" + asked.link.rsplit("/", 1)[-1]
+
+    def client(self, lender: Institution) -> InstitutionClient:
+        """The lender's own system, over HTTP."""
+        return InstitutionClient(
+            self.config.service_url,
+            lender.institution_id,
+            lender.jwks,
+            chain=self.custodian.chain,
+            clock=self.custodian.clock,
+        )
+
+    def long_ago(self, release_id: str, days: int) -> None:
+        """As if this release had been made so many days earlier."""
+        with self.custodian.store.begin() as tx:
+            earlier = releases.c.finished_at - days * DAY
+            tx.execute(update(releases).where(releases.c.release_id == release_id).values(finished_at=earlier))
 
     def release(self, lender: Institution, consent_id: Any, **wanted: Any) -> Any:
         return self.custodian.releases.release(lender.request(self.custodian, consent_id, **wanted))
@@ -261,6 +288,7 @@ class Wallet:
 
     def __init__(self, chain_id: int) -> None:
         self.account = Account.create()
+        self.smart, self.code, self.mark = "", "0x", ""
         self.chain_id, self.rejects = chain_id, False
         self.asked: list[str] = []
 
@@ -280,11 +308,11 @@ class Wallet:
     def _result(self, method: str, params: list[Any]) -> object:
         match method:
             case "eth_requestAccounts":
-                return [self.account.address.lower()]
+                return [(self.smart or self.account.address).lower()]
             case "eth_chainId":
                 return hex(self.chain_id)
             case "eth_getCode":
-                return "0x"
+                return self.code
             case "wallet_switchEthereumChain":
                 self.chain_id = int(params[0]["chainId"], 16)
                 return None
@@ -295,7 +323,12 @@ class Wallet:
         else:
             assert method == "eth_signTypedData_v4", method
             signed = self.account.sign_typed_data(full_message=json.loads(params[1]))
-        return "0x" + bytes(signed.signature).hex()
+        return "0x" + bytes(signed.signature).hex() + self.mark
+
+    def become_smart(self, rpc: JsonRpc) -> None:
+        """Be a smart account on chain, of which the key that was the wallet's is the owner."""
+        self.smart, self.mark = deploy_wallet(rpc, self.account.address), MARK
+        self.code = rpc("eth_getCode", self.smart, "latest")
 
 
 def is_missing() -> bool:

@@ -55,9 +55,10 @@ class Browser:
             "POST", path, data=content, content_type="application/json", headers=SAME_ORIGIN | mine | headers
         )
 
-    def submit(self, path: str, **fields: str) -> TestResponse:
+    def submit(self, path: str, *, accept: str = "*/*", **fields: str) -> TestResponse:
         """A form of a page."""
         mine = SAME_ORIGIN | {"Origin": self.origin, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        mine |= {"Accept": accept}
         return self.open("POST", path, data={"csrf": self.csrf(), **fields}, headers=mine | {"User-Agent": AGENT})
 
     def csrf(self) -> str:

@@ -668,7 +668,14 @@ class Story:
             self.waiting.append(Transaction(logs, self.rng.choice((0, 2, 2, 3))))
 
 
-def history(seed: int, violations: Sequence[Violation] = (), *, blocks: int | None = None) -> History:
-    """The history of that seed; the same every time. `blocks` after its beginning: ten to thirty if not given."""
-    story = Story(seed)
+def history(
+    seed: int,
+    violations: Sequence[Violation] = (),
+    *,
+    blocks: int | None = None,
+    chain: tuple[int, bytes] | None = None,
+) -> History:
+    """The history of that seed, the same every time. `blocks`: how many after its beginning. `chain`: its id, and the
+    contract's address there."""
+    story = Story(seed, chain=chain)
     return story.run(story.rng.randint(6, 18) if blocks is None else blocks, violations)

@@ -102,6 +102,12 @@ class Connection:
         self.close()
 
 
+def workers_of(service: int) -> list[int]:
+    """The pids of the workers of a service that runs."""
+    children = Path(f"/proc/{service}/task/{service}/children")
+    return [int(pid) for pid in children.read_text("utf-8").split()]
+
+
 class Live:
     """A custodian's data on a node, a lender and a person; the service around it is started with `running`."""
 

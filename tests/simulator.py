@@ -291,6 +291,10 @@ class SimulatedChain:
         self._enter("is_contract")
         return account in self.smart_accounts
 
+    def accepts_signature(self, account: Address, digest: Hex32, signature: bytes) -> bool:
+        self._enter("accepts_signature")
+        return account in self.smart_accounts and self.smart_accounts[account](digest, signature)
+
     def events(self, first: int, last: int) -> list[Event]:
         self._enter("events")
         return [event for event in self.all_events() if first <= event.block_number <= last]

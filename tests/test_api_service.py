@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from asking import WANTED
-from live import Live, at_once
+from live import Live, at_once, workers_of
 
 from ledger.devnet import Devnet
 from web.worker import REQUEST_SECONDS
@@ -17,11 +21,16 @@ pytestmark = pytest.mark.devnet
 
 
 @pytest.fixture(scope="module")
-def live(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """One service for all tests that leave it as it was."""
+def running(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, int]]:
+    """One service for all tests that leave it as it was, and its pid."""
     made = Live(devnet, tmp_path_factory.mktemp("service") / "data")
-    with made.running():
-        yield made
+    with made.running() as pid:
+        yield made, pid
+
+
+@pytest.fixture
+def live(running: tuple[Live, int]) -> Live:
+    return running[0]
 
 
 def test_the_same_signed_bytes_are_let_in_once_whichever_worker_they_reach(live: Live) -> None:
@@ -102,6 +111,45 @@ def test_what_a_client_began_is_ended_when_its_time_is_over(live: Live) -> None:
 
     ended = at_once(begin, list(began))
     assert ended == [(status, False) for status in began.values()]
+
+
+# ------------------------------------------------------------------------------------------------------- many of them
+
+
+def sockets_of_workers(service: int) -> list[int]:
+    """How many sockets each worker has."""
+    return [
+        sum(str(each.readlink()).startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
+        for pid in workers_of(service)
+    ]
+
+
+def test_connections_are_spread_evenly_over_the_workers(running: tuple[Live, int]) -> None:
+    live, service = running
+    before = sockets_of_workers(service)
+    with ExitStack() as held:
+        connections = [held.enter_context(live.connect()) for _ in range(40)]
+        for connection in connections:
+            connection.send(HEALTH)
+        assert [connection.read().status for connection in connections] == [200] * 40
+        taken = [after - had for after, had in zip(sockets_of_workers(service), before, strict=True)]
+    assert sum(taken) == 40
+    assert abs(taken[0] - taken[1]) <= 4, taken
+
+
+def test_a_worker_that_stands_still_keeps_no_connection_from_the_other(running: tuple[Live, int]) -> None:
+    # The one that stands still has the fewest soon, and all are left to it for a moment.
+    live, service = running
+    still = workers_of(service)[0]
+    os.kill(still, signal.SIGSTOP)
+    try:
+        with ExitStack() as held:
+            connections = [held.enter_context(live.connect(patience=REQUEST_SECONDS)) for _ in range(40)]
+            for connection in connections:
+                connection.send(HEALTH)
+            assert [connection.read().status for connection in connections] == [200] * 40
+    finally:
+        os.kill(still, signal.SIGCONT)
 
 
 # ---------------------------------------------------------------------------------------------------- on one connection

@@ -6,11 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import NO_ANSWER, Live, WireAnswer
+from live import NO_ANSWER, Live, WireAnswer, workers_of
 
 from ledger.consent import Hex32
 from ledger.devnet import Devnet
@@ -83,11 +82,6 @@ def test_told_to_stop_it_answers_what_it_has_read_and_refuses_the_rest_unread(li
     assert recorded(live, consents) == sorted(consents)
 
 
-def workers(service: int) -> Iterator[int]:
-    children = Path(f"/proc/{service}/task/{service}/children")
-    return (int(pid) for pid in children.read_text("utf-8").split())
-
-
 def until_released(live: Live, consent: Hex32) -> WireAnswer:
     """A client's retries, signed anew each time, under the same key."""
     deadline = time.monotonic() + 60
@@ -104,7 +98,7 @@ def test_one_worker_killed_in_mid_release_leaves_the_others_at_work_and_nothing_
     with live.running() as service:
         crowd = Crowd(live, consents)
         crowd.ask()
-        os.kill(next(workers(service)), signal.SIGKILL)
+        os.kill(workers_of(service)[0], signal.SIGKILL)
         answers = crowd.wait()
         # Some were with the one that was killed; the others were answered.
         assert {answer.status for answer in answers.values()} <= {0, 200}

@@ -781,6 +781,34 @@ def test_nobody_removes_what_is_anothers(world: World) -> None:
     assert world.custodian.enrolment.wallet_of(Address(other.wallet.address)) is None
 
 
+def test_a_form_that_comes_too_late_is_there_to_be_sent_again_once_the_person_has_shown_that_it_is_them(
+    world: World,
+) -> None:
+    browser = enrolled(world)
+    browser.by_wallet("link")
+    account = said(browser.step_up())["accountId"]
+    (wallet,) = world.custodian.enrolment.wallets(account)
+    world.clock.advance(STEP_UP_SECONDS)
+    page = browser.submit("/auth/wallets/remove", accept="text/html", wallet=wallet.wallet_id, more='"><b>')
+    assert page.status_code == 403
+    assert world.custodian.enrolment.wallets(account) == (wallet,)
+    assert 'action="/auth/wallets/remove" data-step-up="always"' in page.text
+    assert f'name="wallet" value="{wallet.wallet_id}"' in page.text
+    assert 'name="more" value="&#34;&gt;&lt;b&gt;"' in page.text
+    # Its own token, once, and not what came with the form.
+    assert page.text.partition("<main")[2].count('name="csrf"') == 1
+    assert "This needs JavaScript" in page.text
+    browser.step_up()
+    assert browser.submit("/auth/wallets/remove", accept="text/html", wallet=wallet.wallet_id).status_code == 303
+    assert world.custodian.enrolment.wallets(account) == ()
+
+
+def test_a_script_that_comes_too_late_is_told_so_and_given_no_page(world: World) -> None:
+    browser = enrolled(world)
+    world.clock.advance(STEP_UP_SECONDS)
+    assert code(browser.post("/auth/passkey/register/options")) == "step_up_required"
+
+
 def test_a_code_that_was_handed_out_is_seen_and_can_be_made_void(world: World) -> None:
     browser, made = enrolled(world), invite(world)
     (seen,) = world.custodian.invitations.open(world.custodian.vault.subject_of(world.subject.ref))

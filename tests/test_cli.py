@@ -851,6 +851,26 @@ def test_2_without_a_yes_nobody_is_erased(home: Installation, answer: str) -> No
 
 
 @pytest.mark.devnet
+def test_what_an_erasure_would_take_is_said_and_nothing_is_erased(home: Installation) -> None:
+    consent = home.grant(subject="german-0005", max_accesses="2", per_day="2")
+    home.ask(*home.release_args(consent))
+    before = home.ask("subjects", "count")
+    found = home.ask("erase", "german-0005", "--preview")
+    assert found["rows"]["records"] == 20
+    assert (found["consentsThatEnd"], found["onChain"]) == ([consent], [consent])
+    (kept,) = found["heldElsewhere"]
+    assert (kept["consent"], kept["institution"], kept["institutionName"]) == (consent, BANK, "Example Bank")
+    human = home.run("erase", "german-0005", "--preview")
+    assert human.code == 0
+    assert "Nothing was erased. It would take 20 values and end 1 consent.\n" in human.out
+    assert f"Example Bank may keep what it read until {kept['until']}." in human.out
+    assert found["readableInBackupsUntilDestroyed"][0] in human.out
+    assert home.refusal("erase", "german-0005", "--preview", "--yes") == (2, "malformed", "yes")
+    assert home.refusal("erase", "german-0001", "--preview") == (1, "erased", "subject")
+    assert (home.ask("subjects", "count"), home.ask("consents", "show", consent)["status"]) == (before, "in_force")
+
+
+@pytest.mark.devnet
 def test_3_keys_that_others_can_read_are_refused(home: Installation, tmp_path: Path) -> None:
     consent = home.grant()
     for file, args in (

@@ -14,7 +14,7 @@ import pytest
 from actors import Institution, Subject
 
 import ledger.cli
-from ledger import cli_audit
+from ledger import cli_auditor
 from ledger.checkpoint import open_checkpoint
 from ledger.consent import Hex32
 from ledger.custodian import Custodian
@@ -78,7 +78,7 @@ def place(
         arguments = [str(word) for word in words]
         monkeypatch.setattr("sys.argv", ["consent-ledger", "audit", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli_audit.main(arguments)
+            cli_auditor.main(arguments)
         assert isinstance(ended.value.code, int)
         return Done(ended.value.code, *capsys.readouterr())
 

@@ -20,6 +20,7 @@ from ledger.custodian import Custodian
 from ledger.demo_seed import INSTITUTIONS, PEOPLE
 from ledger.devnet import free_port
 from ledger.errors import ConfigError
+from ledger.purposes import PURPOSES
 from ledger.serving import Service
 from web import create_app
 
@@ -218,6 +219,18 @@ def test_what_may_not_be_asked_is_refused_in_the_api_s_words(demo: Demo, changes
     page = demo.ask(**changes)
     assert refusal(page) == code
     assert not list(demo.custodian.requests.listed(demo.custodian.registry.institution(BANK.institution_id), limit=5))
+
+
+@pytest.mark.parametrize("purpose", sorted(PURPOSES))
+def test_the_form_of_every_purpose_can_be_sent_as_it_comes(demo: Demo, purpose: str) -> None:
+    page = demo.browser.get(f"/demo/{BANK.key}?purpose={purpose}")
+    _, _, form = page.partition(f'action="/demo/{BANK.key}/requests"')
+    assert form
+    ticked = re.findall(r'name="(required|optional)" value="(\w+)"[^>]* checked', form)
+    fields: dict[str, object] = dict(re.findall(r'name="(\w+)" type="text" inputmode="numeric" value="(\d+)"', form))
+    for kind in ("required", "optional"):
+        fields[kind] = [name for chosen, name in ticked if chosen == kind]
+    assert refusal(demo.browser.post(f"/demo/{BANK.key}/requests", {"purpose": purpose, **fields})) is None
 
 
 def test_what_is_not_consented_is_refused_and_logged(demo: Demo) -> None:

@@ -11,7 +11,7 @@ from actors import World
 from ledger import demo_seed
 from ledger.config import Config
 from ledger.custodian import Custodian
-from ledger.demo_seed import INSTITUTIONS, PEOPLE
+from ledger.demo_seed import FURNISHER_NAME, INSTITUTIONS, PEOPLE
 from ledger.errors import CodeRefusedError, ErasedError, NotFoundError
 from ledger.exchange import key_for
 
@@ -33,6 +33,13 @@ def test_people_have_the_values_of_their_row_and_a_code_that_works(seeded: Custo
         subject_id = seeded.vault.subject_of(one.person.ref)
         assert set(seeded.vault.held(subject_id)) == demo_seed.attributes()
         assert seeded.invitations.of_code(one.code or "").subject_id == subject_id
+
+
+def test_what_is_known_of_the_people_comes_from_a_furnisher_that_is_registered(seeded: Custodian) -> None:
+    (furnisher,) = seeded.registry.furnishers()
+    held = seeded.subject_data.attributes(seeded.vault.subject_of(PEOPLE[0].ref))
+    assert {one.now.source for one in held} == {furnisher.party_id}
+    assert {one.now.source_name for one in held} == {FURNISHER_NAME}
 
 
 def test_seeded_twice_is_seeded_once(seeded: Custodian, world: World) -> None:

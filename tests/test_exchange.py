@@ -542,6 +542,21 @@ def sealed_of(content: str) -> bytes:
     return jwe.encrypt_compact(header, content, SEAL, algorithms=["ECDH-ES+A256KW", "A256GCM"]).encode()
 
 
+@pytest.mark.parametrize("claims", [CLAIMS, {}, {"text": 'a"b\\ \u2028 <&>', "number": 1.5, "none": [None, True]}])
+def test_a_token_is_to_the_byte_what_a_stock_library_signs(claims: dict[str, Any]) -> None:
+    # The signature is another one each time, and of one length.
+    header = {"alg": "ES256", "kid": CUSTODIANS.kid, "typ": "answer+jwt"}
+    stock = jws.serialize_compact(header, json.dumps(claims, ensure_ascii=False), CUSTODIANS, algorithms=["ES256"])
+    for _ in range(100):
+        token = sign_claims(claims, CUSTODIANS, "answer+jwt")
+        assert token.split(".")[:2] == stock.split(".")[:2]
+        assert len(token) == len(stock)
+    assert (
+        jws.deserialize_compact(token, CUSTODIANS, algorithms=["ES256"]).payload
+        == json.dumps(claims, ensure_ascii=False).encode()
+    )
+
+
 def test_an_answer_that_the_custodian_did_not_sign_is_refused() -> None:
     # Anyone can seal to a public key.
     stranger = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)

@@ -415,6 +415,66 @@ def test_of_those_that_are_near_one_at_a_time_computes() -> None:
     assert gather._near == 0
 
 
+def test_of_those_that_were_answered_one_at_a_time_is_woken_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[str] = []
+
+    class Turn(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            is_mine = super().wait(timeout or PATIENCE)
+            woken.append(threading.current_thread().name)
+            return is_mine
+
+    kept = SimpleNamespace(Event=Turn, Lock=threading.Lock, Condition=threading.Condition, local=threading.local)
+    monkeypatch.setattr("ledger.gather.threading", kept)
+    monkeypatch.setattr("ledger.gather.LINGER_SECONDS", 0.0)
+    rounds = Rounds()
+    gather = Gather(rounds)
+    threads = [threading.Thread(target=behind_in, args=(gather,), name=str(number)) for number in range(1, 6)]
+    with ThreadPoolExecutor(1) as pool:
+        (first,) = behind(rounds, gather, pool, [])
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            until(lambda number=number: waiting(gather) == number and gather._near == 0)  # type: ignore[misc]
+        with gather.near():
+            rounds.gate.set()
+            first.result(PATIENCE)
+            # The leader of the five waits for who is near, and no longer than that.
+            until(lambda: len(rounds.sizes) == 2 and gather._near == 6)
+            threading.Event().wait(0.02)
+            assert woken == ["1"]
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert rounds.sizes == [1, 5]
+    # The first of them led, and waits for its turn like the others.
+    assert woken == ["1", "1", "2", "3", "4", "5"]
+    assert gather._near == 0
+
+
+@pytest.mark.usefixtures("patient")
+def test_two_groups_of_callers_that_come_back_are_one_from_then_on() -> None:
+    rounds = Rounds()
+    gather = Gather(rounds)
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            with gather.near():
+                gather(1)
+            # On its way to the client and back, it is not near.
+            threading.Event().wait(0.05)
+
+    rounds.gate.clear()
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(ask, 2)]
+        assert rounds.entered.acquire(timeout=PATIENCE)
+        asking += [pool.submit(ask, 1) for _ in range(2)]
+        until(lambda: waiting(gather) == 2)
+        rounds.gate.set()
+        for each in asking:
+            each.result(PATIENCE)
+    # The first asks again, so the two who wait at its answer have it with them.
+    assert rounds.sizes == [1, 3]
+
+
 def test_what_goes_wrong_while_near_leaves_nobody_near() -> None:
     gather = Gather(Rounds())
     with pytest.raises(ZeroDivisionError), gather.near():

@@ -7,12 +7,13 @@ import re
 from typing import Any, Final
 
 import pytest
-from actors import DAY, Subject, World
+from actors import DAY, SOURCE, Subject, World
 from browsing import Browser, code, enrolled, said
 
 from ledger.attributes import ASKABLE
 from ledger.consent import Hex32, grant_typed_data, parse_grant, revocation_typed_data, sign_typed_data
 from ledger.errors import ChainUnavailableError, LedgerError
+from ledger.exchange import new_furnisher_keys
 from ledger.purposes import PURPOSES
 from web.language import CHINESE
 
@@ -284,6 +285,82 @@ def test_erasing_needs_the_word_and_step_up_and_signs_out_for_ever(world: World,
     assert not anna.is_signed_in()
     assert world.subject.ref not in page.text
     assert world.custodian.vault.count()["erased"] == 1
+
+
+# ----------------------------------------------------------------------------------------------------------- concerns
+
+
+def decided(world: World, release: Hex32, reason: str = "Debts too high") -> None:
+    """As the API does it for the lender's signed request."""
+    by, path = world.institution, f"/v1/releases/{release}/adverse-action"
+    world.custodian.duties.adverse_action(
+        world.custodian.registry.institution(by.institution_id),
+        release,
+        decision="counter_offer",
+        reasons=[reason],
+        attributes=["credit_amount"],
+        evidence=by.evidence(world.custodian, path, {}),
+    )
+
+
+def test_a_decision_against_the_person_is_told_with_its_reasons_and_what_may_be_done(
+    world: World, anna: Browser, stranger: Browser
+) -> None:
+    assert "Nothing at present." in anna.get("/notices").text
+    consent = consent_of(world)
+    release = world.ask(consent).release_id
+    decided(world, release, reason=SCRIPT)
+    assert "First Bank decided against you" in anna.get("/").text
+    page = anna.get("/notices").text
+    assert "It offered you something else than you asked for." in page
+    assert SCRIPT not in page
+    assert "&lt;script&gt;" in page
+    for link in (f"/activity/{release}", f"/consents/{consent}", "/data#credit_amount"):
+        assert f'href="{link}"' in page
+    assert "to have the decision looked at by a person" in page
+    assert "decided against you" not in stranger.get("/notices").text + stranger.get("/").text
+
+
+def test_a_deletion_that_is_overdue_is_told_until_it_is_attested(world: World, anna: Browser) -> None:
+    consent = consent_of(world)
+    world.ask(consent)
+    world.clock.advance((31 + 7) * DAY)
+    assert anna.sign_in().status_code == 200
+    assert "has not said that it deleted" not in anna.get("/notices").text
+    world.clock.advance(1)
+    page = anna.get("/notices").text
+    assert "First Bank has not said that it deleted your data" in page
+    assert "First Bank should have deleted your data" in anna.get("/").text
+    party = world.custodian.registry.institution(world.institution.institution_id)
+    evidence = world.institution.evidence(world.custodian, f"/v1/consents/{consent}/deletion", {})
+    world.custodian.duties.attest_deletion(party, consent, deleted_at=world.clock(), evidence=evidence)
+    assert "Nothing at present." in anna.get("/notices").text
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_nobody_is_told_to_stop_what_has_ended(world: World, anna: Browser, is_open: bool) -> None:
+    notice = world.custodian.notices.current("loan-origination").notice_hash
+    consent = world.subject.grant(world.custodian, world.institution, notice_hash=notice, retention_days=1)
+    world.ask(consent)
+    world.clock.advance(9 * DAY)
+    if not is_open:
+        world.subject.revoke(world.custodian, consent)
+    anna.sign_in()
+    page = anna.get("/notices").text
+    assert "has not said that it deleted" in page
+    assert ("Stop the consent" in page) == is_open
+
+
+# ---------------------------------------------------------------------------------------------------------- the sources
+
+
+def test_who_is_not_registered_is_said_to_be_so_in_words(world: World, anna: Browser) -> None:
+    assert "a source that calls itself “urn:test:furnisher” and is not registered here" in anna.get("/data").text
+    keys = new_furnisher_keys().as_dict(private=False)
+    world.custodian.registry.add_furnisher(SOURCE, "Test Bureau", keys, at=world.clock())
+    page = anna.get("/data").text
+    assert "from Test Bureau, as of" in page
+    assert SOURCE not in page
 
 
 # --------------------------------------------------------------------------------------------------------- the chain

@@ -13,6 +13,7 @@ from browser import CHROMIUM, DESKTOP, FLAGS, PHONE, Person, Portal, Wallet, add
 from eth_account import Account
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
+from ledger.consent import Hex32
 from ledger.contract import revoke_call
 from ledger.devnet import Devnet, fund
 from ledger.errors import ConsentRevokedError
@@ -56,9 +57,15 @@ def regular(browser: Browser, portal: Portal) -> Iterator[Person]:
     with person(browser, portal.url) as made:
         _, code = portal.person()
         made.enrol(code)
-        stopped = made.accept(portal.ask(portal.homes, purpose="tenancy-check", **HOMES))
+        stopped, kept = (made.accept(portal.ask(portal.homes, purpose="tenancy-check", **HOMES)) for _ in range(2))
+        read = portal.release(portal.homes, kept, purpose="tenancy-check", attributes=("credit_history",))
+        portal.long_ago(read.release_id, days=15)
         active = made.accept(portal.ask(portal.bank))
-        portal.release(portal.bank, active)
+        consent = Hex32(active)
+        released = portal.client(portal.bank).release(consent, purpose="loan-origination", attributes=["credit_amount"])
+        portal.client(portal.bank).adverse_action(
+            released.release_id, decision="declined", reasons=REASONS, attributes=["credit_amount"]
+        )
         made.go("/")
         made.page.click(f"[data-stop='{stopped}']")
         made.says("Stopped.")
@@ -71,6 +78,7 @@ def regular(browser: Browser, portal: Portal) -> Iterator[Person]:
         yield made
 
 
+REASONS: Final = ["The amount is high for your income", "Too little is left after your other instalments"]
 HOMES: dict[str, Any] = {
     "attributes": ["credit_history"],
     "optional_attributes": [],
@@ -197,6 +205,89 @@ def test_a_second_passkey_signs_for_the_same_accounts(portal: Portal, anna: Pers
     anna.says("Stopped. The public log has it")
 
 
+REMOVE: Final = "form[action='/auth/{}/remove'] button"
+
+
+def link_wallet(made: Person, wallet: Wallet) -> None:
+    made.go("/security")
+    made.page.click("[data-add=wallet]")
+    made.page.wait_for_selector(f"strong:has-text('{wallet.account.address}')")
+
+
+def test_removing_something_long_after_signing_in_takes_one_touch_and_goes_on(portal: Portal, browser: Browser) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    with person(browser, portal.url) as anna:
+        wallet.put_into(anna)
+        anna.enrol(portal.person()[1])
+        before = anna.touches()
+        link_wallet(anna, wallet)
+        assert anna.touches() == before
+        portal.let_presence_lapse()
+        anna.go("/security")
+        anna.steps = 0
+        anna.click(REMOVE.format("wallets"))
+        anna.page.wait_for_selector(f"strong:has-text('{wallet.account.address}')", state="detached")
+        assert (anna.steps, anna.touches() - before) == (1, 1)
+        assert anna.page.url == anna.url + "/security"
+
+
+def test_a_touch_that_is_refused_removes_nothing(portal: Portal, browser: Browser) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    with person(browser, portal.url) as anna:
+        wallet.put_into(anna)
+        anna.enrol(portal.person()[1])
+        link_wallet(anna, wallet)
+        portal.let_presence_lapse()
+        anna.go("/security")
+        assert anna.cdp is not None
+        here = {"authenticatorId": anna.authenticator, "isUserVerified": False}
+        anna.cdp.send("WebAuthn.setUserVerified", here)
+        anna.page.click(REMOVE.format("wallets"))
+        anna.says("No passkey was used. Nothing has changed")
+        anna.go("/security")
+        assert wallet.account.address in anna.text()
+
+
+def test_who_signed_in_by_wallet_removes_a_lost_passkey_with_the_wallet(portal: Portal, browser: Browser) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    with person(browser, portal.url) as anna:
+        wallet.put_into(anna)
+        anna.enrol(portal.person()[1])
+        link_wallet(anna, wallet)
+        anna.page.click("form[action='/sign-out'] button")
+        anna.go("/sign-in")
+        anna.page.click("[data-sign-in=wallet]")
+        anna.page.wait_for_url(anna.url + "/")
+        portal.let_presence_lapse()
+        anna.go("/security")
+        before, wallet.asked[:] = anna.touches(), []
+        anna.page.click(REMOVE.format("passkeys"))
+        anna.page.wait_for_selector("text=You have none.")
+        assert anna.touches() == before
+        assert wallet.asked.count("personal_sign") == 1
+
+
+def test_a_browser_whose_clock_is_wrong_is_asked_by_the_service_and_the_form_goes_on(
+    portal: Portal, browser: Browser
+) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    with person(browser, portal.url) as anna:
+        wallet.put_into(anna)
+        anna.enrol(portal.person()[1])
+        link_wallet(anna, wallet)
+        anna.go("/security")
+        # What the page was told is not so any more.
+        portal.let_presence_lapse()
+        with anna.lenient():
+            anna.page.click(REMOVE.format("wallets"))
+            anna.page.wait_for_selector("h1:has-text('Show once more that it is you')")
+        assert anna.axe() == []
+        anna.shot("step-up-en")
+        anna.page.click("form[data-step-up] button")
+        anna.page.wait_for_url(anna.url + "/security")
+        assert wallet.account.address not in anna.text()
+
+
 # -------------------------------------------------------------------------------------------------------------- wallets
 
 
@@ -250,6 +341,30 @@ def test_a_wallet_enrols_accepts_pauses_resumes_and_stops(portal: Portal, browse
         made.says("Stopped. The public log has it")
 
 
+def test_a_smart_account_enrols_accepts_stops_and_signs_in_again(portal: Portal, browser: Browser) -> None:
+    wallet = Wallet(portal.config.chain_id)
+    wallet.become_smart(portal.custodian.rpc)
+    with person(browser, portal.url, passkeys=False) as made:
+        wallet.put_into(made)
+        made.go("/enrol")
+        made.page.fill("#code", portal.person()[1])
+        made.page.click("[data-enrol=wallet]")
+        made.page.wait_for_url(made.url + "/")
+        made.go(portal.ask(portal.bank))
+        made.page.click("[data-accept=wallet]")
+        made.page.wait_for_selector("#sign[open]")
+        made.page.click("#sign-yes")
+        made.page.wait_for_selector("#granted:not([hidden])")
+        (consent,) = consents_of(portal)
+        assert consent.grant.subject == wallet.smart
+        made.page.click("form[action='/sign-out'] button")
+        made.go("/sign-in")
+        made.page.click("[data-sign-in=wallet]")
+        made.page.wait_for_url(made.url + "/")
+        made.page.click("[data-stop]")
+        made.says("Stopped. The public log has it")
+
+
 def test_a_passkey_without_prf_says_so_and_the_wallet_is_offered(portal: Portal, browser: Browser) -> None:
     _, code = portal.person()
     wallet = Wallet(portal.config.chain_id)
@@ -272,6 +387,25 @@ def test_a_passkey_without_prf_says_so_and_the_wallet_is_offered(portal: Portal,
         made.page.wait_for_selector("#sign[open]")
         made.page.click("#sign-yes")
         made.page.wait_for_selector("#granted:not([hidden])")
+
+
+# ------------------------------------------------------------------------------------------------------------ concerns
+
+
+def test_a_decision_and_a_deletion_that_is_overdue_reach_the_person(portal: Portal, regular: Person) -> None:
+    regular.go("/")
+    assert "North Bank decided against you and told you why." in regular.text()
+    regular.page.click("a:has-text('Hansa Homes should have deleted your data')")
+    regular.page.wait_for_url(regular.url + "/notices")
+    decision = regular.page.inner_text("[data-concern=adverse_action]")
+    assert "North Bank decided against you" in decision
+    assert "It said no to you." in decision
+    assert all(reason in decision for reason in REASONS)
+    overdue = regular.page.inner_text("[data-concern=deletion_overdue]")
+    assert "Hansa Homes has not said that it deleted your data" in overdue
+    regular.page.click("[data-concern=adverse_action] a:has-text('When it read that')")
+    assert "North Bank" in regular.text()
+    assert regular.page.inner_text(".state") == "Read"
 
 
 # ------------------------------------------------------------------------------------------------------------- mishaps
@@ -397,6 +531,15 @@ def test_without_scripts_everything_can_be_read_declined_and_stopped(
             plain.page.wait_for_load_state()
             assert "Stopped." in plain.text()
             assert plain.steps == 1
+            portal.let_presence_lapse()
+            plain.go("/data/erase")
+            plain.page.fill("#word", "erase")
+            with plain.lenient():
+                plain.click("#erase-now")
+                plain.page.wait_for_load_state()
+            assert "Show once more that it is you" in plain.text()
+            assert "This needs JavaScript" in plain.text()
+            assert not portal.custodian.vault.is_erased(newest(portal))
 
 
 # ---------------------------------------------------------------------------------------------------------------- pages

@@ -21,40 +21,37 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
-    frozenset({"audit_style", "errors", "gather", "markup"}),
-    frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "signed_note", "store", "unwraps"}),
-    frozenset({"unwrap_file"}),
+    frozenset({"audit_style", "errors", "gather", "markup", "unwraps"}),
+    frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "signed_note", "store", "unwrap_file"}),
     frozenset(
         {
-            *("access", "answers", "artifact", "attribute_texts", "audit_report", "compelled", "importmap"),
-            *("keys", "outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "compelled", "importmap", "keys"),
+            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
         }
     ),
     frozenset(
         {
-            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint"),
-            *("cli_terminal", "compiler", "contract", "daily_limits", "exchange", "invitations"),
-            *("notice_texts", "outbound", "reconciliation", "requested", "vault", "verifying_keys"),
+            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "cli_terminal"),
+            *("compiler", "contract", "daily_limits", "exchange", "invitations", "notice_texts", "outbound"),
+            *("reconciliation", "requested", "vault", "verifying_keys"),
         }
     ),
     frozenset(
         {
-            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure"),
-            *("disputes", "importer", "notices", "parties", "picture_parts", "receipts", "reconcile"),
-            *("sessions", "witness"),
+            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure", "disputes"),
+            *("importer", "notices", "parties", "picture_parts", "receipts", "reconcile", "sessions", "witness"),
         }
     ),
     frozenset(
         {
-            *("audit_pictures", "books", "cli_audit_options", "deploy", "enrolment", "evidence", "feed"),
-            *("journal", "key_sources", "registry", "scrutiny"),
+            *("audit_pictures", "books", "deploy", "enrolment", "evidence", "feed", "journal", "key_sources"),
+            *("registry", "scrutiny"),
         }
     ),
     frozenset(
         {
             *("access_records", "audit_state", "authentication", "commit", "disclosed_entry", "order_book"),
-            *("relay", "replay", "report_parts", "retention", "standing", "subject_data", "unsealing"),
-            *("webhooks",),
+            *("relay", "replay", "report_parts", "retention", "standing", "subject_data", "unsealing", "webhooks"),
         }
     ),
     frozenset(
@@ -65,20 +62,19 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *("activity", "audit_html", "cli_disclosure_output", "cli_evidence", "consent_requests"),
-            *("custodian_side", "devnet", "disclosure_facts", "duties", "erase", "furnish", "release"),
-            *("serving",),
+            *("activity", "audit_html", "cli_audit_options", "cli_disclosure_output", "cli_evidence"),
+            *("consent_requests", "custodian_side", "devnet", "disclosure_facts", "duties", "erase", "furnish"),
+            *("release", "serving"),
         }
     ),
     frozenset({"cli_audit_output", "cli_disclosure", "concerns", "own_requests", "proof", "sync"}),
-    frozenset({"cli_audit", "disclosing", "subject_export"}),
-    frozenset({"cli_checkpoint", "custodian"}),
-    frozenset({"actors", "cli_output", "demo_seed"}),
-    frozenset({"cli_reconcile"}),
+    frozenset({"cli_audit", "cli_checkpoint", "disclosing", "subject_export"}),
+    frozenset({"custodian"}),
+    frozenset({"actors", "cli_output", "cli_reconcile", "demo_seed"}),
     frozenset(
         {
-            *("cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties", "cli_orders"),
-            *("cli_parties", "cli_prompts", "cli_serve", "demo"),
+            *("cli_auditor", "cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties"),
+            *("cli_orders", "cli_parties", "cli_prompts", "cli_serve", "demo"),
         }
     ),
     frozenset({"cli_requests"}),
@@ -89,11 +85,11 @@ PURE: Final = frozenset(
     {
         *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
         *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
-        *("audit_texts", "blockproof", "books", "compelled", "consent", "consent_receipts", "contract"),
-        *("contract_storage", "envelope", "errors", "exchange", "importmap", "markup", "notice_texts"),
-        *("picture_parts", "purposes", "receipts", "replay", "report_parts", "requested", "signatures"),
-        *("daily_limits", "disclosed", "disclosed_entry", "disclosure", "scrutiny", "stateproof", "subject_audit"),
-        *("texts", "verifying_keys", "checkpoint", "reconcile", "reconciliation", "signed_note", "unwraps"),
+        *("audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent", "consent_receipts"),
+        *("contract", "contract_storage", "daily_limits", "disclosed", "disclosed_entry", "disclosure", "envelope"),
+        *("errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts", "purposes", "receipts"),
+        *("reconcile", "reconciliation", "replay", "report_parts", "requested", "scrutiny", "signatures"),
+        *("signed_note", "stateproof", "subject_audit", "texts", "unwraps", "verifying_keys"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -113,6 +109,8 @@ LONG: Final = {
     "ledger/custodian.py": "everything that a custodian runs, wired in one place",
     "ledger/demo.py": "one story from beginning to end",
     "ledger/errors.py": "the whole hierarchy in one place, two lines each",
+    "ledger/exchange.py": "what goes there and back in one release, read as one",
+    "ledger/keys.py": "wrapping, and the count of every unwrapping, which nothing may pass by",
     "ledger/grants.py": "granting, replacing, pausing and revoking share their steps",
     "ledger/journal.py": "every statement on the journal, so that no other module has one",
     "ledger/store.py": "every table of the database",

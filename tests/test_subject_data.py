@@ -63,7 +63,7 @@ def test_data_are_shown_in_plain_words_with_source_and_times(world: World) -> No
         value=1169,
         text="1169 DEM",
         source=SOURCE,
-        source_name=SOURCE,
+        source_name=None,
         as_of="2026-01-31",
         came_at=NOON,
     )

@@ -22,6 +22,7 @@ from ledger.challenges import VALID_SECONDS
 from ledger.consent import Address, parse_address
 from ledger.enrolment import Device, Passkey, named, wrapped
 from ledger.errors import (
+    ChainError,
     MalformedError,
     SignInRefusedError,
 )
@@ -204,7 +205,13 @@ def wallet_answer() -> Response:
     held.attempts.count(PROOFS, _client())
     fields = held.challenges.take(session_token(), BY_WALLET, "")
     address = Address(fields["address"])
-    require_signed(fields["text"], bytes.fromhex(given.signature[2:]), address)
+    try:
+        require_signed(
+            fields["text"], bytes.fromhex(given.signature[2:]), address, accepts=held.chain.accepts_signature
+        )
+    except ChainError as exc:
+        # Nothing is on file to be sent again, as the chain's own errors are taken to mean by the pages.
+        raise SignInRefusedError("signature: the chain cannot be asked whether it proves who is there") from exc
     if fields["use"] in ("enrol", "link"):
         _admit(fields, address)
     else:

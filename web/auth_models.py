@@ -48,7 +48,7 @@ class WalletChallenge(Model):
 
 
 class WalletSignature(Model):
-    """The signature over the text that was given (`personal_sign`), in hex."""
+    """The signature over the text that was given (`personal_sign`), in hex; a smart account's may be of any form."""
 
-    signature: Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{130}$")]
+    signature: Annotated[str, Field(pattern=r"^0x(?:[0-9a-fA-F]{2}){1,4096}$")]
     next: Next | None = None

@@ -169,16 +169,25 @@ def _form(deployment: Deployment | None) -> dict[str, Any] | None:
     asked = request.values.get("purpose")
     purpose = purposes.get(asked or "", deployment.purposes[0])
     held = demo_seed.attributes().intersection(purpose.attributes)
+    offered = sorted(held, key=list(ATTRIBUTES).index)
     sent = request.form if request.method == "POST" and "days" in request.form else None
     return {
         "purposes": list(purposes),
         "purpose": purpose,
-        "attributes": sorted(held, key=list(ATTRIBUTES).index),
+        "attributes": offered,
         "chosen": (
-            {name: kind for kind in ("optional", "required") for name in sent.getlist(kind)} if sent else dict(USUAL)
+            {name: kind for kind in ("optional", "required") for name in sent.getlist(kind)}
+            if sent
+            else _usual(offered)
         ),
         "limits": {name: sent.get(name, "") if sent else number for name, number in DEFAULTS.items()},
     }
+
+
+def _usual(offered: list[str]) -> dict[str, str]:
+    """The usual choice, of what a purpose offers; where that is nothing that must be read, the first that it offers."""
+    chosen = {name: kind for name, kind in USUAL.items() if name in offered}
+    return chosen if "required" in chosen.values() else {offered[0]: "required"} | chosen
 
 
 def _with_link(client: InstitutionClient, one: ConsentRequest) -> ConsentRequest:

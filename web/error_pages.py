@@ -22,9 +22,11 @@ from ledger.errors import (
 )
 from web import problems
 from web.door import API
-from web.security import is_portal
+from web.security import CSRF_FIELD, is_portal
 
 DOCUMENTS: Final = ("text/html", "application/xhtml+xml")
+BACK: Final = {"/data/erase": "/data"}
+"""Where whoever leaves a form that needs a step-up goes back to; the others are of /security."""
 
 
 def install(app: Flask) -> None:
@@ -38,6 +40,8 @@ def _ledger(error: LedgerError) -> Response:
     answer = problems.response_of(error)
     if not _wants_page():
         return answer
+    if isinstance(error, StepUpRequiredError) and request.form:
+        return _step_up_page(answer, *_words(error))
     # Whoever was sent here by another site is told nothing of the session, and given none.
     return _page(answer, *_words(error), kind=error.code, bare=isinstance(error, CrossSiteError))
 
@@ -77,7 +81,7 @@ def _words(error: LedgerError) -> tuple[str, str]:
         (
             StepUpRequiredError,
             _("Show once more that it is you"),
-            _("This is important, so it needs your passkey or wallet again. Nothing has changed yet."),
+            _("What you want to do is important, so it needs your passkey or wallet again. Nothing has changed yet."),
         ),
         (
             CrossSiteError,
@@ -102,6 +106,14 @@ def _words(error: LedgerError) -> tuple[str, str]:
         if isinstance(error, kind):
             return heading, advice
     return _("This did not work"), problems.fields_of(error)["detail"]
+
+
+def _step_up_page(answer: Response, heading: str, advice: str) -> Response:
+    """The form that was sent, to be sent again as it was once the person has shown that it is them."""
+    fields = [(name, value) for name, value in request.form.items(multi=True) if name != CSRF_FIELD]
+    back = BACK.get(request.path, "/security")
+    text = render_template("portal/step_up.html", heading=heading, advice=advice, fields=fields, back=back)
+    return make_response(text, answer.status_code)
 
 
 def _page(answer: Response, heading: str, advice: str, *, kind: str = "", bare: bool = False) -> Response:

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from ledger.attribute_texts import DESCRIPTIONS
 from ledger.attributes import ASKABLE
+from ledger.audit_texts import CHECKS, FINDINGS, REASONS
 from ledger.public_record import MEANINGS
 from ledger.purposes import PURPOSES
 from ledger.vault import Value
@@ -45,6 +46,7 @@ def install(app: Flask) -> None:
     app.after_request(_remember)
     app.add_template_global(lambda: TAGS[language()], "tag")
     app.add_template_global(_addresses, "languages")
+    app.add_template_global(gap)
     for name, function in (
         ("attribute", attribute_label),
         ("purpose", purpose_label),
@@ -88,6 +90,11 @@ def _addresses() -> list[tuple[str, str, str, str]]:
         for code, name in LANGUAGES.items()
         if code != language()
     ]
+
+
+def gap() -> str:
+    """What stands between two sentences: a space, and in Chinese nothing."""
+    return "" if language() == CHINESE else " "
 
 
 # -------------------------------------------------------------------------------------------------------------- labels
@@ -148,6 +155,11 @@ def catalogue_labels() -> Iterable[str]:
         yield from attribute.categories.values()
         yield from (text for text in (attribute.unit,) if text)
     yield from DESCRIPTIONS.values()
+    for check in CHECKS.values():
+        yield from (check.title, check.meaning)
+    for finding in FINDINGS.values():
+        yield from (finding.title, finding.meaning)
+    yield from REASONS.values()
     yield from MEANINGS.values()
 
 

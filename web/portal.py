@@ -22,6 +22,7 @@ from web import (
     error_pages,
     language,
     portal_activity,
+    portal_audit,
     portal_chain,
     portal_consents,
     portal_data,
@@ -55,6 +56,7 @@ def install(app: Flask) -> None:
         portal_chain.routes,
         portal_notices.routes,
         portal_public.routes,
+        portal_audit.routes,
         portal_receipts.routes,
     ):
         app.register_blueprint(blueprint)
@@ -94,6 +96,7 @@ def script_block() -> dict[str, Any]:
         "locale": language.LOCALES[language.language()],
         "wallets": [wallet.address for wallet in enrolment.wallets(me.account_id)] if me else [],
         "passkey": bool(me and enrolment.passkeys(me.account_id)),
+        "signedInBy": me.method if me else None,
         "stepUpUntil": me.stepped_up_at + STEP_UP_SECONDS if me and me.stepped_up_at is not None else None,
         "labels": {
             "purposes": {code: language.purpose_label(code) for code in PURPOSES},

@@ -40,7 +40,7 @@ class Question(Model):
     jsonrpc: Literal["2.0"]
     id: Annotated[int, Field(ge=0, le=2**53)]
     method: Annotated[str, Field(max_length=64)]
-    params: Annotated[list[Any], Field(max_length=2)]
+    params: Annotated[list[Any], Field(max_length=3)]
 
 
 @routes.get("/chain")
@@ -76,9 +76,14 @@ def _require_allowed(method: str, params: list[Any]) -> None:
     if method == "eth_call":
         _require_contract(params[0], "to", {"to", "data"})
     if method == "eth_getLogs":
-        _require_contract(params[0], "address", {"address", "topics", "fromBlock", "toBlock", "blockHash"})
-        if "blockHash" not in params[0] and not 0 <= _blocks(params[0]) <= MOST_BLOCKS:
-            raise MalformedError(f"params: expected at most {MOST_BLOCKS} blocks, by their numbers", field="params")
+        require_log_filter(params[0])
+
+
+def require_log_filter(given: Any) -> None:  # noqa: ANN401 - JSON
+    """Raises `MalformedError` unless it asks for the contract's events in not too many blocks."""
+    _require_contract(given, "address", {"address", "topics", "fromBlock", "toBlock", "blockHash"})
+    if "blockHash" not in given and not 0 <= _blocks(given) <= MOST_BLOCKS:
+        raise MalformedError(f"params: expected at most {MOST_BLOCKS} blocks, by their numbers", field="params")
 
 
 def _require_contract(given: object, name: str, fields: set[str]) -> None:

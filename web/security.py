@@ -23,8 +23,10 @@ from ledger.errors import CrossSiteError
 from ledger.sessions import is_token, new_token
 from web.door import API, custodian
 
-PUBLIC: Final = frozenset({"_deployment", "_healthz", "_readyz", "_metrics", "openapi", "docs", "docs_asset"})
-"""Endpoints that are neither the API nor the portal: for programs, and the API's documentation."""
+PUBLIC: Final = frozenset(
+    {"_deployment", "_healthz", "_readyz", "_metrics", "openapi", "docs", "docs_asset", "audit.rpc"}
+)
+"""Endpoints that are neither the API nor the portal: for programs, auditors, and the API's documentation."""
 HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

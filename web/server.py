@@ -28,6 +28,7 @@ from ledger.locks import FileLock
 from web import create_app
 from web.metrics import MULTIPROCESS
 from web.problems import trace_of
+from web.worker import forget_worker
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -84,7 +85,8 @@ def settle_in() -> None:
 
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:
-    """Gunicorn's hook: a worker has ended; its gauges go with it."""
+    """Gunicorn's hook: a worker has ended; its gauges go with it, and its share of the connections."""
+    forget_worker(worker.age)
     if MULTIPROCESS in os.environ:
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 

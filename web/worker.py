@@ -5,10 +5,14 @@ many slow clients as there are threads keep everybody else out. Here the loop, w
 request, and a client that takes longer than `REQUEST_SECONDS` loses its connection, nothing else.
 
 What is no request is refused with a problem, and named in the log by its kind alone: gunicorn's own words repeat it.
+
+Connections are spread evenly: a worker leaves a new one to another that has fewer. Left to chance one often has twice
+as many as the next, for as long as clients keep them.
 """
 
 from __future__ import annotations
 
+import mmap
 import re
 import socket
 import struct
@@ -35,6 +39,8 @@ LINGER_SECONDS: Final = 2.0
 """How long a client is given to hang up, and to finish its request when the service stops."""
 STALL_SECONDS: Final = 5
 """How long a thread waits for a client to take, or to send, the next bytes."""
+GIVE_WAY_SECONDS: Final = 0.005
+"""How long a connection is left to a worker that has fewer, before it is taken all the same."""
 MAX_HEAD: Final = 32 * 1024
 CHUNK: Final = 64 * 1024
 END_OF_HEAD: Final = b"\r\n\r\n"
@@ -49,6 +55,15 @@ _STATUSES: Final[dict[type[Exception], HTTPStatus]] = {
 }
 
 _OURS: Final = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
+# How many connections each worker has, and one more; 0 where there is no worker. By its age, which gunicorn counts up.
+# Made before the workers are, so that all of them see the same memory.
+_PLACES: Final = 64
+_connections: Final = memoryview(mmap.mmap(-1, 4 * _PLACES)).cast("I")
+
+
+def forget_worker(age: int) -> None:
+    """A worker has ended: nothing is left to it any more."""
+    _connections[age % _PLACES] = 0
 
 
 @dataclass(slots=True)
@@ -95,8 +110,42 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         self._collected: dict[TConn, _Arriving] = {}
         self._leaving: dict[TConn, float] = {}
         self._is_stopping = False
+        # Until when a new connection is left to another worker; None if none is.
+        self._gives_way_until: float | None = None
 
     # ------------------------------------------------------------------------------------------------------ in the loop
+
+    def run(self) -> None:
+        """Gunicorn's: the loop."""
+        self._tell_connections()
+        super().run()
+
+    def accept(self, listener: socket.socket) -> None:
+        """Gunicorn's: there is a connection to be taken."""
+        if self._gives_way_until is None and self._another_has_fewer():
+            self._gives_way_until = time.monotonic() + GIVE_WAY_SECONDS
+            self.set_accept_enabled(False)
+            return
+        self._gives_way_until = None
+        super().accept(listener)
+        self._tell_connections()
+
+    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's
+        """Gunicorn's, in every turn of the loop: whether connections are looked for."""
+        is_time = self._gives_way_until is None or time.monotonic() >= self._gives_way_until
+        super().set_accept_enabled(enabled and is_time)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Gunicorn's: one turn of the loop."""
+        if not self._accepting and self._gives_way_until is not None:
+            timeout = min(timeout, max(0.0, self._gives_way_until - time.monotonic()))
+        super().wait_for_and_dispatch_events(timeout)
+
+    def _tell_connections(self) -> None:
+        _connections[self.age % _PLACES] = 0 if self._is_stopping else self.nr_conns + 1
+
+    def _another_has_fewer(self) -> bool:
+        return any(0 < count <= self.nr_conns for count in _connections)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Gunicorn's: a connection is new, or goes on after an answer."""
@@ -183,6 +232,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         now = time.monotonic()
         if not self.alive and not self._is_stopping:
             self._is_stopping = True
+            self._gives_way_until = None
             for arriving in self._arriving.values():
                 arriving.deadline = min(arriving.deadline, now + LINGER_SECONDS)
         for conn in _before(now, {conn: arriving.deadline for conn, arriving in self._arriving.items()}):
@@ -192,6 +242,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
                 self._drop(conn)
         for conn in _before(now, self._leaving):
             self._drop(conn)
+        self._tell_connections()
 
     # ---------------------------------------------------------------------------------------------------- in a thread
 

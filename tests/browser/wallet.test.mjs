@@ -131,6 +131,19 @@ test("a smart account's signature is the chain's to judge", async () => {
   assert.equal(await signTypedData(contract, person.address, grant), odd);
 });
 
+test("a smart account's signature under a text is handed in as it is", async () => {
+  const posted = [];
+  const post = async (url, body) => {
+    posted.push([url, body]);
+    return url.endsWith("challenge") ? { text: `localhost wants\n${person.address}\n` } : { next: "/" };
+  };
+  for (const signature of ["0xAB00", `0x${"AB".repeat(99)}01`]) {
+    const wallet = provider({ says: { personal_sign: signature } });
+    await prove(wallet, { use: "sign-in", chainId: place.chainId }, { post });
+    assert.equal(posted.at(-1)[1].signature, signature);
+  }
+});
+
 test("a prompt that is rejected in mid-grant: nothing is kept, nothing sent", async () => {
   const wallet = provider({ says: { eth_signTypedData_v4: error(4001) } });
   const signer = await walletSigner(wallet, place, [person.address]);

@@ -12,8 +12,9 @@
 import { PortalError } from "./errors.js";
 import { describe, go, jsonBlock, onClick, reloadWhenBack, say, textOf } from "./page.js";
 import { register, signIn, stepUp } from "./passkey.js";
+import { showPresence } from "./presence.js";
 import { prove } from "./wallet.js";
-import { chooseWallet, offerSwitch, walletStepUp } from "./wallet-page.js";
+import { chooseWallet, offerSwitch } from "./wallet-page.js";
 
 const portal = jsonBlock("portal");
 const status = document.getElementById("status");
@@ -32,8 +33,9 @@ const acts = {
 };
 
 async function addPasskey() {
+  // Of a passkey it is always asked: the new one wraps the root that the earlier one opens.
   const root = portal.passkey ? (await stepUp()).root : null;
-  if (!portal.passkey) await stepUpByWallet();
+  if (!portal.passkey) await showPresence(portal, status);
   try {
     say(status, textOf(portal.texts, "touch_new_passkey"));
     registered({ ...(await register({ name: field("add", "name"), root })), next: HERE });
@@ -43,14 +45,9 @@ async function addPasskey() {
 }
 
 async function addWallet() {
-  if (portal.passkey) (await stepUp()).root?.fill(0);
-  else await stepUpByWallet();
+  await showPresence(portal, status);
   await proveWith("link");
   go(HERE);
-}
-
-async function stepUpByWallet() {
-  if ((portal.stepUpUntil ?? 0) <= Date.now() / 1000) await walletStepUp(portal, await chooseWallet());
 }
 
 async function proveWith(use, code) {

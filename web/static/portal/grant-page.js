@@ -17,10 +17,10 @@
 import { serviceRpc } from "./chain.js";
 import { handIn, keptGrant, signGrant } from "./grant.js";
 import { describe, jsonBlock, onClick, post, reloadWhenBack, say, secondsOf, textOf } from "./page.js";
-import { stepUp } from "./passkey.js";
+import { showPresence } from "./presence.js";
 import { passkeySigner } from "./signer.js";
 import { rowsOf, shortDigest } from "./terms.js";
-import { chooseWallet, connectedSigner, offerSwitch, walletStepUp } from "./wallet-page.js";
+import { connectedSigner, offerSwitch } from "./wallet-page.js";
 
 const portal = jsonBlock("portal");
 const asked = jsonBlock("request");
@@ -78,7 +78,7 @@ async function send() {
 /** Signed already, and no answer came: prove presence anew if that is too long ago, and send the same again. */
 async function sendAgain() {
   try {
-    if ((portal.stepUpUntil ?? 0) <= now()) await (portal.passkey ? stepUp() : walletStepUp(portal, await chooseWallet()));
+    await showPresence(portal, status);
     await send();
   } catch (error) {
     say(status, describe(portal.texts, error), "error");

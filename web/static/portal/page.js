@@ -2,8 +2,9 @@
  * What the scripts read of a page, say in it, and ask of the service.
  *
  * The page holds `<script type="application/json" id="portal">`: chainId, contract, custodian, locale, wallets (linked
- * accounts), passkey (whether the account has one), stepUpUntil (Unix seconds or null), labels {purposes, attributes},
- * texts {code: text}; and `<meta name="csrf-token">`. Every word that people read comes from there.
+ * accounts), passkey (whether the account has one), signedInBy (passkey, wallet or null), stepUpUntil (Unix seconds or
+ * null), labels {purposes, attributes}, texts {code: text}; and `<meta name="csrf-token">`. Every word that people
+ * read comes from there.
  */
 import { PortalError } from "./errors.js";
 
@@ -27,11 +28,12 @@ export function describe(texts, error) {
   return error.code in texts ? textOf(texts, error.code, values) : (error.detail ?? textOf(texts, "unexpected"));
 }
 
-/** Say something where a screen reader hears it. @param {Element | null} place @param {string} text @param {string} [kind] */
+/** Say something where a screen reader hears it, and where it is seen. @param {Element | null} place @param {string} text @param {string} [kind] */
 export function say(place, text, kind = "info") {
   if (!place) return;
   place.textContent = text;
   place.setAttribute("data-kind", kind);
+  place.scrollIntoView?.({ block: "nearest" });
 }
 
 /**

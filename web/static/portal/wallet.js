@@ -100,8 +100,12 @@ export async function prove(provider, { use, chainId, code, accounts, next }, de
   return deps.post("/auth/wallet", { signature: canonical(signature), ...(next ? { next } : {}) });
 }
 
-/** Some wallets write the recovery id as 0 or 1 instead of 27 or 28. @param {string} signature */
+/**
+ * Some wallets write the recovery id as 0 or 1 instead of 27 or 28. What is longer or shorter is a smart account's own.
+ * @param {string} signature
+ */
 function canonical(signature) {
+  if (signature.length !== 132) return signature;
   return signature.toLowerCase().replace(/0([01])$/, (_, id) => (id === "0" ? "1b" : "1c"));
 }
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -265,3 +267,33 @@ def test_a_lying_proxy_before_a_real_node_is_never_clean(
     assert not all(check.holds for check in report.checks)
     # The node is everyone's: other tests may have logged late accesses of theirs.
     assert set(report.finding_counts) - {"late"} == set(codes)
+
+
+def command(*urls: str) -> tuple[int, dict[str, Any]]:
+    """The auditor's own command: exit code and report."""
+    program = "from ledger.cli_main import main; main()"
+    options = [option for url in urls for option in ("--rpc-url", url)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "audit", "chain", "--json", "--without-compiler", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.devnet
+def test_the_command_says_what_the_endpoint_did(middle: Middle, devnet_custodian: Custodian) -> None:
+    middle.plans = Always([lying(_no_logs)])
+    code, report = command(middle.url)
+    assert (code, report["verdict"]) == (1, "findings")
+    assert "receipts_differ" in report["findingCounts"]
+    # A second endpoint that serves another chain ends it, whatever the first one says.
+    middle.plans = Always([lying(_another_chain)])
+    code, report = command(devnet_custodian.rpc.url, middle.url)
+    assert (code, report["verdict"]) == (2, "could_not_verify")
+    # No node at all.
+    middle.plans = Always([lambda _middle, _request: b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"])
+    code, report = command(middle.url)
+    assert (code, report["verdict"]) == (2, "could_not_verify")

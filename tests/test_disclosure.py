@@ -369,6 +369,12 @@ def test_a_request_of_another_access_is_found(world: World) -> None:
     assert codes(judged(world, made)) == {"request_differs"}
 
 
+def test_a_receipt_of_another_access_is_found(world: World, document: dict[str, Any]) -> None:
+    first, second, _ = document["entries"]
+    first["receipt"], second["receipt"] = second["receipt"], first["receipt"]
+    assert codes(judged(world, document)) == {"receipt_differs"}
+
+
 def test_a_signature_that_does_not_cover_the_body_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     consent_id = world.grant()
     message = HttpRequest(method="POST", url=f"{world.custodian.config.service_url}/v1/consents/{consent_id}/releases")

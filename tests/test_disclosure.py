@@ -358,6 +358,23 @@ def test_a_signed_request_for_something_else_is_found(world: World, monkeypatch:
     assert codes(judged(world, made)) == {"request_differs"}
 
 
+def test_a_request_of_another_access_is_found(world: World) -> None:
+    """Both are signed, and ask for the same."""
+    consent_id = world.grant()
+    world.ask(consent_id)
+    world.ask(consent_id)
+    made = disclosed(world, consent_id)
+    first, second = made["entries"]
+    first["request"], second["request"] = second["request"], first["request"]
+    assert codes(judged(world, made)) == {"request_differs"}
+
+
+def test_a_receipt_of_another_access_is_found(world: World, document: dict[str, Any]) -> None:
+    first, second, _ = document["entries"]
+    first["receipt"], second["receipt"] = second["receipt"], first["receipt"]
+    assert codes(judged(world, document)) == {"receipt_differs"}
+
+
 def test_a_signature_that_does_not_cover_the_body_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     consent_id = world.grant()
     message = HttpRequest(method="POST", url=f"{world.custodian.config.service_url}/v1/consents/{consent_id}/releases")

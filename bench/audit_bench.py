@@ -5,14 +5,16 @@ nothing else. The audit is the whole command `consent-ledger audit chain`, from 
 every receipt proven, every consent and log replayed, the storage root rebuilt. Every phase is a process of its own, the
 node too (`audit_feed.py`); floor and audit take turns, so that their ratio means something. Recompiling the sources is
 timed by itself: it takes the same time for every ledger. 10^4 entries are also on a real node (Hardhat's).
+
+This process imports nothing of the ledger: the peak memory of a process starts with that of its parent.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -24,26 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
-
-from ledger.access import BatchKind, LoggedAccess, fold
-from ledger.chain import Chain, JsonRpc
-from ledger.config import Config
-from ledger.consent import ZERO32, Hex32, OuterGrant, Reason, hex32_of
-from ledger.contract import append_call, grant_call
-from ledger.custodian import Custodian
-from ledger.devnet import Devnet, free_port, fund
-from ledger.errors import ChainUnavailableError
-
 ROOT: Final = Path(__file__).parent.parent
 FEED: Final = ROOT / "bench/audit_feed.py"
 FLOOR: Final = ROOT / "bench/audit_floor.py"
+DEVNET: Final = ROOT / "bench/audit_devnet.py"
 SIZES: Final = (10_000, 100_000, 1_000_000)
 ROUNDS: Final = {10_000: 3, 100_000: 3, 1_000_000: 2}
 DEVNET_ENTRIES: Final = 10_000
-DEVNET_BATCH: Final = 500
-DEVNET_CONSENTS: Final = 40
+HOST: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -113,64 +103,40 @@ def measured(url: str, entries: int, home: Path) -> dict[str, Any]:
 @contextmanager
 def serving(directory: Path) -> Iterator[str]:
     """The node of a made ledger, in a process of its own."""
-
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([sys.executable, str(FEED), "serve", str(directory), str(port)]) as process:
-        try:
-            for _ in range(200):
-                try:
-                    JsonRpc(url)("eth_chainId")
-                    break
-                except ChainUnavailableError:
-                    time.sleep(0.05)
-            yield url
-        finally:
-            process.terminate()
+    with _node([str(FEED), "serve", str(directory), str(port := _free_port())]) as process:
+        while process.poll() is None and not _listens(port):
+            time.sleep(0.05)
+        yield f"http://{HOST}:{port}"
 
 
 @contextmanager
 def devnet(home: Path) -> Iterator[str]:
-    """Hardhat's node with that many entries, appended in large batches."""
-
-    with Devnet(port=free_port(), log=home / "devnet.log") as node:
-        config = Config(data=home / "data", rpc_url=node.url)
-        Custodian.init(config)
-        with Custodian(config) as custodian:
-            chain, subject, writer = custodian.chain, Account.create(), custodian.accounts.writers[0]
-            fund(custodian.rpc, [subject.address, *(account.address for account in custodian.accounts.every())])
-            custodian.deploy()
-            before, now = set(_granted(chain)), chain.latest().timestamp
-            for _ in range(DEVNET_CONSENTS):
-                outer = OuterGrant(
-                    terms_hash=hex32_of(os.urandom(32)),
-                    subject=subject.address,
-                    custodian=custodian.address,
-                    valid_from=now - 10,
-                    expires_at=now + 86_400,
-                    max_accesses=2**32 - 1,
-                )
-                _send(chain, subject, grant_call(outer, b""), gas=200_000)
-            consents = [one for one in _granted(chain) if one not in before]
-            head = ZERO32
-            for _ in range(DEVNET_ENTRIES // DEVNET_BATCH):
-                batch = [
-                    LoggedAccess(consent_id=one, entry_hash=hex32_of(os.urandom(32)))
-                    for one in random.choices(consents, k=DEVNET_BATCH)
-                ]
-                _send(chain, writer, append_call(BatchKind.ACCESSES, custodian.address, head, batch), gas=16_000_000)
-                head = fold(head, BatchKind.ACCESSES, batch, [Reason.NONE] * DEVNET_BATCH)
-        yield node.url
+    """Hardhat's node, filled."""
+    with _node([str(DEVNET), str(port := _free_port()), str(home)]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield f"http://{HOST}:{port}"
 
 
-def _granted(chain: Chain) -> list[Hex32]:
-    return [event.args[0] for event in chain.events(0, chain.latest().number) if event.name == "ConsentGranted"]
+@contextmanager
+def _node(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
-def _send(chain: Chain, account: LocalAccount, call: bytes, *, gas: int) -> None:
-    signed = chain.sign(account, call, gas=gas)
-    chain.send(signed.raw)
-    assert chain.wait(signed.transaction_hash, timeout=60).succeeded
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
 
 
 def compile_seconds() -> float:

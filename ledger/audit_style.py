@@ -138,7 +138,7 @@ tbody th .quiet { font-weight: 400; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .id { min-width: 13rem; }
 .id code { font-size: 0.76rem; line-height: 1.4; }
-.detail { min-width: 15rem; width: 38%; }
+.detail { min-width: 15rem; width: 38%; overflow-wrap: anywhere; }
 .when { font-size: 0.92em; white-space: nowrap; }
 .outcome { white-space: nowrap; font-weight: 600; }
 .outcome.holds { color: var(--accent); }

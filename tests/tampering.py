@@ -27,6 +27,7 @@ from histories import (
     word,
 )
 from tries import number
+from violations import VIOLATIONS
 
 from ledger.chain import RpcError
 from ledger.consent import Hex32
@@ -405,14 +406,38 @@ def alter_header_and_hash(told: History, dice: random.Random) -> Trap:
 
 def rewrite_the_end(told: History, dice: random.Random) -> Trap:
     """From one block on all headers are made anew, each linked: only the hash that the auditor has is another."""
-    start = dice.randrange(len(told.blocks))
+    return _blocks_trap(told, _rewritten(told, dice, dice.randrange(len(told.blocks)), _altered_header), dice)
+
+
+def two_faced(told: History, dice: random.Random) -> Trap:
+    """Asked for the block by its hash it gives the true one; the headers by number lead elsewhere, to other times."""
+    later = dice.choice((1, 60, 86_400))
+
+    def moved(block: dict[str, Any], _dice: random.Random) -> dict[str, int | bytes]:
+        return _fields(block) | {"timestamp": int(block["timestamp"], 16) + later}
+
+    instead = _rewritten(told, dice, dice.randrange(len(told.blocks) - 1), moved)
+
+    def change(method: str, _params: Sequence[Any], answer: Any) -> Any:
+        return instead.get(answer["hash"], answer) if method == "eth_getBlockByNumber" and answer else answer
+
+    return Trap(rpcs=(LyingRpc(told, change),), history=told, block=told.last_hash)
+
+
+def _rewritten(
+    told: History,
+    dice: random.Random,
+    start: int,
+    first: Callable[[dict[str, Any], random.Random], dict[str, int | bytes]],
+) -> dict[str, dict[str, Any] | None]:
+    """Headers from `start` on, by the hashes that they had: the first one is altered, the others follow it."""
     made: dict[str, dict[str, Any] | None] = {}
     parent = b""
     for at, mined in enumerate(told.blocks[start:]):
-        fields = _altered_header(mined.block, dice) if at == 0 else _fields(mined.block) | {"parentHash": parent}
+        fields = first(mined.block, dice) if at == 0 else _fields(mined.block) | {"parentHash": parent}
         parent = header_hash(fields)
         made[mined.block["hash"]] = block_json(fields, parent, _hashes(mined.block))
-    return _blocks_trap(told, made, dice)
+    return made
 
 
 def swap_headers(told: History, dice: random.Random) -> Trap:
@@ -525,6 +550,16 @@ def wrong_code(told: History, dice: random.Random) -> Trap:
         return {"digit": _other_digit(answer, dice), "none": "0x", "other": "0x60006000fd"}[how]
 
     return Trap(rpcs=(LyingRpc(told, change),), history=told)
+
+
+def shipped_code_instead(told: History, _dice: random.Random) -> Trap:
+    """Another contract's state, and the code that ships beside it."""
+    other = history(told.seed, [VIOLATIONS["other_code"]])
+
+    def change(method: str, _params: Sequence[Any], answer: Any) -> Any:
+        return "0x" + told.code.hex() if method == "eth_getCode" else answer
+
+    return Trap(rpcs=(LyingRpc(other, change),), history=other)
 
 
 def wrong_chain(told: History, dice: random.Random) -> Trap:
@@ -678,7 +713,16 @@ TAMPERS: Final[dict[str, Tamper]] = {
             add_event,
         ),
         *(alter_receipt, truncate_tail, empty_logs, move_event, other_blocks_receipts, logs_withheld, alter_header),
-        *(alter_header_and_hash, rewrite_the_end, swap_headers, leave_out_a_header, stale_head, fork, lie_about_a_slot),
+        *(
+            alter_header_and_hash,
+            rewrite_the_end,
+            two_faced,
+            swap_headers,
+            leave_out_a_header,
+            stale_head,
+            fork,
+            lie_about_a_slot,
+        ),
         *(
             lie_about_the_account,
             wrong_code,

@@ -50,8 +50,8 @@ class Story:
 
 
 @pytest.fixture
-def story(devnet_custodian: Custodian) -> Story:
-    custodian, institution, subject = devnet_custodian, Institution(), Subject("audited")
+def story(quiet_custodian: Custodian) -> Story:
+    custodian, institution, subject = quiet_custodian, Institution(), Subject("audited")
     institution.register(custodian)
     subject.furnish(custodian)
     revoked, paused = (subject.grant(custodian, institution) for _ in range(2))

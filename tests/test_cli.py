@@ -304,9 +304,9 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:  # noqa: PLR0915 - every verb once
+def story(quiet_devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:  # noqa: PLR0915 - every verb once
     """Every verb that ends by itself, run once by the executable with `--json`."""
-    home = Installation(tmp_path_factory.mktemp("home"), devnet.url)
+    home = Installation(tmp_path_factory.mktemp("home"), quiet_devnet.url)
     told: dict[tuple[str, ...], Done] = {}
 
     def tell(*args: str) -> Any:
@@ -349,6 +349,24 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:  #
     signing_key = Accounts.load(home.data / "keys" / "accounts.json").signing_key
     public.write_text(json.dumps(signing_key.as_dict(private=False)))
     tell("receipts", "verify", str(answer), "--custodian-key", str(public))
+    tell("audit", "receipt", str(answer), "--custodian-key", str(public))
+    tell("audit", "subject", "--address", json.loads(told["grant",].out)["subject"])
+    tell("audit", "consent", consent)
+    disclosure = home.home / "disclosure.json"
+    tell("disclose", "--consent", consent, "--out", str(disclosure))
+    tell("audit", "entry", str(disclosure), "--believe-keys")
+    tell("audit", "chain", "--without-compiler")
+    tell("audit", "reconcile")
+    auditor, memory, note = (home.home / name for name in ("auditor.key", "memory", "note"))
+    key = tell("audit", "checkpoint", "new-key", "auditor.example", str(auditor))["key"]
+    signing = ("--key", str(auditor), "--memory", str(memory), "--out", str(note), "--first")
+    tell("audit", "checkpoint", "make", "--without-compiler", *signing)
+    tell("audit", "checkpoint", "verify", str(note), "--by", key)
+    tell("audit", "checkpoint", "compare", str(note), str(note), "--by", key)
+    other = home.home / "witness.key"
+    tell("audit", "checkpoint", "new-key", "witness.example", str(other))
+    seen = ("--key", str(other), "--memory", str(home.home / "memory-2"), "--out", str(home.home / "note-2"))
+    tell("audit", "checkpoint", "cosign", str(note), "--by", key, *seen, "--first")
     tell("pause", consent, "--key", str(home.person))
     tell("log", "--subject", "german-0001")
     tell("duties", "overdue", "--subject", "german-0001")

@@ -38,17 +38,9 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *(
-                "asked_by",
-                "chain",
-                "challenges",
-                "channel",
-                "consent_receipts",
-                "contract_storage",
-                "disclosure",
-                "disputes",
-            ),
-            *("importer", "notices", "parties", "picture_parts", "receipts", "reconcile", "sessions", "witness"),
+            *("asked_by", "chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure"),
+            *("disputes", "importer", "notices", "parties", "picture_parts", "receipts", "reconcile", "sessions"),
+            "witness",
         }
     ),
     frozenset(
@@ -92,22 +84,13 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 )
 PURE: Final = frozenset(
     {
-        *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
-        *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
-        *("audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent", "consent_receipts"),
-        *(
-            "asked_by",
-            "contract",
-            "contract_storage",
-            "daily_limits",
-            "disclosed",
-            "disclosed_entry",
-            "disclosure",
-            "envelope",
-        ),
-        *("errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts", "purposes", "receipts"),
-        *("reconcile", "reconciliation", "replay", "report_parts", "requested", "scrutiny", "signatures"),
-        *("signed_note", "stateproof", "subject_audit", "texts", "unwraps", "verifying_keys"),
+        *("access", "answers", "asked_by", "attribute_texts", "attributes", "audit_counted", "audit_found"),
+        *("audit_html", "audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state"),
+        *("audit_style", "audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent"),
+        *("consent_receipts", "contract", "contract_storage", "daily_limits", "disclosed", "disclosed_entry"),
+        *("disclosure", "envelope", "errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts"),
+        *("purposes", "receipts", "reconcile", "reconciliation", "replay", "report_parts", "requested", "scrutiny"),
+        *("signatures", "signed_note", "stateproof", "subject_audit", "texts", "unwraps", "verifying_keys"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

@@ -20,13 +20,14 @@ from on_chain import AS_DISCLOSED, codes, disclosed, entries_on, judged, unknown
 
 from ledger import preparation
 from ledger.access import entry_hash_of
+from ledger.asked_by import accesses_asked_by
 from ledger.audit_report import Verdict
 from ledger.consent import Hex32
 from ledger.daily_limits import DatedAccess, daily_limit_held
 from ledger.disclosed import judge
 from ledger.disclosure import Disclosure, read_disclosure
 from ledger.disclosure_facts import offline_facts
-from ledger.errors import ConsentError, ErasedError, MalformedError, NotFoundError
+from ledger.errors import AuditError, ConsentError, ErasedError, MalformedError, NotFoundError
 from ledger.exchange import SEALING, key_for, release_request, seal_answer, verify_claims
 from ledger.release import Release
 from ledger.scrutiny import Keyring
@@ -382,10 +383,12 @@ def test_a_signature_that_does_not_cover_the_body_is_found(world: World, monkeyp
     signed = sign_request(message, party_id=party_id, key=key, at=world.clock(), nonce=new_nonce())
     evidence = world.custodian.authentication.verify(signed).evidence
     body = json.dumps({"purpose": "loan-origination", "attributes": ["credit_amount"]}).encode()
-    made = logged_with(world, consent_id, replace(evidence, body=body), monkeypatch)
-    found = judged(world, made)
+    swapped = replace(evidence, body=body)
+    found = judged(world, logged_with(world, consent_id, swapped, monkeypatch))
     assert found.verdict is Verdict.FINDINGS
-    assert codes(found) & {"request_differs", "request_signature"}
+    # Whoever reads what it asks for does not rest on the signature having been checked before.
+    with pytest.raises(AuditError, match="does not cover"):
+        accesses_asked_by(swapped, party_id)
 
 
 def test_a_request_used_for_two_accesses_is_found(world: World) -> None:

@@ -41,7 +41,7 @@ from ledger.cli_audit_output import report_html, report_text
 from ledger.cli_terminal import Json, iso_time, show, warn
 from ledger.consent import Hex32, Reason, parse_hex32
 from ledger.errors import MalformedError, UnreadableFileError
-from ledger.keys import write_private_file
+from ledger.private_files import write_private_file
 
 PANEL: Final = "Evidence"
 KEY_BYTES: Final = 32

@@ -1,4 +1,4 @@
-"""The entry point. An auditor's verbs are loaded without all that others need: an audit without news is over at once."""
+"""The entry point. An auditor's verbs are loaded without what others need: an audit without news is over at once."""
 
 from __future__ import annotations
 

@@ -22,18 +22,23 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"audit_style", "errors", "gather", "markup", "unwraps"}),
-    frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "signed_note", "store", "unwrap_file"}),
     frozenset(
         {
-            *("access", "answers", "artifact", "attribute_texts", "audit_report", "compelled", "importmap", "keys"),
-            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
+            *("attributes", "consent", "envelope", "locks", "passkeys", "private_files", "signed_note", "store"),
+            "unwrap_file",
         }
     ),
     frozenset(
         {
-            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "cli_terminal"),
-            *("compiler", "contract", "daily_limits", "exchange", "invitations", "notice_texts", "outbound"),
-            *("reconciliation", "requested", "vault", "verifying_keys"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "compelled"),
+            *("importmap", "keys", "outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
+        }
+    ),
+    frozenset(
+        {
+            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "compiler"),
+            *("contract", "daily_limits", "exchange", "invitations", "notice_texts", "outbound", "reconciliation"),
+            *("requested", "vault", "verifying_keys"),
         }
     ),
     frozenset(

@@ -448,7 +448,9 @@ def test_no_option_takes_a_secret_itself(fresh: Installation) -> None:
 
     assert options(files) == {"--jwks", "--key", "--keys", "--new-keys"}
     # The custodian's is a public one.
-    assert options(named - files) == {"--idempotency-key", "--custodian-key"}
+    # Public keys, or whether to believe them.
+    public = {"--custodian-key", "--institution-key", "--believe-keys"}
+    assert options(named - files) == {"--idempotency-key", *public}
 
 
 # ------------------------------------------------------------------------------------------------------------ the story

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row
 
 from ledger.attributes import ACCESS_OPENINGS
 from ledger.consent import Hex32
+from ledger.envelope import WrappedKey
 from ledger.errors import ErasedError
 from ledger.journal import ANCHORED, Journal
 from ledger.registry import Registry
@@ -58,6 +59,17 @@ class AccessRecords:
         if any(record_id not in rows for record_id in record_ids):
             raise ErasedError("the data were erased")
         return [_record(record_id, rows[record_id]) for record_id in record_ids]
+
+    def wrapped_keys(self, record_ids: Sequence[str]) -> dict[str, WrappedKey]:
+        """The keys of these records, still wrapped, of those that are there; as `Vault.wrapped_keys`."""
+        consent_ids, release_ids = ids_in(record_ids)
+        found = self._vault.wrapped_keys([one for one in record_ids if not one.startswith((_CONSENT, _RELEASE))])
+        with self._store.read() as tx:
+            rows: dict[str, Row[Any]] = {
+                _CONSENT + key: row for key, row in self._registry.rows(tx, consent_ids).items()
+            }
+            rows |= {_RELEASE + row.release_id: row for row in self._journal.with_batches(tx, release_ids)}
+        return found | {one: envelope_of(row).key for one, row in rows.items() if row.body is not None}
 
 
 def ids_in(record_ids: Sequence[str]) -> tuple[list[Hex32], list[Hex32]]:

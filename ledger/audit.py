@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,7 @@ from typing import Final
 from eth_hash.backends.pysha3 import keccak256
 
 from ledger.artifact import artifact, require_code
+from ledger.audit_reader import report_of
 from ledger.audit_report import (
     AuditedBlock,
     AuditedEntry,
@@ -40,7 +41,7 @@ from ledger.audit_report import (
     EarlierLog,
     Finding,
 )
-from ledger.audit_state import AuditState
+from ledger.audit_state import AuditState, packed
 from ledger.blockproof import Header
 from ledger.books import Books
 from ledger.consent import Address, Domain, Hex32, Reason, hex32_of
@@ -93,13 +94,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """The report, what was looked for, and what to go on from next time: None if there is nothing to keep."""
+    """The report, and what was looked for. `books` are empty where nothing was read."""
 
     report: AuditReport
-    state: AuditState | None
     books: Books
     entries: tuple[AuditedEntry, ...]
     changes: tuple[ConsentChange, ...]
+    keep: Callable[[], AuditState | None]
+
+    @property
+    def state(self) -> AuditState | None:
+        """What to go on from next time: None if there is nothing to keep, the very same if there was no news."""
+        return self.keep()
 
 
 def audit_chain(
@@ -112,8 +118,7 @@ def audit_chain(
 ) -> Audit:
     """Audit the contract by what these endpoints say; the first one is read, the others must agree.
 
-    `now` (Unix seconds) is the report's date. `state` is what an earlier audit kept: what it proved is not read again,
-    and its books go on in this audit, so that it must not be used a second time.
+    `now` (Unix seconds) is the report's date. `state` is what an earlier audit kept: what it proved is not read again.
     `step` hears how many of how many blocks were read. Raises for nothing that an endpoint does.
     """
     run = _Run(rpcs, asked, state, step)
@@ -140,20 +145,12 @@ class _Run:
         self._given = False
         self._sources = state.sources if state else None
         self._blocks = state.blocks if state else 0
-        self._proven: Header | None = None
+        self._proven: tuple[Header, Hex32] | None = None
         self._read_to_the_end = False
         # Of this class; those of the replay are with the replay.
         self._findings: list[Finding] = []
-        self.replay = Replay(
-            state.books if state else None,
-            watch=asked.watch,
-            watch_entries=asked.watch_entries,
-            watch_subjects=asked.watch_subjects,
-            earlier=asked.earlier,
-        )
-        if state:
-            self.replay.findings.extend(state.findings)
-            self.replay.finding_counts.update(state.finding_counts)
+        self.replay = Replay()
+        self._unchanged: AuditReport | None = None
         self.checks: list[Check] = []
         self.at = "chain_id"
 
@@ -172,13 +169,16 @@ class _Run:
         # (4)
         self.at = "sources"
         self._check_sources(code_hash)
-        # (5) and (6)
-        self.at = "headers"
-        self._read(head)
-        self._proven = head
-        # (7)
-        self.at = "state_root"
-        self._check_state(head, storage_root)
+        if self._state is not None and self._state.block_number == head.number:
+            self._confirm(self._state, head, storage_root)
+        else:
+            # (5) and (6)
+            self.at = "headers"
+            self._read(head)
+            # (7)
+            self.at = "state_root"
+            self._check_state(head, storage_root)
+            self._proven = (head, storage_root)
         # (8)
         self.at = "checkpoints"
         self._check_earlier()
@@ -197,6 +197,8 @@ class _Run:
 
     def _counts(self) -> Counter[str]:
         replayed = self.replay.finding_counts if self._read_to_the_end else Counter[str]()
+        if self._unchanged is not None:
+            replayed = Counter(self._unchanged.finding_counts)
         return replayed + Counter(finding.code for finding in self._findings)
 
     # --------------------------------------------------------------------------------------------------- (1) and (2)
@@ -289,6 +291,7 @@ class _Run:
 
     def _read(self, head: Header) -> None:
         first, before = self._start(head)
+        self.replay = self._replay()
         linked = self._asked.all_headers
         feed = self._feed
         chunks = feed.blocks(first, head.number) if linked else feed.blocks_with_events(first, head.number)
@@ -324,6 +327,19 @@ class _Run:
         self._holds("receipts", "every event is from receipts that its block's header commits to")
         self._judge_replay()
 
+    def _confirm(self, state: AuditState, head: Header, storage_root: Hex32) -> None:
+        """No news: what was proven of this very block by an earlier audit need not be proven again."""
+        self.at = "block"
+        if head.block_hash != state.block_hash:
+            raise AuditError(f"block {head.number} is another than the one that was audited before")
+        self.at = "state_root"
+        if storage_root != state.storage_root:
+            raise AuditError("the contract's storage is not what was proven of this block before")
+        before = report_of(state.report)
+        self.checks += [check for check in before.checks if check.name in ("headers", "receipts", "replay")]
+        self._holds("state_root", "as it was proven by an earlier audit of this block")
+        self._unchanged = before
+
     def _start(self, head: Header) -> tuple[int, Hex32 | None]:
         """The first block to read, and the hash of the one before it."""
         state = self._state
@@ -332,11 +348,26 @@ class _Run:
         if state.block_number > head.number:
             self.at = "stale_endpoint"
             raise AuditError(f"block {head.number} is older than block {state.block_number}, which was audited before")
-        before = head if state.block_number == head.number else self._feed.header(state.block_number)
+        before = self._feed.header(state.block_number)
         if before.block_hash != state.block_hash:
             self.at = "block"
             raise AuditError(f"block {state.block_number} is another than the one that was audited before")
         return state.block_number + 1, state.block_hash
+
+    def _replay(self) -> Replay:
+        """From what an earlier audit kept, or from nothing."""
+        asked, state = self._asked, self._state
+        replay = Replay(
+            state.books() if state else None,
+            watch=asked.watch,
+            watch_entries=asked.watch_entries,
+            watch_subjects=asked.watch_subjects,
+            earlier=asked.earlier,
+        )
+        if state:
+            replay.findings.extend(state.findings)
+            replay.finding_counts.update(state.finding_counts)
+        return replay
 
     def _judge_replay(self) -> None:
         totals = self.replay.books.totals(blocks=0, at=0)
@@ -386,6 +417,8 @@ class _Run:
 
     def audit(self, now: int) -> Audit:
         """What it came to."""
+        if self._unchanged is not None:
+            return self._as_before(self._unchanged, now)
         replay, head = self.replay, self._head
         # A header that leads nowhere can have any time: what was replayed by it reproaches no one.
         books = replay.books if self._read_to_the_end else Books()
@@ -412,29 +445,47 @@ class _Run:
         )
         return Audit(
             report=report,
-            state=self._kept(report),
             books=books,
             entries=tuple(replay.entries) if self._read_to_the_end else (),
             changes=tuple(replay.changes) if self._read_to_the_end else (),
+            keep=lambda: self._kept(report),
         )
+
+    def _as_before(self, before: AuditReport, now: int) -> Audit:
+        """The report of the earlier audit, with what was checked of it now."""
+        assert before.block is not None, "it was proven of a block"
+        assert self._state is not None, "it is of a state"
+        report = replace(
+            before,
+            block=replace(before.block, given=self._given),
+            endpoints=tuple(rpc.url for rpc in self._rpcs),
+            made_at=now,
+            checks=tuple(self.checks),
+            findings=(*before.findings, *self._findings),
+            finding_counts=dict(self._counts()),
+            resumed_from=self._state.block_number,
+        )
+        return Audit(report=report, books=Books(), entries=(), changes=(), keep=lambda: self._state)
 
     def _kept(self, report: AuditReport) -> AuditState | None:
         """Only what was proven to the end is gone on from."""
-        proven = {check.name for check in report.checks if check.holds}
-        if self._proven is None or "state_root" not in proven:
+        if self._proven is None:
             return None
+        head, storage_root = self._proven
         # The findings of the replay are the ledger's history, the others are of this audit.
         return AuditState(
             domain=report.domain,
             first_block=self._state.first_block if self._state else self._asked.first_block,
-            block_number=self._proven.number,
-            block_hash=self._proven.block_hash,
+            block_number=head.number,
+            block_hash=head.block_hash,
+            storage_root=storage_root,
             linked=self._asked.all_headers and (self._state is None or self._state.linked),
             sources=self._sources,
             blocks=self._blocks,
-            books=self.replay.books,
             findings=tuple(self.replay.findings),
             finding_counts=dict(self.replay.finding_counts),
+            report=report.as_json(),
+            packed_books=packed(self.replay.books),
         )
 
 

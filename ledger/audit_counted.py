@@ -10,12 +10,12 @@ from typing import Final
 from ledger.audit_pictures import after_revocation, consents_figure, entries_figure, growth_figure
 from ledger.audit_report import AuditReport, ConsentSummary, LogSummary
 from ledger.audit_spans import Spans
-from ledger.audit_texts import STATES, UNPROVEN, reason_text
+from ledger.audit_texts import STATES, UNPROVEN, is_proven, reason_text
 from ledger.markup import Html, tag
 from ledger.picture_parts import bar, grouped, lasting
 from ledger.report_parts import Group, cut, facts, figure_of, ids, minute_text, more, table, time_text
 
-MOST_CONSENTS: Final = 50
+MOST_CONSENTS: Final = 25
 CONSENT_HEAD: Final = ("State", "From (UTC)", "Until", "Used", "Refused", "Late", "Last access", "Revoked")
 MOST_LOGS: Final = 200
 LOG_HEAD: Final = ("Entries", "Batches", "Last entry", "The writer")
@@ -30,7 +30,7 @@ def numbers(report: AuditReport) -> list[Html]:
     """What was counted, also of what is not listed."""
     totals = report.totals
     after = totals.accesses_after_revocation
-    unproven = [tag("p", tag("strong", UNPROVEN))] if any(check.holds is None for check in report.checks) else []
+    unproven = [] if is_proven(report) else [tag("p", tag("strong", UNPROVEN))]
     return [
         *unproven,
         facts(
@@ -102,7 +102,7 @@ def refusals(report: AuditReport) -> list[Html]:
     """Refused entries by reason."""
     total = sum(report.refusals_by_reason.values())
     if not total:
-        return [tag("p", "No access was refused on the log.")]
+        return [tag("p", "No refused access was seen.")]
     most = max(report.refusals_by_reason.values())
     return [
         tag("p", "Each was logged with its reason, and nothing was read. That accesses are refused is no finding."),
@@ -156,7 +156,7 @@ def institutions(report: AuditReport) -> list[Html]:
 def compelled(report: AuditReport) -> list[Html]:
     """Accesses by order of an authority, and their embargoes."""
     if not report.compelled:
-        return [tag("p", "None. An access without a consent, by order of an authority, would stand here.")]
+        return [tag("p", "None was seen. An access without a consent, by order of an authority, would stand here.")]
     now = report.made_at if report.block is None else report.block.timestamp
     shown = sorted(report.compelled, key=lambda one: one.at)[-MOST_ORDERS:]
     start = min(one.at for one in shown)
@@ -205,7 +205,7 @@ def _embargo(until: int, now: int) -> str:
 def logs(report: AuditReport) -> list[Html]:
     """Every log: who writes it, how long it is, its head."""
     if not report.logs:
-        return [tag("p", "There is no log yet.")]
+        return [tag("p", "No log was seen.")]
     shown = sorted(report.logs, key=lambda log: -log.size)[:MOST_LOGS]
     return [
         tag(
@@ -238,7 +238,7 @@ def _log_row(log: LogSummary) -> Group:
 def consents(report: AuditReport) -> list[Html]:
     """The consents that are listed, those of concern first."""
     if not report.totals.consents and not report.consents:
-        return [tag("p", "No consent has been granted yet.")]
+        return [tag("p", "No consent was seen.")]
     # First those that somebody may have to ask about.
     shown = sorted(report.consents, key=lambda one: (not _is_after(one), -one.late, -one.recorded))[:MOST_CONSENTS]
     return [
@@ -250,15 +250,7 @@ def consents(report: AuditReport) -> list[Html]:
         tag("p", after_revocation(report)),
         table(
             "Consents at the block",
-            (
-                "Consent, subject's account",
-                "State",
-                "May be used",
-                "Used",
-                "Refused",
-                "Late",
-                "Last access, revocation",
-            ),
+            CONSENT_HEAD,
             map(_consent_row, shown),
             numbers=(3, 4, 5),
         ),
@@ -277,16 +269,17 @@ def _consent_row(consent: ConsentSummary) -> Group:
         ids(("consent", consent.consent_id), ("subject", consent.subject), columns=len(CONSENT_HEAD)),
         (
             tag("td", STATES[consent.state]),
-            tag("td", minute_text(consent.valid_from)),
-            tag("td", minute_text(consent.expires_at)),
+            tag("td", minute_text(consent.valid_from), class_="when"),
+            tag("td", minute_text(consent.expires_at), class_="when"),
             tag("td", f"{grouped(consent.recorded)} of {grouped(consent.max_accesses)}", class_="number"),
             tag("td", grouped(consent.refused), class_="number"),
             tag("td", grouped(consent.late), class_="number"),
-            tag("td", "never" if last is None else minute_text(last)),
+            tag("td", "never" if last is None else minute_text(last), class_="when"),
             tag(
                 "td",
                 "" if revoked is None else minute_text(revoked),
                 tag("div", tag("strong", "used after it")) if _is_after(consent) else None,
+                class_="when",
             ),
         ),
     )

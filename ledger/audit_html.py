@@ -23,9 +23,9 @@ from ledger.audit_spans import Spans, spans_of
 from ledger.audit_style import style_sheet
 from ledger.audit_texts import (
     LIMITS,
-    VERDICTS,
     check_text,
     finding_text,
+    verdict_text,
 )
 from ledger.markup import Html, raw, tag, together
 from ledger.picture_parts import grouped, patterns
@@ -129,7 +129,7 @@ def _head(report: AuditReport) -> Html:
                 tag("span", _word(report).capitalize()),
                 class_="word",
             ),
-            tag("p", tag("strong", VERDICTS[report.verdict])),
+            tag("p", tag("strong", verdict_text(report))),
             *_why(report),
             tag("p", _about(report)),
             None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ledger.audit_report import AuditReport
 from ledger.audit_spans import DAY, MONTH, OTHER, WEEK, YEAR, Span, Spans
+from ledger.audit_texts import is_proven
 from ledger.markup import Html, tag, together
 from ledger.picture_parts import (
     FOOT,
@@ -63,7 +64,7 @@ def entries_figure(spans: Spans, say: Say = str) -> Figure:
         kind: sum(getattr(one, kind) for one in spans.spans) for kind in ("recorded", "refused", "late", "compelled")
     }
     if not sum(sums.values()):
-        return Figure(key="entries", title=titles[spans.unit], caption=say("There are no entries yet."), picture=None)
+        return Figure(key="entries", title=titles[spans.unit], caption=say("No entries were seen."), picture=None)
     caption = say("Recorded: %(recorded)s. Refused: %(refused)s. Late: %(late)s. Compelled: %(compelled)s.") % {
         kind: grouped(count) for kind, count in sums.items()
     }
@@ -133,7 +134,7 @@ def growth_figure(spans: Spans, say: Say = str) -> Figure:
     title = say("Length of the logs")
     total = spans.spans[-1].size if spans.spans else 0
     if not total:
-        return Figure(key="growth", title=title, caption=say("There are no entries yet."), picture=None)
+        return Figure(key="growth", title=title, caption=say("No entries were seen."), picture=None)
     plot = Plot(count=len(spans.spans), top=ceiling(total))
     points = [
         (float(LEFT), plot.y(0)),
@@ -171,7 +172,7 @@ def consents_figure(spans: Spans, say: Say = str) -> Figure:
     title = say("Consents granted and revoked")
     granted, revoked = (sum(getattr(one, kind) for one in spans.spans) for kind in ("granted", "revoked"))
     if not granted + revoked:
-        return Figure(key="consents", title=title, caption=say("There are no consents yet."), picture=None)
+        return Figure(key="consents", title=title, caption=say("No consents were seen."), picture=None)
     caption = say("Granted: %(granted)s. Revoked: %(revoked)s.") % {
         "granted": grouped(granted),
         "revoked": grouped(revoked),
@@ -281,6 +282,8 @@ def after_revocation(report: AuditReport, say: Say = str) -> str:
         return say("Accesses that were recorded after their consent had been revoked: %(after)s.") % {
             "after": grouped(after)
         }
+    if not is_proven(report):
+        return say("Whether an access was recorded after a revocation is not known: not everything could be checked.")
     if not used:
         return say("No consent was used and then revoked, and no access was recorded after a revocation.")
     return say("No access was recorded after a revocation. Consents that were used and then revoked: %(used)s.") % {

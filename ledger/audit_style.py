@@ -42,6 +42,7 @@ PICTURES: Final = """\
 @media (width < 40rem) {
   .picture { font-size: 21px; }
   .picture .value, .picture .middle { font-size: 17px; }
+  .picture .lane-name { font-size: 15px; }
 }
 @media print {
   .picture { font-size: 13px; }
@@ -137,7 +138,8 @@ tbody th .quiet { font-weight: 400; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .id { min-width: 13rem; }
 .id code { font-size: 0.76rem; line-height: 1.4; }
-.detail { min-width: 15rem; }
+.detail { min-width: 15rem; width: 38%; overflow-wrap: anywhere; }
+.when { font-size: 0.92em; white-space: nowrap; }
 .outcome { white-space: nowrap; font-weight: 600; }
 .outcome.holds { color: var(--accent); }
 .outcome.fails { color: var(--bad); }
@@ -176,6 +178,7 @@ _PAPER: Final = """\
   thead { break-after: avoid; }
   .finding > h3, .finding > p { break-after: avoid; }
   .scroll { overflow: visible; }
+  .short { break-inside: avoid; }
   .id { min-width: 0; width: 11.5rem; }
   .detail { min-width: 0; }
   .new-page { break-before: page; }

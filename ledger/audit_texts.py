@@ -39,12 +39,14 @@ VERDICTS: Final[Mapping[Verdict, str]] = MappingProxyType(
         Verdict.UNVERIFIED: "Not everything could be checked. This is not a clean result.",
     }
 )
+CLEAN_IN_PART: Final = "Every check that was made holds, and nothing was found to be wrong."
+"""In place of the sentence of a clean report, where a check was left out."""
 MARKS: Final[Mapping[bool | None, str]] = MappingProxyType({True: "✓", False: "✗", None: "?"})
 OUTCOMES: Final[Mapping[bool | None, str]] = MappingProxyType(
     {True: "holds", False: "does not hold", None: "could not be checked"}
 )
 
-UNPROVEN: Final = "The numbers are of what could be read. They are not verified."
+UNPROVEN: Final = "The numbers are of what could be read. They are not proven to be all."
 
 CHECKS: Final[Mapping[str, CheckText]] = MappingProxyType(
     {
@@ -90,6 +92,9 @@ CHECKS: Final[Mapping[str, CheckText]] = MappingProxyType(
 
 ALWAYS: Final = frozenset({"chain_id", "block", "code", "sources", "headers", "receipts", "replay", "state_root"})
 """What every audit of a chain checks; the others are made where there is something to compare with."""
+
+PROVING: Final = frozenset({"block", "headers", "receipts", "state_root"})
+"""The checks that make what was read the whole of it."""
 
 FINDINGS: Final[Mapping[str, FindingText]] = MappingProxyType(
     {
@@ -303,6 +308,19 @@ def not_made(report: AuditReport) -> list[CheckText]:
     """Checks that a whole audit has and this one does not: it ended before them, or was told to do without."""
     made = {check.name for check in report.checks}
     return [text for name, text in CHECKS.items() if name in ALWAYS - made]
+
+
+def is_proven(report: AuditReport) -> bool:
+    """Whether what the report counts is all that there is: only then does nothing seen mean that there was nothing."""
+    held = {check.name for check in report.checks if check.holds}
+    return report.block is not None and held >= PROVING
+
+
+def verdict_text(report: AuditReport) -> str:
+    """The verdict in a sentence. A clean one says so where a check was left out."""
+    if report.verdict is Verdict.CLEAN and not_made(report):
+        return CLEAN_IN_PART
+    return VERDICTS[report.verdict]
 
 
 def check_text(name: str) -> CheckText:

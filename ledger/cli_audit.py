@@ -6,8 +6,9 @@ Exit codes: 0 clean · 1 findings · 2 could not verify (also: asked in a way th
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 from platformdirs import user_data_path
@@ -30,15 +31,17 @@ from ledger.cli_audit_options import (
     Tag,
     WithoutCompiler,
     audited,
+    auditors_app,
     block_of,
     domain_of,
+    run,
     wants_all_headers,
 )
 from ledger.cli_audit_output import report_html, report_text
 from ledger.cli_terminal import Json, iso_time, show, warn
 from ledger.consent import Hex32, Reason, parse_hex32
 from ledger.errors import MalformedError, UnreadableFileError
-from ledger.keys import write_private_file
+from ledger.private_files import write_private_file
 
 PANEL: Final = "Evidence"
 KEY_BYTES: Final = 32
@@ -48,6 +51,13 @@ def add_to(audit: typer.Typer) -> None:
     """Mount these verbs."""
     audit.command("chain")(chain)
     audit.command("consent")(consent)
+
+
+def main(args: Sequence[str]) -> NoReturn:
+    """Run one of these verbs without even loading the others."""
+    app = auditors_app()
+    add_to(app)
+    run(app, args)
 
 
 def chain(
@@ -79,8 +89,8 @@ def chain(
     )
     before = None if state is None else _read_state(state, asked)
     made = audited(rpc_url, asked, before, quiet=as_json)
-    if state is not None and made.state is not None:
-        _write_state(state, made.state)
+    if state is not None and (kept := made.state) is not None and kept is not before:
+        _write_state(state, kept)
     if html is not None:
         _write(html, report_html(made.report, command=_command(made.report)))
     show(as_json, made.report.as_json() if as_json else None, report_text(made.report))

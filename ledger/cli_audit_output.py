@@ -10,8 +10,9 @@ from importlib.metadata import version
 from typing import Final
 
 from ledger.audit_html import html_of
+from ledger.audit_pictures import after_revocation
 from ledger.audit_report import AuditReport, Finding, Verdict, iso_time, origin_of
-from ledger.audit_texts import MARKS, UNPROVEN, VERDICTS, check_text, finding_text, not_made, reason_text
+from ledger.audit_texts import MARKS, UNPROVEN, check_text, finding_text, is_proven, not_made, reason_text, verdict_text
 from ledger.markup import visible
 from ledger.picture_parts import grouped
 
@@ -33,7 +34,7 @@ def report_html(report: AuditReport, *, command: str) -> str:
 
 
 def _lines(report: AuditReport) -> Iterator[str]:
-    yield f"{SIGNS[report.verdict]} {WORDS[report.verdict]}. {VERDICTS[report.verdict]}"
+    yield f"{SIGNS[report.verdict]} {WORDS[report.verdict]}. {verdict_text(report)}"
     yield ""
     yield f"contract {report.domain.contract} on chain {report.domain.chain_id}"
     if report.block is None:
@@ -90,7 +91,7 @@ def _place(finding: Finding) -> str:
 def _numbers(report: AuditReport) -> Iterator[str]:
     totals = report.totals
     yield ""
-    if any(check.holds is None for check in report.checks):
+    if not is_proven(report):
         yield UNPROVEN
     yield (
         f"entries  {grouped(totals.entries)}: {grouped(totals.recorded)} recorded, {grouped(totals.refused)} refused, "
@@ -99,7 +100,7 @@ def _numbers(report: AuditReport) -> Iterator[str]:
     if report.refusals_by_reason:
         every = sorted(report.refusals_by_reason.items(), key=lambda one: -one[1])
         yield "refused  " + "; ".join(f"{grouped(count)} {_lower(reason_text(reason))}" for reason, count in every)
-    yield f"after    {grouped(totals.accesses_after_revocation)} recorded after the revocation of their consent"
+    yield f"after    {after_revocation(report)}"
     yield (
         f"consents {grouped(totals.consents)}: {grouped(totals.in_force)} in force, {grouped(totals.paused)} paused, "
         f"{grouped(totals.revoked)} revoked, {grouped(totals.expired)} expired, {grouped(totals.exhausted)} used up"

@@ -24,9 +24,7 @@ def disclose(
     release: Annotated[str | None, typer.Option(help="One release, by its id.")] = None,
     consent: Annotated[str | None, typer.Option(help="Everything under one consent, by its id.")] = None,
     subject: Annotated[str | None, typer.Option(help="Everything about one person, by the furnisher's ref.")] = None,
-    order: Annotated[
-        str | None, typer.Option(help="One access that an authority ordered, by the order's hash.")
-    ] = None,
+    order: Annotated[str | None, typer.Option(help="One access that an authority ordered, by its hash.")] = None,
     proofs: Annotated[
         bool, typer.Option("--proofs", metavar="", help="With a proof bundle of each: can be checked without a node.")
     ] = False,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +24,7 @@ from ledger.receipts import (
     ERASURE_TYPE,
     GRANT_TYPE,
     REVOCATION_TYPE,
+    kid_of,
     type_of,
     verify_erasure,
     verify_grant,
@@ -177,7 +176,7 @@ def _key_of(source: str, receipt: str) -> ECKey:
     """The custodian's key that a receipt names, or its only one. Raises `MalformedError`."""
     content = read_key_source(source)
     keys = content.get("keys", [content])
-    kid = _kid_of(receipt)
+    kid = kid_of(receipt)
     for one in keys if isinstance(keys, list) else []:
         if isinstance(one, dict) and (len(keys) == 1 or one.get("kid") == kid):
             with suppress(MalformedError):
@@ -185,11 +184,3 @@ def _key_of(source: str, receipt: str) -> ECKey:
                 if isinstance(key, ECKey):
                     return key
     raise MalformedError("custodian-key: expected the public key that the receipt names", field="custodian-key")
-
-
-def _kid_of(receipt: str) -> object:
-    try:
-        header = json.loads(base64.urlsafe_b64decode(receipt.partition(".")[0] + "=="))
-    except (ValueError, RecursionError):
-        return None
-    return header.get("kid") if isinstance(header, dict) else None

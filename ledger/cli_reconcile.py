@@ -86,7 +86,8 @@ def reconciled(
         return [entry for entry in audit.entries if entry.custodian == custodian.address]
 
     handed_in = receipts_in(receipts, custodian.accounts.signing_key, asked.domain) if receipts else []
-    books = Books(journal=custodian.journal, orders=custodian.order_book, vault=custodian.vault, keys=custodian.keys)
+    records, keys = custodian.access_records, custodian.keys
+    books = Books(journal=custodian.journal, orders=custodian.order_book, records=records, keys=keys)
     sides = sides_of(books, entries, receipts=handed_in, known=known)
     return reconcile(sides, checks)
 

@@ -30,7 +30,7 @@ from ledger.errors import (
     RequestError,
     UnreadableFileError,
 )
-from ledger.keys import write_private_file
+from ledger.private_files import write_private_file
 
 EXIT_CODES: Final[Sequence[tuple[type[LedgerError], int]]] = (
     (ConsentError, 1),

@@ -12,6 +12,7 @@ from joserfc.jwk import ECKey
 from sqlalchemy import Row
 
 from ledger.access import AccessEntry, entry_hash_of
+from ledger.access_records import AccessRecords
 from ledger.audit_report import AuditedEntry
 from ledger.consent import Domain, Hex32
 from ledger.envelope import EncryptionContext, WrappedKey
@@ -24,7 +25,7 @@ from ledger.preparation import opening_context
 from ledger.reconciliation import HandedIn, OnFile, Sides
 from ledger.unwrap_file import read_files
 from ledger.unwraps import Counted, Head, read_unwraps
-from ledger.vault import Vault, open_json
+from ledger.vault import open_json
 
 PAGE: Final = 500
 MAX_RECEIPT: Final = 1_000_000
@@ -38,7 +39,7 @@ class Books:
 
     journal: Journal
     orders: OrderBook
-    vault: Vault
+    records: AccessRecords
     keys: KeyFile
 
 
@@ -80,7 +81,7 @@ def _releases(books: Books, *, after: str = "") -> Iterator[OnFile]:
     last = after
     while rows := books.journal.page(after=last, limit=PAGE):
         opened = [(row, *_opened(row, opening_context(row.release_id), row.consent_id, books.keys)) for row in rows]
-        wrapped = books.vault.wrapped_keys([one for _, opening, _ in opened if opening for one in opening["records"]])
+        wrapped = books.records.wrapped_keys([one for _, opening, _ in opened if opening for one in opening["records"]])
         for row, opening, altered in opened:
             answered = row.sealed is not None or row.receipt_signature is not None
             found = _row(row, row.consent_id, opening, wrapped, books.keys)
@@ -91,7 +92,7 @@ def _releases(books: Books, *, after: str = "") -> Iterator[OnFile]:
 def _orders(books: Books) -> Iterator[OnFile]:
     for row in books.orders.every():
         opening, altered = _opened(row, order_context(row.order_hash), row.order_hash, books.keys)
-        wrapped = books.vault.wrapped_keys(opening["records"] if opening else [])
+        wrapped = books.records.wrapped_keys(opening["records"] if opening else [])
         found = _row(row, row.order_hash, opening, wrapped, books.keys)
         yield replace(found, answered=row.sealed is not None, altered=altered, ordered=True)
 

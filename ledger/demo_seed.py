@@ -26,7 +26,7 @@ from ledger.custodian import Custodian
 from ledger.errors import AlreadyExistsError, ErasedError, NotFoundError
 from ledger.exchange import new_furnisher_keys, new_institution_keys
 from ledger.importmap import ImportedRow, ImportMap, parse_map
-from ledger.keys import write_private_file
+from ledger.private_files import write_private_file
 from ledger.vault import AttributeValue, NewRecord
 
 DIRECTORY: Final = "demo"

@@ -41,6 +41,7 @@ from ledger.disclosed_entry import (
     check_terms,
 )
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure
+from ledger.receipts import kid_of
 from ledger.scrutiny import (
     BundledEntry,
     Facts,
@@ -133,7 +134,7 @@ class _Judge:
         # (7)
         receipt = self._facts.receipts.get(one.entry_hash)
         check_receipt(one, receipt, marks)
-        answered_with = check_answer(one, grant, self._custodian_keys(), marks)
+        answered_with = check_answer(one, grant, self._custodian_keys(one.answer), marks)
         for key in (receipt.key if isinstance(receipt, ReceivedEntry) else None, answered_with):
             if key is not None:
                 self._use(CUSTODIAN, key, given=self._is_given(key, self._keys.custodian))
@@ -237,9 +238,9 @@ class _Judge:
                     return key
         return None
 
-    def _custodian_keys(self) -> Iterator[ECKey]:
+    def _custodian_keys(self, token: str | None) -> Iterator[ECKey]:
         for key in (*self._keys.custodian, *self._disclosure.custodian_keys):
-            if isinstance(key, ECKey):
+            if isinstance(key, ECKey) and key.kid == kid_of(token):
                 yield key
 
     def _is_given(self, key: JWK, given: tuple[JWK, ...]) -> bool:

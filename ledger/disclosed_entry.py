@@ -8,11 +8,12 @@ from typing import Any, Final
 from joserfc.jwk import ECKey
 
 from ledger.access import COMPELLED, entry_hash_of, records_hash_of, refusal_hash
+from ledger.asked_by import accesses_asked_by
 from ledger.compelled import CompelledOrder, order_hash_of
 from ledger.consent import ConsentGrant, Domain, Hex32, Reason, consent_id_of, require_signer
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, EntryPlace
 from ledger.errors import AuditError, AuthenticationError, InvalidSignatureError
-from ledger.exchange import accesses_asked_by, verify_claims
+from ledger.exchange import verify_claims
 from ledger.purposes import AUDIT
 from ledger.scrutiny import BundledEntry, Facts, FoundEntry, Marks, ReceivedEntry
 from ledger.signatures import JWK, SignedRequest, split_keyid, verify_evidence

@@ -217,9 +217,12 @@ def _keys(value: object, field: str) -> tuple[JWK, ...]:
 def read_consent(value: object, field: str) -> DisclosedConsent:
     """A member of `consents`. Raises `MalformedError`."""
     fields = _object(value, _CONSENT, field)
+    grant = parse_grant(fields["grant"])
+    if grant.as_json() != fields["grant"]:
+        raise MalformedError(f"{field}.grant: expected a grant as it is signed", field=field)
     return DisclosedConsent(
         consent_id=_hex32(fields["consent"], f"{field}.consent"),
-        grant=parse_grant(fields["grant"]),
+        grant=grant,
         signature=_bytes(fields["signature"], f"{field}.signature"),
     )
 

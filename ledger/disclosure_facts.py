@@ -22,6 +22,7 @@ from ledger.consent import Address, Domain, Hex32, Reason
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure, EntryPlace
 from ledger.errors import AuditError, ChainUnavailableError
 from ledger.evidence import open_receipt, verify_bundle, verify_receipt
+from ledger.receipts import kid_of
 from ledger.scrutiny import BundledEntry, Facts, FoundEntry, Keyring, ReceivedEntry
 
 ERC1271_MAGIC: Final = "0x1626ba7e"
@@ -144,9 +145,11 @@ def _accepts(rpc: JsonRpc, consent: DisclosedConsent) -> bool | None:
 # ------------------------------------------------------------------------------------------------ bundles and receipts
 
 
-def custodian_keys(disclosure: Disclosure, keys: Keyring) -> Iterable[ECKey]:
-    """Those that the auditor has, then those of the disclosure."""
-    return [key for key in (*keys.custodian, *disclosure.custodian_keys) if isinstance(key, ECKey)]
+def custodian_keys(disclosure: Disclosure, keys: Keyring, token: object) -> Iterable[ECKey]:
+    """Those that a token names, the auditor's first, then the disclosure's."""
+    kid = kid_of(token)
+    every = (*keys.custodian, *disclosure.custodian_keys)
+    return [key for key in every if isinstance(key, ECKey) and key.kid == kid]
 
 
 def _bundled(
@@ -154,7 +157,7 @@ def _bundled(
 ) -> BundledEntry | str:
     assert one.bundle is not None, "only of an entry with a bundle"
     error = "there is no key of the custodian to check it with"
-    for key in custodian_keys(disclosure, keys):
+    for key in custodian_keys(disclosure, keys, one.bundle.get("receipt")):
         try:
             proven = verify_bundle(one.bundle, key, domain=disclosure.domain, block_hash=None)
             claims = open_receipt(one.bundle["receipt"], key).proof
@@ -175,19 +178,20 @@ def _bundled(
 
 def _receipts(disclosure: Disclosure, keys: Keyring, chain: JsonRpcChain | None) -> dict[Hex32, ReceivedEntry | str]:
     return {
-        one.entry_hash: _received(one.receipt, one, custodian_keys(disclosure, keys), disclosure.domain, chain)
+        one.entry_hash: _received(one, custodian_keys(disclosure, keys, one.receipt), disclosure.domain, chain)
         for one in disclosure.entries
         if one.receipt is not None
     }
 
 
 def _received(
-    receipt: str, one: DisclosedEntry, keys: Iterable[ECKey], domain: Domain, chain: JsonRpcChain | None
+    one: DisclosedEntry, keys: Iterable[ECKey], domain: Domain, chain: JsonRpcChain | None
 ) -> ReceivedEntry | str:
+    assert one.receipt is not None, "only of an entry with a receipt"
     error = "there is no key of the custodian to check it with"
     for key in keys:
         try:
-            opened = open_receipt(receipt, key)
+            opened = open_receipt(one.receipt, key)
         except AuditError as exc:
             error = exc.message
             continue
@@ -196,7 +200,7 @@ def _received(
             return "the receipt is about another chain or contract"
         try:
             if chain is not None and one.outcome is not DisclosedOutcome.REFUSED:
-                verify_receipt(receipt, chain, key)
+                verify_receipt(one.receipt, chain, key)
         except AuditError as exc:
             return exc.message
         return ReceivedEntry(entry=opened.entry, late=opened.late, claims=opened.proof, key=key)

@@ -95,6 +95,7 @@ class _Batch:
         if self.kind is BatchKind.COMPELLED_ACCESSES:
             (order_hash,) = {access.consent_id for access in self.accesses}
             assert self.embargo_until is not None, "read with it"
+            _require(self.reasons == (Reason.COMPELLED,) * len(self.accesses), "a reason of another kind")
             entry_hashes = [access.entry_hash for access in self.accesses]
             return fold_compelled(self.expected_head, order_hash, self.embargo_until, entry_hashes)
         return fold(self.expected_head, self.kind, self.accesses, self.reasons)

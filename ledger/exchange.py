@@ -37,8 +37,7 @@ MAX_ATTRIBUTES: Final = 100
 RETIRED_AT: Final = "exp"
 """In a party's JWK set: Unix seconds after which a key counts no more. Until then it and its successor both do."""
 _IDEMPOTENCY_KEY: Final = re.compile(rf"[!-~]{{1,{MAX_KEY_LENGTH}}}\Z")
-_RELEASE_PATH: Final = re.compile(r"[^?#]*/v1/consents/(0x[0-9a-f]{64})/releases")
-_BATCH_PATH: Final = re.compile(r"[^?#]*/v1/batch/releases")
+RELEASE_PATH: Final = re.compile(r"[^?#]*/v1/consents/(0x[0-9a-f]{64})/releases")
 _COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 _CLAIMS: Final = json.JSONEncoder(ensure_ascii=False)
 _ES256: Final = ECDSA(SHA256())
@@ -196,7 +195,7 @@ def sign_release(
 
 def read_release(message: HttpRequest, evidence: SignedRequest, institution: str) -> ReleaseRequest:
     """What an authenticated `POST /v1/consents/{id}/releases` asks for. Raises `MalformedError` naming the field."""
-    found = _RELEASE_PATH.fullmatch(message.url)
+    found = RELEASE_PATH.fullmatch(message.url)
     if message.method != "POST" or found is None:
         raise MalformedError("request: expected POST /v1/consents/{id}/releases", field="request")
     try:
@@ -247,34 +246,6 @@ def release_request(
         idempotency_key=idempotency_key,
         evidence=evidence,
     )
-
-
-def accesses_asked_by(evidence: SignedRequest, institution: str) -> list[AccessRequest]:
-    """What kept evidence asks for, by what its signature covers: one release, or the sound items of a batch.
-
-    Whether it is signed is for `verify_evidence` to say. Raises `AuditError` if it asks for no release, or if the
-    signature does not cover what it asks for.
-    """
-    try:
-        covered = dict(line.split(": ", 1) for line in evidence.base.decode().split("\n"))
-        method, url, body = covered['"@method"'], covered['"@target-uri"'], json.loads(evidence.body)
-        single = _RELEASE_PATH.fullmatch(url)
-        if '"content-digest"' not in covered or method != "POST" or not (single or _BATCH_PATH.fullmatch(url)):
-            raise AuditError("the institution's request is none for a release, or its signature does not cover it")
-        items = [{**body, "consent": single[1]}] if single else list(body["releases"])
-        return [asked for item in items for asked in _asked_by(evidence, institution, item)]
-    except _UNREADABLE as exc:
-        raise AuditError("the institution's request is none for a release") from exc
-
-
-def _asked_by(evidence: SignedRequest, institution: str, item: Mapping[str, Any]) -> list[AccessRequest]:
-    fields = {name: item.get(name) for name in ("purpose", "attributes")}
-    try:
-        consent_id = parse_hex32(item.get("consent"), "consent")
-        return [release_request(evidence, institution, consent_id=consent_id, idempotency_key="any", **fields).access]
-    except MalformedError:
-        # Refused at the door, with no entry.
-        return []
 
 
 def _algorithm(key: JWK) -> str:

@@ -23,7 +23,7 @@ R = TypeVar("R")
 PATIENCE_SECONDS: Final = 0.1
 """How long a call waits for those that are near, at most: about what a few dozen of them take."""
 LINGER_SECONDS: Final = 0.004
-"""And for those of the last round to ask again, about what they need for it. After a round of one nobody waits."""
+"""And for those of the last round to ask again, about what they need for it. Whoever was alone in it does not wait."""
 
 
 class _Ticket(Generic[T, R]):

@@ -29,15 +29,15 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from ledger.envelope import DISCLOSURE, OPENING, Use, WrappedKey
-from ledger.errors import AlreadyExistsError, IntegrityError, KeyFileError, KeyUnavailableError
+from ledger.errors import IntegrityError, KeyFileError, KeyUnavailableError
 from ledger.locks import FileLock
+from ledger.private_files import write_private_file
 from ledger.unwrap_file import Ahead, Entry, UnwrapFile
 from ledger.unwraps import NOTHING, mark_of
 
 FILE_VERSION: Final = 1
 WRITERS: Final = 8
 LOOK_AGAIN_SECONDS: Final = 1.0
-PRIVATE: Final = 0o600
 LOCK_SECONDS: Final = 10.0
 UNWRAPS: Final = "unwraps.log"
 _COUNTED_AHEAD: Final = frozenset({OPENING, DISCLOSURE})
@@ -281,19 +281,6 @@ def read_private_key(path: Path) -> bytes:
         # Not chained: what the libraries below say of a key may repeat it.
         raise KeyFileError(f"{path}: expected a private key, 64 hex digits") from None
     return key
-
-
-def write_private_file(path: Path, text: str) -> None:
-    """Write a new file that only its owner can read. Raises `AlreadyExistsError`."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
-    except FileExistsError as exc:
-        raise AlreadyExistsError(f"{path} exists already and is not overwritten") from exc
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _new_kek(keks: dict[str, str]) -> dict[str, Any]:

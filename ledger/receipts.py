@@ -102,11 +102,20 @@ class VerifiedErasure:
 
 def type_of(token: str) -> str:
     """What a token says it is, unchecked; empty if it says nothing."""
+    return _named(token, "typ")
+
+
+def kid_of(token: object) -> str:
+    """The id of the key that a token says it is signed with, unchecked; empty if it says nothing."""
+    return _named(token, "kid")
+
+
+def _named(token: object, name: str) -> str:
     try:
-        header = json.loads(base64.urlsafe_b64decode(token.partition(".")[0] + "=="))
+        header = json.loads(base64.urlsafe_b64decode(str(token).partition(".")[0] + "=="))
     except (ValueError, RecursionError):
         return ""
-    found = header.get("typ") if isinstance(header, dict) else None
+    found = header.get(name) if isinstance(header, dict) else None
     return found if isinstance(found, str) else ""
 
 

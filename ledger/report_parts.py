@@ -11,6 +11,8 @@ from ledger.audit_report import iso_time
 from ledger.markup import Html, tag
 from ledger.picture_parts import grouped
 
+SHORT: Final = 12
+"""Rows of a table that is kept on one page."""
 MOST_TEXT: Final = 1_200
 """Of one text from outside, in characters."""
 
@@ -27,7 +29,7 @@ def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[Html] | Group], *, numbers: Iterable[int] = ()
 ) -> Html:
     """A table that scrolls where it is too wide. `numbers`: columns that stand to the right."""
-    right = set(numbers)
+    right, given = set(numbers), list(rows)
     return tag(
         "div",
         tag(
@@ -43,9 +45,9 @@ def table(
                     ),
                 ),
             ),
-            *_bodies(rows),
+            *_bodies(given),
         ),
-        class_="scroll",
+        class_="scroll short" if len(given) <= SHORT else "scroll",
         tabindex=0,
         role="region",
         aria_label=caption,

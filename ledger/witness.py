@@ -21,8 +21,8 @@ from ledger.errors import (
     SplitViewError,
     UnreadableFileError,
 )
-from ledger.keys import write_private_file
 from ledger.locks import FileLock
+from ledger.private_files import write_private_file
 from ledger.signed_note import KEY_LENGTH, NoteSigner
 
 LOCK_SECONDS: Final = 10.0

@@ -92,10 +92,28 @@ def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
         yield node
 
 
+@pytest.fixture(scope="module")
+def quiet_devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
+    """A node that no other file's tests were on: an audit is of a whole chain, with all that was ever done on it."""
+    with Devnet(port=free_port(), log=tmp_path_factory.mktemp("quiet") / "node.log") as node:
+        yield node
+
+
 @pytest.fixture
 def devnet_config(devnet: Devnet, data: Path) -> Config:
     """A custodian of its own on that node: keys made, accounts funded, contract deployed, writers allowed."""
-    config = Config(data=data, rpc_url=devnet.url)
+    return _installed(devnet, data)
+
+
+@pytest.fixture
+def quiet_custodian(quiet_devnet: Devnet, data: Path) -> Iterator[Custodian]:
+    """One on the quiet node."""
+    with Custodian(_installed(quiet_devnet, data)) as custodian:
+        yield custodian
+
+
+def _installed(node: Devnet, data: Path) -> Config:
+    config = Config(data=data, rpc_url=node.url)
     Custodian.init(config)
     with Custodian(config) as custodian:
         fund(custodian.rpc, [account.address for account in custodian.accounts.every()])

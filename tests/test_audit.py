@@ -23,7 +23,7 @@ from violations import VIOLATIONS
 from ledger.artifact import contract_address
 from ledger.audit import Asked, Audit, audit_chain
 from ledger.audit_report import EarlierLog, Verdict
-from ledger.audit_state import AuditState, opened, sealed
+from ledger.audit_state import AuditState, opened, packed, sealed
 from ledger.chain import JsonRpc
 from ledger.consent import Address, Hex32, Reason
 from ledger.custodian import Custodian
@@ -50,8 +50,8 @@ class Story:
 
 
 @pytest.fixture
-def story(devnet_custodian: Custodian) -> Story:
-    custodian, institution, subject = devnet_custodian, Institution(), Subject("audited")
+def story(quiet_custodian: Custodian) -> Story:
+    custodian, institution, subject = quiet_custodian, Institution(), Subject("audited")
     institution.register(custodian)
     subject.furnish(custodian)
     revoked, paused = (subject.grant(custodian, institution) for _ in range(2))
@@ -279,6 +279,32 @@ def test_findings_stay_in_the_reports_that_follow() -> None:
     assert again.report.verdict is Verdict.FINDINGS
 
 
+def test_without_news_nothing_is_read_and_the_report_is_as_it_was() -> None:
+    whole = history(1, violations=[VIOLATIONS["after_revocation"]])
+    first = audit([HistoryRpc(whole)], first_block=whole.first_block)
+    rpc, state = HistoryRpc(whole), kept(first)
+    again = audit([rpc], state, first_block=whole.first_block)
+    assert again.state is state
+    assert replace(again.report, checks=(), endpoints=(), resumed_from=None) == replace(
+        first.report, checks=(), endpoints=()
+    )
+    names = {check.name: check.holds for check in first.report.checks}
+    assert {check.name: check.holds for check in again.report.checks} == names
+    assert {method for method, _ in rpc.asked} == {"eth_chainId", "eth_getBlockByNumber", "eth_getProof", "eth_getCode"}
+
+
+def test_another_storage_than_was_proven_of_the_block_is_a_finding() -> None:
+    whole = first_long()
+    state = replace(kept(audit([HistoryRpc(whole)])), storage_root=Hex32("0x" + "44" * 32))
+    assert audit([HistoryRpc(whole)], state).report.finding_counts == {"state_differs": 1}
+
+
+def test_another_block_of_the_same_number_is_a_finding() -> None:
+    whole = first_long()
+    state = replace(kept(audit([HistoryRpc(whole)])), block_hash=Hex32("0x" + "44" * 32))
+    assert audit([HistoryRpc(whole)], state).report.finding_counts == {"block_differs": 1}
+
+
 def test_another_block_than_the_one_that_was_audited_before_is_a_finding() -> None:
     whole = first_long()
     state = kept(audit([up_to(whole, 20)]))
@@ -303,9 +329,10 @@ def test_an_endpoint_far_behind_another_is_a_finding() -> None:
 def test_books_that_were_altered_do_not_have_the_proven_root() -> None:
     whole = first_long()
     state = kept(audit([up_to(whole, 20)]))
-    log = next(iter(state.books.logs.values()))
+    books = state.books()
+    log = next(iter(books.logs.values()))
     log.size += 1
-    report = audit([HistoryRpc(whole)], state).report
+    report = audit([HistoryRpc(whole)], replace(state, packed_books=packed(books))).report
     assert report.verdict is Verdict.FINDINGS
 
 

@@ -111,24 +111,24 @@ def asked_both(custodian: Custodian) -> AuditReport:
 
 
 @pytest.mark.devnet
-def test_both_find_the_real_contract_on_a_real_node_clean_whatever_it_is_told(devnet_custodian: Custodian) -> None:
-    before = asked_both(devnet_custodian).finding_counts.get("late", 0)
-    story = LedgerStory(devnet_custodian)
+def test_both_find_the_real_contract_on_a_real_node_clean_whatever_it_is_told(quiet_custodian: Custodian) -> None:
+    before = asked_both(quiet_custodian).finding_counts.get("late", 0)
+    story = LedgerStory(quiet_custodian)
     story.tell()
-    report = asked_both(devnet_custodian)
+    report = asked_both(quiet_custodian)
     # The node is everyone's: other tests may have logged late accesses of theirs.
     assert report.finding_counts == ({"late": before} if before else {})
     assert {Reason.EXPIRED, Reason.PAUSED, Reason.REVOKED, Reason.EXHAUSTED} <= set(report.refusals_by_reason)
     assert {Reason.NOT_GRANTED, Reason.NOT_YET_VALID, Reason.BY_CUSTODIAN} <= set(report.refusals_by_reason)
     assert report.totals.compelled >= 2
     story.access_without_consent()
-    assert asked_both(devnet_custodian).finding_counts == {"late": before + 1}
+    assert asked_both(quiet_custodian).finding_counts == {"late": before + 1}
 
 
 @pytest.mark.devnet
-def test_the_generated_histories_have_the_code_of_a_real_chain(devnet_custodian: Custodian) -> None:
-    domain = devnet_custodian.chain.domain
-    code = devnet_custodian.rpc("eth_getCode", domain.contract, "latest")
+def test_the_generated_histories_have_the_code_of_a_real_chain(quiet_custodian: Custodian) -> None:
+    domain = quiet_custodian.chain.domain
+    code = quiet_custodian.rpc("eth_getCode", domain.contract, "latest")
     assert code == "0x" + deployed_code(domain.chain_id, bytes.fromhex(domain.contract[2:])).hex()
 
 

@@ -15,9 +15,10 @@ import reports
 
 from ledger.audit_html import POLICY, html_of
 from ledger.audit_pictures import gap_counts
-from ledger.audit_report import DAY_SECONDS, AuditReport, Check, DayCounts, Finding
+from ledger.audit_report import DAY_SECONDS, AuditReport, Check, DayCounts, Finding, Verdict
 from ledger.audit_spans import spans_of
-from ledger.audit_texts import FINDINGS, VERDICTS
+from ledger.audit_texts import CLEAN_IN_PART, FINDINGS, UNPROVEN, VERDICTS
+from ledger.cli_audit_output import report_text
 from ledger.consent import Reason
 from ledger.markup import tag, together, visible
 
@@ -102,13 +103,39 @@ def test_a_hash_that_the_auditor_brought_is_told_from_one_of_the_endpoint() -> N
     assert "The auditor brought this hash along" in page(replace(clean, block=replace(clean.block, given=True))).text
 
 
+def test_a_clean_report_does_not_claim_what_was_left_out() -> None:
+    clean = reports.report()
+    left_out = replace(clean, checks=tuple(check for check in clean.checks if check.name != "sources"))
+    for report, said in ((clean, VERDICTS[Verdict.CLEAN]), (left_out, CLEAN_IN_PART)):
+        assert report.verdict is Verdict.CLEAN
+        assert said in page(report).text
+        assert said in report_text(report).splitlines()[0]
+    assert VERDICTS[Verdict.CLEAN] not in page(left_out).text
+
+
 def test_a_report_that_is_not_clean_says_why_before_anything_else() -> None:
     text = page(reports.unverified()).text
     assert "Nothing withheld, nothing invented: could not be checked. the endpoint did not answer" in text
     assert "Nothing was found in what could be checked." in text
-    assert "They are not verified." in text
+    assert "They are not proven to be all." in text
     findings = page(reports.with_findings()).text
     assert "Logged too late: 3" in findings[: findings.index("What was checked")]
+
+
+NOTHING: Final = ("No access was recorded after", "No consent was used and then revoked", "There are no", "There is no")
+
+
+@pytest.mark.parametrize("name", ["block", "headers", "receipts", "state_root"])
+@pytest.mark.parametrize("holds", [False, None])
+def test_where_something_may_be_kept_from_view_nothing_seen_is_not_said_to_be_nothing(
+    name: str, holds: bool | None
+) -> None:
+    assert "No consent was used and then revoked" in page(reports.empty()).text
+    checks = tuple(replace(check, holds=holds) if check.name == name else check for check in reports.empty().checks)
+    for report in (reports.empty(checks=checks), reports.report(checks=checks, revocation_gaps=(5,))):
+        for text in (page(report).text, report_text(report)):
+            assert not [said for said in NOTHING if said in text]
+            assert UNPROVEN in text
 
 
 def test_every_check_is_shown_also_one_that_was_never_made() -> None:

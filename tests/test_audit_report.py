@@ -137,7 +137,7 @@ def test_every_check_is_shown_also_one_that_was_never_made() -> None:
     assert "? The right chain\n    no answer" in text
     assert "- One unbroken chain: not checked" in text
     assert "- The code comes from the sources: not checked" in text
-    assert "They are not verified." in text
+    assert "They are not proven to be all." in text
     assert "not checked" not in report_text(reports.report())
 
 

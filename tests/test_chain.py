@@ -156,6 +156,7 @@ CALLS: Final[dict[str, Callable[[JsonRpcChain], object]]] = {
     "wait": lambda chain: chain.wait(HASH, timeout=0),
     "nonce": lambda chain: chain.nonce(OTHER),
     "is_contract": lambda chain: chain.is_contract(OTHER),
+    "accepts_signature": lambda chain: chain.accepts_signature(OTHER, HASH, b"\1"),
     "events": lambda chain: chain.events(0, 7),
     "state_proof": lambda chain: chain.state_proof(7, [HASH]),
 }
@@ -483,11 +484,12 @@ def test_an_error_object_has_its_class_in_a_call_of_the_contract(
 def test_an_error_object_is_a_matter_of_the_chain_whatever_was_asked(node: Node, error: object, name: str) -> None:
     node.fails(error)
     try:
-        CALLS[name](chain_at(node.url))
+        answer = CALLS[name](chain_at(node.url))
     except LedgerError as refusal:
         assert isinstance(refusal, ChainError)  # noqa: PT017 - `send` takes some of them for "I have it"
     else:
-        assert name == "send"
+        # An account that errs has not said yes.
+        assert name == "send" or (name == "accepts_signature" and answer is False)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http import HTTPStatus
 from itertools import count
 from pathlib import Path
@@ -27,7 +28,7 @@ import urllib3
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
-from ledger import cli, cli_serve
+from ledger import cli, cli_serve, exchange
 from ledger.actors import PROPERTIES, Findings
 from ledger.chain import JsonRpc
 from ledger.config import Config
@@ -43,6 +44,7 @@ ROOT: Final = Path(__file__).parent.parent
 EXECUTABLE: Final = str(Path(sys.executable).parent / "consent-ledger")
 GERMAN: Final = ROOT / "ledger/data/german_statlog_1000.csv"
 BANK: Final = "did:web:bank.example"
+COURT: Final = "urn:court:1"
 BUREAU: Final = "urn:consent-ledger:furnisher:uci-statlog-german-credit"
 HIDDEN_VALUE: Final = "18123"
 HIDDEN_TEXT: Final = "surprising-secret-4711"
@@ -90,6 +92,13 @@ class Installation:
     @property
     def jwks(self) -> Path:
         return self.home / "bank.jwks"
+
+    def order_args(self, subject: str, *more: str, reference: str = "12 C 345/26") -> list[str]:
+        document = self.home / "order.txt"
+        document.write_text("The court orders ...")
+        answer = str(self.home / f"ordered-{next(_numbers)}.jwe")
+        about = ["--authority", COURT, "--reference", reference, "--attribute", "savings"]
+        return ["orders", "execute", subject, *about, "--document", str(document), "--out", answer, *more]
 
     def environment(self, **changes: str) -> dict[str, str]:
         return {
@@ -295,9 +304,9 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(quiet_devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:  # noqa: PLR0915 - every verb once
     """Every verb that ends by itself, run once by the executable with `--json`."""
-    home = Installation(tmp_path_factory.mktemp("home"), devnet.url)
+    home = Installation(tmp_path_factory.mktemp("home"), quiet_devnet.url)
     told: dict[tuple[str, ...], Done] = {}
 
     def tell(*args: str) -> Any:
@@ -320,6 +329,13 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
     tell("furnishers", "suspend", BUREAU)
     tell("furnishers", "resume", BUREAU)
     tell("furnishers", "rotate-keys", BUREAU, "--jwks", str(home.home / "bureau.jwks"))
+    tell("authorities", "add", COURT, "--name", "District Court", "--jwks", str(home.jwks))
+    tell("authorities", "list")
+    tell("authorities", "suspend", COURT)
+    tell("authorities", "resume", COURT)
+    order = tell(*home.order_args("german-0001"))["order"]
+    tell("orders", "list")
+    tell("orders", "show", order)
     tell("subjects", "new-key", str(home.person))
     tell("subjects", "count")
     tell("subjects", "invite", "german-0001")
@@ -333,6 +349,24 @@ def story(devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:
     signing_key = Accounts.load(home.data / "keys" / "accounts.json").signing_key
     public.write_text(json.dumps(signing_key.as_dict(private=False)))
     tell("receipts", "verify", str(answer), "--custodian-key", str(public))
+    tell("audit", "receipt", str(answer), "--custodian-key", str(public))
+    tell("audit", "subject", "--address", json.loads(told["grant",].out)["subject"])
+    tell("audit", "consent", consent)
+    disclosure = home.home / "disclosure.json"
+    tell("disclose", "--consent", consent, "--out", str(disclosure))
+    tell("audit", "entry", str(disclosure), "--believe-keys")
+    tell("audit", "chain", "--without-compiler")
+    tell("audit", "reconcile")
+    auditor, memory, note = (home.home / name for name in ("auditor.key", "memory", "note"))
+    key = tell("audit", "checkpoint", "new-key", "auditor.example", str(auditor))["key"]
+    signing = ("--key", str(auditor), "--memory", str(memory), "--out", str(note), "--first")
+    tell("audit", "checkpoint", "make", "--without-compiler", *signing)
+    tell("audit", "checkpoint", "verify", str(note), "--by", key)
+    tell("audit", "checkpoint", "compare", str(note), str(note), "--by", key)
+    other = home.home / "witness.key"
+    tell("audit", "checkpoint", "new-key", "witness.example", str(other))
+    seen = ("--key", str(other), "--memory", str(home.home / "memory-2"), "--out", str(home.home / "note-2"))
+    tell("audit", "checkpoint", "cosign", str(note), "--by", key, *seen, "--first")
     tell("pause", consent, "--key", str(home.person))
     tell("log", "--subject", "german-0001")
     tell("duties", "overdue", "--subject", "german-0001")
@@ -414,7 +448,9 @@ def test_no_option_takes_a_secret_itself(fresh: Installation) -> None:
 
     assert options(files) == {"--jwks", "--key", "--keys", "--new-keys"}
     # The custodian's is a public one.
-    assert options(named - files) == {"--idempotency-key", "--custodian-key"}
+    # Public keys, or whether to believe them.
+    public = {"--custodian-key", "--institution-key", "--believe-keys"}
+    assert options(named - files) == {"--idempotency-key", *public}
 
 
 # ------------------------------------------------------------------------------------------------------------ the story
@@ -1231,3 +1267,38 @@ def test_the_demo_sees_that_a_backup_can_still_be_read(monkeypatch: pytest.Monke
     findings = run_demo(rpc_url=None, console=Console(quiet=True))
     assert findings.broken == ["P6: a backup still opens"]
     assert not findings.holds
+
+
+# -------------------------------------------------------------------------------------------------------------- orders
+
+
+def test_an_order_is_executed_once_and_sealed_to_the_authority(home: Installation) -> None:
+    args = home.order_args("german-0003", "--embargo-until", "2027-01-01", reference="1 B 7/26")
+    done = home.ask(*args)
+    answer = Path(done["answer"])
+    assert stat.S_IMODE(answer.stat().st_mode) == 0o600
+    key = Accounts.load(home.data / "keys" / "accounts.json").signing_key
+    court = exchange.key_for(json.loads(home.jwks.read_text()), "enc")
+    claims = exchange.open_answer(answer.read_bytes(), court, key)
+    assert (claims["aud"], claims["order"]["reference"]) == (COURT, "1 B 7/26")
+    assert claims["order"]["documentHash"] == "0x" + sha256(b"The court orders ...").hexdigest()
+    # An answer is not written over; the same order elsewhere is the same entry.
+    assert home.refusal(*args) == (2, "malformed", "out")
+    again = home.order_args("german-0003", "--embargo-until", "2027-01-01", reference="1 B 7/26")
+    assert home.ask(*again)["release"] == done["release"]
+    (listed,) = [one for one in home.ask("orders", "list") if one["order"] == done["order"]]
+    assert (listed["state"], listed["visible"]) == ("released", False)
+    shown = home.ask("orders", "show", done["order"])
+    assert shown["opening"]["embargoUntil"] == 1_798_761_600
+    assert shown["proof"]["transactionHash"] in home.run("orders", "show", done["order"]).out
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [(("--embargo-until", "tomorrow"), "embargo-until"), (("--document", "/nowhere/at/all"), "document")],
+)
+def test_an_order_that_cannot_be_read_is_refused_with_its_field(
+    home: Installation, words: tuple[str, ...], where: str
+) -> None:
+    assert home.refusal(*home.order_args("german-0003", *words))[2] == where
+    assert home.refusal("orders", "show", "0x" + "ab" * 32) == (2, "not_found", "order")

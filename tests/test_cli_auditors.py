@@ -63,12 +63,12 @@ class Place:
 
 @pytest.fixture
 def place(
-    devnet_custodian: Custodian,
+    quiet_custodian: Custodian,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Place:
-    config = devnet_custodian.config
+    config = quiet_custodian.config
     for name, value in config.environment().items():
         monkeypatch.setenv(name, value)
     assert ledger.cli.app, "which mounts the verbs"
@@ -83,11 +83,11 @@ def place(
         return Done(ended.value.code, *capsys.readouterr())
 
     institution, subject = Institution(), Subject("audited")
-    institution.register(devnet_custodian)
-    subject.furnish(devnet_custodian)
+    institution.register(quiet_custodian)
+    subject.furnish(quiet_custodian)
     desk = tmp_path / "desk"
     desk.mkdir()
-    made = Place(devnet_custodian, institution, subject, desk, run)
+    made = Place(quiet_custodian, institution, subject, desk, run)
     made.ask()
     return made
 

@@ -14,11 +14,14 @@ from typing import Any, Final
 import pytest
 import solcx
 from actors import DAY, Institution, Subject, World
+from altering import alterations
+from joserfc.jwk import ECKey
 
 from ledger import stateproof
-from ledger.access import AccessEntry, BatchKind, LoggedAccess, entry_hash_of, fold
+from ledger.access import COMPELLED, AccessEntry, BatchKind, LoggedAccess, entry_hash_of, fold
 from ledger.artifact import artifact, contract_address
 from ledger.chain import JsonRpc, JsonRpcChain
+from ledger.compelled import NewOrder
 from ledger.config import Config
 from ledger.consent import ZERO32, Domain, Hex32, Reason
 from ledger.contract import LogState, batches_of
@@ -546,6 +549,71 @@ def test_an_entry_is_proven_that_shares_its_block_with_an_earlier_batch(own_cust
         assert seen.entry.release_id == release.release_id
 
 
+def holds(bundle: dict[str, Any], key: ECKey, domain: Domain, block_hash: Hex32) -> bool:
+    try:
+        verify_bundle(bundle, key, domain=domain, block_hash=block_hash)
+    except AuditError:
+        return False
+    return True
+
+
+@pytest.mark.devnet
+def test_an_entry_is_proven_in_a_log_in_which_an_authority_ordered_accesses(own_custodian: Custodian) -> None:
+    custodian, institution, subject, court = own_custodian, Institution(), Subject(), Institution("court-1", "Court")
+    institution.register(custodian)
+    custodian.registry.add_authority("court-1", "Court", court.jwks, at=custodian.clock())
+    subject.furnish(custodian)
+    consent_id = subject.grant(custodian, institution)
+    release = custodian.releases.release(institution.request(custodian, consent_id))
+    order = NewOrder(
+        authority="court-1",
+        reference="1/26",
+        document_hash=OTHER32,
+        subject_id=custodian.vault.subject_of(subject.ref),
+        attributes=("savings",),
+        embargo_until=custodian.clock() + DAY,
+    )
+    ordered = custodian.orders.execute(order)
+    custodian.releases.release(institution.request(custodian, consent_id))
+    key, domain, party = (
+        custodian.accounts.signing_key,
+        custodian.chain.domain,
+        custodian.registry.institution("bank-1"),
+    )
+    # Of a node without the state of that day: every batch since is in it.
+    proofs = Proofs(
+        custodian.journal,
+        custodian.releases,
+        Forgetful(custodian),
+        custodian=custodian.address,
+        signing_key=key,
+        finality="latest",
+    )
+    bundle = proofs.bundle(release.release_id, party)
+    assert [batch["kind"] for batch in bundle["batches"]] == [0, 3, 0]
+    assert (bundle["version"], bundle["batches"][1]["embargoUntil"]) == (2, order.embargo_until)
+    newest = custodian.chain.latest().block_hash
+    assert verify_bundle(bundle, key, domain=domain, block_hash=newest).entry.release_id == release.release_id
+    for path, altered in alterations(bundle["batches"][1]):
+        changed = bundle | {"batches": [bundle["batches"][0], altered, bundle["batches"][2]]}
+        assert not holds(changed, key, domain, newest), path
+    for version in (1, 3, True, "2"):
+        with pytest.raises(AuditError):
+            verify_bundle(bundle | {"version": version}, key, domain=domain, block_hash=newest)
+    # A log without orders is what it was, for verifiers that know version 1 only.
+    assert custodian.proofs.bundle(release.release_id, party)["version"] == 1
+
+    # What was ordered is proven as what it is.
+    proof = verify_claims(ordered.receipt, key, RECEIPT_TYPE)["proof"]
+    mined = custodian.chain.receipt(proof["transactionHash"])
+    assert mined is not None
+    state = custodian.chain.state_proof(mined.block_number, log_slots(custodian.address, proof["writer"]))
+    head = bundle["batches"][1]["expectedHead"]
+    own = bundle_of(ordered.receipt, state, [(head, one) for one in batches_of(mined.events)])
+    seen = verify_bundle(own, key, domain=domain, block_hash=mined.block_hash)
+    assert (seen.entry.purpose, seen.entry.consent_id) == (COMPELLED, ordered.order_hash)
+
+
 @pytest.mark.devnet
 def test_a_late_entry_is_proven_as_late(own_custodian: Custodian) -> None:
     custodian, institution, subject = own_custodian, Institution(), Subject()
@@ -565,31 +633,6 @@ def test_a_late_entry_is_proven_as_late(own_custodian: Custodian) -> None:
     unsaid = sign_claims(claims | {"late": False}, key, RECEIPT_TYPE)
     with pytest.raises(AuditError, match="late"):
         verify_bundle(bundle | {"receipt": unsaid}, key, domain=domain, block_hash=None)
-
-
-def alterations(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every way to alter, drop or add one part of it, with where."""
-    if isinstance(value, dict):
-        yield "+", value | {"more": 1}
-        for name, part in value.items():
-            yield f"-{name}", {key: other for key, other in value.items() if key != name}
-            yield from ((f"{name}.{path}", value | {name: altered}) for path, altered in alterations(part))
-    elif isinstance(value, list):
-        for place, part in enumerate(value):
-            yield f"-[{place}]", value[:place] + value[place + 1 :]
-            for path, altered in alterations(part):
-                yield f"[{place}].{path}", [*value[:place], altered, *value[place + 1 :]]
-    elif isinstance(value, str):
-        middle = len(value) // 2
-        other = "0" if value[middle] != "0" else "1"
-        yield "text", value[:middle] + other + value[middle + 1 :]
-        yield "cut", value[:-2]
-        if value.startswith("0x") and value[2:].upper() != value[2:]:
-            yield "upper", f"0x{value[2:].upper()}"
-        yield "null", None
-    else:
-        yield "number", value + 1
-        yield "null", None
 
 
 def test_made_up_nodes_and_headers_are_an_audit_error_and_nothing_else() -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from ledger.envelope import TRIAL, WrappedKey, open_envelope, seal
 from ledger.errors import AlreadyExistsError, IntegrityError, KeyFileError, KeyUnavailableError, LedgerError
-from ledger.keys import LOOK_AGAIN_SECONDS, WRITERS, Accounts, KeyFile, read_private_key, write_private_file
+from ledger.keys import LOOK_AGAIN_SECONDS, WRITERS, Accounts, KeyFile, read_private_key
+from ledger.private_files import write_private_file
 
 CONTEXT = {"kind": "test"}
 DEK = bytes(range(32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from actors import DAY, Institution, World
 from sqlalchemy import select
 
 from ledger.access import COMPELLED, AccessEntry, BatchKind, entry_hash_of, fold_compelled, records_hash_of
+from ledger.chain import Receipt
 from ledger.compelled import LONGEST_EMBARGO, CompelledOrder, NewOrder, order_hash_of
 from ledger.consent import ZERO32, Hex32, Reason
 from ledger.contract import Appended, batches_of
@@ -251,6 +253,31 @@ def test_while_the_chain_is_away_nothing_is_handed_over_and_nothing_is_on_file(w
         execute(world)
     world.chain.down = False
     assert (compelled(world), states(world)) == ([], [])
+
+
+@pytest.mark.usefixtures("court")
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["order", "entry", "embargo"])
+def test_an_endpoint_that_tells_of_another_order_is_not_believed(
+    world: World, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = count_opened(world, monkeypatch)
+
+    def lie(receipt: Receipt) -> Receipt:
+        changed = [
+            replace(one, args=(*one.args[:place], 7 if place == 2 else DOCUMENT, *one.args[place + 1 :]))
+            if one.name == "AccessCompelled"
+            else one
+            for one in receipt.events
+        ]
+        return replace(receipt, events=tuple(changed))
+
+    world.chain.lie = lie
+    with pytest.raises(ChainUnavailableError):
+        execute(world)
+    assert opened == []
+    world.chain.lie = lambda receipt: receipt
+    execute(world)
+    assert len(compelled(world)) == 1
 
 
 # ---------------------------------------------------------------------------------------------------- the same again

@@ -10,7 +10,7 @@ import pytest
 from actors import DAY, SOURCE, Subject, World
 from browsing import Browser, code, enrolled, said
 
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ASKABLE
 from ledger.consent import Hex32, grant_typed_data, parse_grant, revocation_typed_data, sign_typed_data
 from ledger.errors import ChainUnavailableError, LedgerError
 from ledger.exchange import new_furnisher_keys
@@ -420,7 +420,7 @@ def test_every_purpose_and_attribute_reads_in_chinese(world: World, anna: Browse
     block = re.search(r'id="portal">(.*?)</script>', text, re.DOTALL)
     assert block is not None
     labels = json.loads(block[1])["labels"]
-    assert set(labels["attributes"]) == set(ATTRIBUTES)
+    assert set(labels["attributes"]) == set(ASKABLE)
     assert set(labels["purposes"]) == set(PURPOSES)
     assert all(re.search(r"[\u4e00-\u9fff]", label) for kind in labels.values() for label in kind.values())
 

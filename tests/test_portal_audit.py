@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -140,6 +141,24 @@ def test_an_old_verdict_is_no_verdict(out: Browser, monkeypatch: pytest.MonkeyPa
     assert live._thread is not None
     live._thread.join()
     assert CLEAN in out.get("/audit").text
+
+
+def test_a_crowd_at_the_page_does_not_take_every_thread(out: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    audits = audited(out, reports.report())
+    hold, live = threading.Event(), out.app.extensions["live_audit"]
+    monkeypatch.setattr(live, "_run", lambda state: hold.wait() and audits(state))
+    waiting = [threading.Thread(target=live.report) for _ in range(live_audit.MOST_WAITING)]
+    for thread in waiting:
+        thread.start()
+    while live._waiting._value:
+        time.sleep(0.01)
+    began = time.monotonic()
+    assert "The first audit is being made." in out.get("/audit").text
+    assert time.monotonic() - began < live_audit.WAIT_SECONDS / 2
+    hold.set()
+    for thread in waiting:
+        thread.join()
+    assert audits.made == 1
 
 
 def test_a_report_of_the_future_is_not_believed(out: Browser) -> None:

@@ -334,11 +334,18 @@ def test_a_wallet_enrols_accepts_pauses_resumes_and_stops(portal: Portal, browse
         made.go(consent)
         made.page.click("[data-pause]")
         made.says("Paused. The public log has it")
+        assert (shown := made.page.locator("h1 + .state")).get_attribute("class") == "state paused"
+        assert "Nothing is given out until" in made.page.inner_text("[data-why]")
         made.go(consent)
         made.page.click("[data-resume]")
         made.says("Active again. The public log has it")
+        assert (shown.inner_text(), shown.get_attribute("class")) == ("Active", "state active")
         made.page.click("[data-stop]")
         made.says("Stopped. The public log has it")
+        assert (shown.inner_text(), shown.get_attribute("class")) == ("Stopped", "state ended")
+        assert "for ever" in made.page.inner_text("[data-why]")
+        assert "It can be used now." not in made.text()
+        assert not made.page.is_visible("summary:has-text('Stop without a key')")
 
 
 def test_a_smart_account_enrols_accepts_stops_and_signs_in_again(portal: Portal, browser: Browser) -> None:
@@ -513,7 +520,18 @@ def test_without_scripts_everything_can_be_read_declined_and_stopped(
     state = regular.context.storage_state()
     other = portal.ask(portal.homes, purpose="tenancy-check", **HOMES)
     with person(browser, portal.url, passkeys=False, java_script_enabled=False, storage_state=state) as made:
-        for path in ("/", "/requests", "/consents", "/activity", "/data", "/chain", "/notices", "/security", "/verify"):
+        for path in (
+            "/",
+            "/requests",
+            "/consents",
+            "/activity",
+            "/data",
+            "/chain",
+            "/notices",
+            "/security",
+            "/verify",
+            "/audit",
+        ):
             made.go(path)
             assert made.page.locator("h1").count() == 1
         made.go(other)
@@ -561,6 +579,7 @@ def pages_of(made: Person, lender_path: str) -> dict[str, str]:
         "receipt": made.paths["receipt"],
         "security": "/security",
         "verify": "/verify",
+        "audit": "/audit",
         "without-us": "/without-us",
     }
 

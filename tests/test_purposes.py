@@ -138,7 +138,7 @@ def test_one_too_many_is_refused_with_the_limit(chosen: Purpose, argument: str, 
 @EVERY
 def test_one_attribute_too_many_is_refused_by_name(chosen: Purpose) -> None:
     for extra in ATTRIBUTES.keys() - chosen.attributes:
-        arguments = at_the_ceiling(chosen, attributes=["creditability", extra])
+        arguments = at_the_ceiling(chosen, attributes=[min(chosen.attributes), extra])
         refused(CeilingExceededError, "attributes", extra, chosen.code, **arguments)
 
 

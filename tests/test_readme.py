@@ -91,6 +91,15 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path, stock_too
                 check=False,
                 timeout=SECONDS,
             )
+            audited = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block("sh audit")],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=SECONDS,
+            )
             snippet = block("python client").replace(":8000", f":{http_port}").replace(":8545", f":{port}")
             listed = subprocess.run(
                 [sys.executable, "-c", snippet],
@@ -118,12 +127,15 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path, stock_too
     assert integrated.returncode == 0, integrated.stderr
     assert re.search(r'"state":"in_force".*"usesLeft":1,', integrated.stdout)
     assert set(json.loads((tmp_path / "answer.json").read_text())) == {"id", "consent", "answer", "receipt", "late"}
+    assert audited.returncode == 0, audited.stdout + audited.stderr
+    assert audited.stdout.count("✓ CLEAN") == 2
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     # Its one consent was erased with the person.
     assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
 
 
 def test_every_command_of_the_readme_is_a_verb_with_these_options() -> None:
-    named = list(commands(block("sh by-hand") + block("sh integrate")))
+    named = list(commands(block("sh by-hand") + block("sh integrate") + block("sh audit")))
     assert len(named) > 12
     for words in named:
         command: object = typer.main.get_command(cli.app)

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
 
 from ledger import journal, reconcile
 from ledger.access import AccessEntry, BatchKind, LoggedAccess, entry_hash_of
+from ledger.attributes import ACCESS_OPENINGS
 from ledger.audit_report import AuditedEntry, Check, Verdict
 from ledger.compelled import NewOrder
 from ledger.consent import Hex32, Reason
@@ -25,10 +26,13 @@ from ledger.envelope import ORDER, RELEASE, RELEASE_RESUMED, Use, WrappedKey, op
 from ledger.errors import ConsentRevokedError, PurposeMismatchError, UnreadableFileError
 from ledger.exchange import sign_claims, verify_claims
 from ledger.keys import KeyFile
+from ledger.preparation import opening_context
+from ledger.purposes import AUDIT
 from ledger.reconciliation import EXPLANATIONS, HandedIn, OnFile, Reconciliation, Sides, differences_of
 from ledger.release import RECEIPT_TYPE, Release
 from ledger.unwrap_file import head_path
 from ledger.unwraps import Counted, Gap, Head
+from ledger.vault import envelope_of, open_json
 
 PROVEN: Final = Check(name="audit", holds=True, detail="the entries are those of the chain")
 
@@ -55,7 +59,8 @@ def entries_of(world: World) -> list[AuditedEntry]:
 
 def books(world: World) -> Books:
     custodian = world.custodian
-    return Books(journal=custodian.journal, orders=custodian.order_book, vault=custodian.vault, keys=custodian.keys)
+    records, keys = custodian.access_records, custodian.keys
+    return Books(journal=custodian.journal, orders=custodian.order_book, records=records, keys=keys)
 
 
 def reconciled(
@@ -169,6 +174,25 @@ def test_a_chain_that_lost_its_tail_is_a_difference_until_the_sync_and_then_expl
     assert codes(reconciled(busy)) == []
 
 
+def test_an_auditors_read_of_the_access_records_reconciles_like_any_release(busy: World) -> None:
+    auditor = busy.another_institution()
+    wanted: dict[str, Any] = {"purpose": AUDIT, "attributes": (ACCESS_OPENINGS,)}
+    consent = busy.subject.grant(busy.custodian, auditor, accesses_per_day=1, **wanted)
+    before = reconciled(busy).unwraps[RELEASE]
+    release = busy.custodian.releases.release(auditor.request(busy.custodian, consent, **wanted))
+    found = reconciled(busy)
+    assert codes(found) == []
+    row = busy.custodian.journal.release_row(release.release_id)
+    assert row is not None
+    opening = open_json(row, opening_context(row.release_id), busy.custodian.keys)
+    assert found.unwraps[RELEASE] - before == len(opening["records"]) > 4
+    # A second reading that no entry stands for.
+    busy.clock.advance(60)
+    key = envelope_of(row).key
+    busy.custodian.keys.unwrap(key, Use(RELEASE, release.release_id))
+    assert codes(reconciled(busy)) == ["unexplained_unwrap"]
+
+
 def test_an_access_by_order_reconciles_and_one_that_was_resumed_as_well(busy: World) -> None:
     court = Institution("court-1", "Court One")
     busy.custodian.registry.add_authority(court.institution_id, court.name, court.jwks, at=busy.clock())
@@ -229,11 +253,15 @@ def test_one_extra_unwrap_is_found(busy: World) -> None:
     assert codes(reconciled(busy)) == ["unexplained_unwrap"]
 
 
-@pytest.mark.parametrize("name", [RELEASE, RELEASE_RESUMED, ORDER])
-def test_one_extra_unwrap_under_the_name_of_a_release_that_there_was_is_found(busy: World, name: str) -> None:
-    busy.clock.advance(60)
-    busy.custodian.vault.open(record_of(busy), Use(name, released(busy)))
-    assert codes(reconciled(busy)) == ["unexplained_unwrap"]
+@pytest.mark.parametrize(("name", "later"), [(RELEASE, 0), (RELEASE_RESUMED, 60), (ORDER, 0)])
+def test_one_extra_unwrap_under_the_name_of_a_release_that_there_was_is_found(
+    world: World, name: str, later: int
+) -> None:
+    # Of the very same envelope.
+    world.ask(world.grant(), attributes=("savings",))
+    world.clock.advance(later)
+    world.custodian.vault.open(record_of(world), Use(name, released(world)))
+    assert codes(reconciled(world)) == ["unexplained_unwrap"]
 
 
 def test_an_unwrap_for_an_access_that_was_refused_is_found(busy: World) -> None:

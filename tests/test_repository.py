@@ -22,24 +22,30 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"audit_style", "errors", "gather", "markup", "unwraps"}),
-    frozenset({"attributes", "consent", "envelope", "locks", "passkeys", "signed_note", "store", "unwrap_file"}),
     frozenset(
         {
-            *("access", "answers", "artifact", "attribute_texts", "audit_report", "compelled", "importmap", "keys"),
-            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
+            *("attributes", "consent", "envelope", "locks", "passkeys", "private_files", "signed_note", "store"),
+            "unwrap_file",
         }
     ),
     frozenset(
         {
-            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "cli_terminal"),
-            *("compiler", "contract", "daily_limits", "exchange", "invitations", "notice_texts", "outbound"),
-            *("reconciliation", "requested", "vault", "verifying_keys"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "compelled"),
+            *("importmap", "keys", "outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
         }
     ),
     frozenset(
         {
-            *("chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure", "disputes"),
-            *("importer", "notices", "parties", "picture_parts", "receipts", "reconcile", "sessions", "witness"),
+            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "compiler"),
+            *("contract", "daily_limits", "exchange", "invitations", "notice_texts", "outbound", "reconciliation"),
+            *("requested", "vault", "verifying_keys"),
+        }
+    ),
+    frozenset(
+        {
+            *("asked_by", "chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure"),
+            *("disputes", "importer", "notices", "parties", "picture_parts", "receipts", "reconcile", "sessions"),
+            "witness",
         }
     ),
     frozenset(
@@ -83,13 +89,13 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 )
 PURE: Final = frozenset(
     {
-        *("access", "answers", "attribute_texts", "attributes", "audit_counted", "audit_found", "audit_html"),
-        *("audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state", "audit_style"),
-        *("audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent", "consent_receipts"),
-        *("contract", "contract_storage", "daily_limits", "disclosed", "disclosed_entry", "disclosure", "envelope"),
-        *("errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts", "purposes", "receipts"),
-        *("reconcile", "reconciliation", "replay", "report_parts", "requested", "scrutiny", "signatures"),
-        *("signed_note", "stateproof", "subject_audit", "texts", "unwraps", "verifying_keys"),
+        *("access", "answers", "asked_by", "attribute_texts", "attributes", "audit_counted", "audit_found"),
+        *("audit_html", "audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state"),
+        *("audit_style", "audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent"),
+        *("consent_receipts", "contract", "contract_storage", "daily_limits", "disclosed", "disclosed_entry"),
+        *("disclosure", "envelope", "errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts"),
+        *("purposes", "receipts", "reconcile", "reconciliation", "replay", "report_parts", "requested", "scrutiny"),
+        *("signatures", "signed_note", "stateproof", "subject_audit", "texts", "unwraps", "verifying_keys"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

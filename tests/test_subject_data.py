@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from ledger import cli_disputes
 from ledger.attribute_texts import DESCRIPTIONS
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ASKABLE
 from ledger.disputes import MAX_LENGTH, Dispute
 from ledger.errors import ConflictError, DisputedError, ErasedError, MalformedError, NotFoundError
 from ledger.store import disputes
@@ -50,7 +50,7 @@ def imported(world: World, value: int, as_of: str) -> None:
 
 
 def test_every_attribute_of_the_catalogue_has_a_sentence_for_the_person() -> None:
-    assert list(DESCRIPTIONS) == list(ATTRIBUTES)
+    assert list(DESCRIPTIONS) == list(ASKABLE)
     assert [name for name, text in DESCRIPTIONS.items() if not text.endswith(".")] == []
 
 

@@ -290,6 +290,16 @@ def test_a_journal_that_is_cut_while_it_is_in_use_stops_every_unwrap(path: Path)
             file.write([Entry("own-view", "-", 1)])
 
 
+def test_a_journal_that_is_cut_and_filled_up_while_it_is_in_use_stops_every_unwrap(path: Path) -> None:
+    file = opened(path)
+    for _ in range(3):
+        file.write([Entry("own-view", "-", 1)])
+    lines = path.read_text("ascii").splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + "x" * 1000 + "\n", "ascii")
+    with pytest.raises(UnwrapsError, match="altered"):
+        file.write([Entry("own-view", "-", 1)])
+
+
 @pytest.mark.parametrize("gone", ["log", "head", "both"])
 def test_files_that_are_gone_are_missed(written: Path, gone: str) -> None:
     known = read(written).head

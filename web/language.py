@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from ledger.attribute_texts import DESCRIPTIONS
 from ledger.attributes import ASKABLE
-from ledger.audit_texts import CHECKS, FINDINGS, REASONS
+from ledger.audit_texts import CHECKS, FINDINGS, REASONS, UNPROVEN
 from ledger.public_record import MEANINGS
 from ledger.purposes import PURPOSES
 from ledger.vault import Value
@@ -160,6 +160,7 @@ def catalogue_labels() -> Iterable[str]:
     for finding in FINDINGS.values():
         yield from (finding.title, finding.meaning)
     yield from REASONS.values()
+    yield UNPROVEN
     yield from MEANINGS.values()
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,13 +22,14 @@ from ledger.audit_report import AuditReport, Check, Verdict
 from ledger.chain import Chain
 from ledger.config import Config
 from ledger.consent import Domain
-from ledger.errors import LedgerError, MalformedError
+from ledger.errors import LedgerError, MalformedError, StoreUnavailableError
 from ledger.locks import FileLock
 
 FRESH_SECONDS: Final = 30
 STALE_SECONDS: Final = 15 * 60
 """A report older than this is no answer to what is asked now."""
 WAIT_SECONDS: Final = 6.0
+MOST_WAITING: Final = 4
 TIME_LIMIT: Final = 15 * 60
 MOST_LINKED: Final = 500_000
 """On a longer chain only the headers of blocks with events are read."""
@@ -46,18 +48,15 @@ class LiveAudit:
         self._clock = clock
         self._run = run or Command(config, chain, clock=clock)
         self._guard = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._thread: threading.Thread | None = None
 
     def report(self) -> AuditReport | None:
         """The last one; a newer one is begun if it is time, and waited for a moment if there is none that will do."""
         found = self._read()
         if not self._is_younger(found, FRESH_SECONDS):
-            thread = self._begin()
-            if not self._is_younger(found, STALE_SECONDS):
-                thread.join(timeout=WAIT_SECONDS)
-            else:
-                # One that goes on from a state takes no longer than this.
-                thread.join(timeout=1.0)
+            # One that goes on from a state takes no longer than a second.
+            self._wait_for(self._begin(), 1.0 if self._is_younger(found, STALE_SECONDS) else WAIT_SECONDS)
             found = self._read() or found
         return found
 
@@ -68,6 +67,14 @@ class LiveAudit:
     def _is_younger(self, report: AuditReport | None, seconds: int) -> bool:
         return report is not None and 0 <= self._clock() - report.made_at < seconds
 
+    def _wait_for(self, thread: threading.Thread, seconds: float) -> None:
+        # A crowd at the page must not take the threads that people and institutions wait for.
+        if self._waiting.acquire(blocking=False):
+            try:
+                thread.join(timeout=seconds)
+            finally:
+                self._waiting.release()
+
     def _begin(self) -> threading.Thread:
         with self._guard:
             if self._thread is None or not self._thread.is_alive():
@@ -76,6 +83,11 @@ class LiveAudit:
             return self._thread
 
     def _make(self) -> None:
+        # What cannot be kept is not shown: the page has no verdict then.
+        with suppress(OSError, StoreUnavailableError):
+            self._make_alone()
+
+    def _make_alone(self) -> None:
         lock = FileLock(self._lock_path)
         if not lock.acquire():
             return

@@ -21,7 +21,7 @@ from ledger.audit_pictures import consents_figure, entries_figure, gaps_figure, 
 from ledger.audit_report import DAY_SECONDS, AuditReport
 from ledger.audit_spans import spans_of
 from ledger.audit_style import PICTURES
-from ledger.audit_texts import check_text, finding_text, not_made, reason_text
+from ledger.audit_texts import UNPROVEN, check_text, finding_text, is_proven, not_made, reason_text
 from ledger.chain import RpcError
 from ledger.cli_audit_output import report_html
 from ledger.errors import MalformedError, RateLimitedError
@@ -73,6 +73,7 @@ def page() -> Response:
             found=_found(report) if report else [],
             refused=_refused(report) if report else [],
             figures=_figures(report) if report else [],
+            unproven="" if report is None or is_proven(report) else UNPROVEN,
             patterns=Markup(patterns()),  # noqa: S704 - markup that escapes by itself
         ),
         content_type="text/html; charset=utf-8",

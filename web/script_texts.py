@@ -32,6 +32,9 @@ def _progress(_: Translate) -> dict[str, str]:
         "state_revoked": _("Stopped"),
         "state_paused": _("Paused"),
         "state_active": _("Active"),
+        "why_revoked": _("It was stopped, for ever. Nothing more is given out under it."),
+        "why_paused": _("Nothing is given out until you make it active again."),
+        "why_active": _("It can be used now."),
     }
 
 

@@ -7,8 +7,9 @@
  *   <a id="reload" hidden>              where to see the page as it is now
  *   <form id="custodian-stop" hidden>   shown where no key is at hand that granted; the custodian then stops it
  *
- * A stop button may stand in the form of the custodian's stop: without this script the form is sent. `data-state="0x…"`
- * elements are set to the text `state_revoked`, `state_paused` or `state_active` once the chain says so.
+ * A stop button may stand in the form of the custodian's stop: without this script the form is sent. Once the chain says
+ * so, `data-state="0x…"` elements are set to the text `state_revoked`, `state_paused` or `state_active`, with the look of
+ * that state, `data-why="0x…"` to the sentence that goes with it, and what has `data-while-open="0x…"` goes with a stop.
  */
 import { serviceRpc } from "./chain.js";
 import { PortalError } from "./errors.js";
@@ -46,7 +47,7 @@ async function stop(button) {
   const groups = (given) => signersFor(given.map(({ subject }) => subject));
   await shown(async () => {
     const result = await revoke(asked === "all" ? "all" : [asked], portal, groups, deps);
-    if (result.onChain === "yes") mark(result.revoked, "state_revoked");
+    if (result.onChain === "yes") mark(result.revoked, "revoked");
     const kind = result.unsigned.length ? "stopped_some" : `stopped_${result.onChain}`;
     return textOf(portal.texts, kind, { ...counts(result), seconds: secondsOf(result) });
   });
@@ -58,7 +59,7 @@ async function pauseOrResume(button) {
   const id = paused ? button.dataset.pause : button.dataset.resume;
   await shown(async () => {
     const result = await setPaused({ id, subject, institution }, paused, portal, () => signersFor([subject]), deps);
-    if (result.onChain === "yes") mark([id], paused ? "state_paused" : "state_active");
+    if (result.onChain === "yes") mark([id], paused ? "paused" : "active");
     return textOf(portal.texts, `${paused ? "paused" : "resumed"}_${result.onChain}`, { seconds: secondsOf(result) });
   });
 }
@@ -74,15 +75,16 @@ async function shown(act) {
   }
 }
 
-function mark(ids, text) {
+function mark(ids, state) {
   for (const id of ids) {
-    for (const place of document.querySelectorAll(`[data-state="${CSS.escape(id)}"]`)) {
-      place.textContent = textOf(portal.texts, text);
+    const all = (attribute) => document.querySelectorAll(`[data-${attribute}="${CSS.escape(id)}"]`);
+    for (const place of all("state")) {
+      place.textContent = textOf(portal.texts, `state_${state}`);
+      place.className = `state ${state === "revoked" ? "ended" : state}`;
     }
-    if (text !== "state_revoked") continue;
-    for (const attribute of ["stop", "pause", "resume"]) {
-      for (const button of document.querySelectorAll(`[data-${attribute}="${CSS.escape(id)}"]`)) button.hidden = true;
-    }
+    for (const place of all("why")) place.textContent = textOf(portal.texts, `why_${state}`);
+    if (state !== "revoked") continue;
+    for (const part of ["stop", "pause", "resume", "while-open"].flatMap((name) => [...all(name)])) part.hidden = true;
   }
 }
 

@@ -67,7 +67,7 @@ keys_app = typer.Typer(help="The custodian's keys.", no_args_is_help=True)
 def demo(
     *,
     rpc_url: Annotated[
-        str | None, typer.Option(help="A devnet to use instead of starting one; everything on it is lost.")
+        str | None, typer.Option(help="An anvil to use instead of starting a node; everything on it is lost.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -41,7 +41,7 @@ from ledger.contract import batches_of
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund, mine
 from ledger.envelope import TRIAL, open_envelope
-from ledger.errors import KeyUnavailableError
+from ledger.errors import DevnetError, KeyUnavailableError
 from ledger.exchange import key_for, open_answer
 from ledger.importer import Importer
 from ledger.importmap import parse_map
@@ -76,7 +76,10 @@ def run_demo(*, rpc_url: str | None, console: Console) -> Findings:
 def _chain(rpc_url: str | None, home: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     """A chain, and a way to lose everything on it."""
     if rpc_url is not None:
-        yield rpc_url, lambda: _reset(JsonRpc(rpc_url))
+        rpc = JsonRpc(rpc_url)
+        # Told before anything is done, not in the ninth chapter.
+        _reset(rpc)
+        yield rpc_url, lambda: _reset(rpc)
         return
     with Devnet(port=free_port(), log=home / "devnet.log") as node:
 
@@ -88,12 +91,14 @@ def _chain(rpc_url: str | None, home: Path) -> Iterator[tuple[str, Callable[[], 
 
 
 def _reset(rpc: JsonRpc) -> None:
+    """Raises `DevnetError` if the node cannot forget everything, as Hardhat's no longer can."""
     for method in ("hardhat_reset", "anvil_reset"):
         try:
             rpc(method)
         except RpcError:
             continue
         return
+    raise DevnetError("the node cannot be reset: give an anvil, or no --rpc-url, and the demo starts a node of its own")
 
 
 def _story(demo: Demo, restart: Callable[[], None], home: Path) -> None:

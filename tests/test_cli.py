@@ -1260,6 +1260,12 @@ def test_the_demo_exercises_every_property_and_leaves_nothing(fresh: Installatio
 
 
 @pytest.mark.devnet
+def test_the_demo_refuses_a_node_that_cannot_forget_before_it_does_anything(quiet_devnet: Devnet) -> None:
+    with pytest.raises(DevnetError, match="cannot be reset"):
+        run_demo(rpc_url=quiet_devnet.url, console=Console(quiet=True))
+
+
+@pytest.mark.devnet
 @pytest.mark.slow
 def test_the_demo_sees_that_a_backup_can_still_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_destroyed: Callable[[Eraser], list[str]] = lambda _: []  # noqa: E731

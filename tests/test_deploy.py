@@ -70,7 +70,7 @@ def test_the_address_follows_from_the_shipped_code_alone() -> None:
 def test_another_code_has_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
     before = contract_address()
     other = replace(artifact(), bytecode=artifact().bytecode[:-1] + b"\0")
-    monkeypatch.setattr(deploy, "artifact", lambda: other)
+    monkeypatch.setattr("ledger.artifact.artifact", lambda: other)
     assert contract_address() != before
 
 

@@ -20,7 +20,7 @@ from flask_babel import gettext as _
 
 from ledger import demo_seed
 from ledger.answers import Consent, ConsentRequest, Deployment
-from ledger.attributes import ATTRIBUTES
+from ledger.attributes import ACCESS_OPENINGS, ASKABLE
 from ledger.client import InstitutionClient
 from ledger.consent import parse_hex32
 from ledger.demo_seed import INSTITUTIONS, DemoInstitution
@@ -168,8 +168,9 @@ def _form(deployment: Deployment | None) -> dict[str, Any] | None:
     purposes = {one.code: one for one in deployment.purposes}
     asked = request.values.get("purpose")
     purpose = purposes.get(asked or "", deployment.purposes[0])
-    held = demo_seed.attributes().intersection(purpose.attributes)
-    offered = sorted(held, key=list(ATTRIBUTES).index)
+    # Everyone has access records, also who was never asked.
+    held = {*demo_seed.attributes(), ACCESS_OPENINGS}.intersection(purpose.attributes)
+    offered = sorted(held, key=list(ASKABLE).index)
     sent = request.form if request.method == "POST" and "days" in request.form else None
     return {
         "purposes": list(purposes),

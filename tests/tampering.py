@@ -726,6 +726,7 @@ TAMPERS: Final[dict[str, Tamper]] = {
         *(
             lie_about_the_account,
             wrong_code,
+            shipped_code_instead,
             wrong_chain,
             nonsense_answer,
             nonsense_field,

@@ -34,6 +34,8 @@ SIZES: Final = (10_000, 100_000, 1_000_000)
 ROUNDS: Final = {10_000: 3, 100_000: 3, 1_000_000: 2}
 DEVNET_ENTRIES: Final = 10_000
 HOST: Final = "127.0.0.1"
+WITH_TESTS: Final = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+"""The feed is made of the histories that the tests are made of."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def devnet(home: Path) -> Iterator[str]:
 
 @contextmanager
 def _node(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, env=WITH_TESTS) as process:
         try:
             yield process
         finally:
@@ -150,7 +152,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
         for size in sizes:
-            subprocess.run([sys.executable, str(FEED), "make", str(home / str(size)), str(size)], check=True)
+            subprocess.run(
+                [sys.executable, str(FEED), "make", str(home / str(size)), str(size)], check=True, env=WITH_TESTS
+            )
             with serving(home / str(size)) as url:
                 result[f"entries_{size}"] = shown(f"{size} entries", measured(url, size, home))
             shutil.rmtree(home / str(size))

@@ -18,13 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from eth_hash.backends.pysha3 import keccak256
+from histories import ACCESSES, DAY, REFUSALS, Books, Miner, Transaction, deployed_code
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from histories import ACCESSES, DAY, REFUSALS, Books, Miner, Transaction, deployed_code  # noqa: E402
-
-from ledger.artifact import contract_address  # noqa: E402
+from ledger.artifact import contract_address
 
 CHAIN_ID = 31337
 BATCH = 100

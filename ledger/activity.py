@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row
@@ -20,6 +19,7 @@ from ledger.compelled import CompelledOrder
 from ledger.consent import Address, Domain, Hex32
 from ledger.errors import MalformedError, NotFoundError
 from ledger.journal import ABORTED, ANCHORED, INTENT, RECORDED, REFUSED, RELEASED, Journal
+from ledger.json_forms import iso_date
 from ledger.keys import KeyFile
 from ledger.order_book import OrderBook
 from ledger.preparation import entry_of
@@ -223,7 +223,7 @@ class Activities:
         with self._store.read() as tx:
             found = self._journal.daily(tx, subject_id, today - days + 1, today)
         return [
-            DayTally(day=_date_of(day), reads=reads, refusals=refusals)
+            DayTally(day=iso_date(day), reads=reads, refusals=refusals)
             for day in range(today - days + 1, today + 1)
             for reads, refusals in (found.get(day, (0, 0)),)
         ]
@@ -305,7 +305,3 @@ def _place_of(row: Row[Any]) -> Place | None:
         transaction_hash=row.transaction_hash,
         log_index=row.log_index,
     )
-
-
-def _date_of(day: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).date().isoformat()

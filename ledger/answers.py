@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hi
 from ledger import errors
 from ledger.consent import Address, Hex32, parse_address, parse_hex32
 from ledger.errors import AuditError, LedgerError, MalformedError, RateLimitedError, ServiceError
+from ledger.json_forms import camel_case
 
 _T = TypeVar("_T")
 
@@ -235,12 +236,7 @@ def read_all(kind: type[_T], answer: object, name: str) -> tuple[_T, ...]:
 @cache
 def _parts(kind: type[Any]) -> dict[str, tuple[str, Any]]:
     hints = get_type_hints(kind)
-    return {one.name: (_camel_case(one.name), hints[one.name]) for one in fields(kind)}
-
-
-def _camel_case(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(map(str.title, rest))
+    return {one.name: (camel_case(one.name), hints[one.name]) for one in fields(kind)}
 
 
 def _value(hint: Any, value: object, name: str) -> Any:  # noqa: ANN401 - of the type that the hint says

@@ -267,8 +267,7 @@ class _Run:
             return
         if not self._asked.compile_sources:
             return
-        # Takes longer to import than an audit of no news takes.
-        from ledger.compiler import recompile  # noqa: PLC0415
+        from ledger.compiler import recompile  # noqa: PLC0415 - it takes longer to load than an audit without news
 
         shipped = artifact()
         try:

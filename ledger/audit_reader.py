@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ledger.audit_report import (
     REPORT_VERSION,
@@ -22,12 +22,15 @@ from ledger.audit_report import (
     Finding,
     LogSummary,
     Totals,
-    camel_case,
 )
 from ledger.consent import Domain, Reason, State, parse_address, parse_hex32
 from ledger.errors import MalformedError
+from ledger.json_forms import camel_case
 
-_Kind = TypeVar("_Kind")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Kind = TypeVar("_Kind", bound="DataclassInstance")
 _Member = TypeVar("_Member", bound=IntEnum)
 
 
@@ -94,7 +97,7 @@ class _Reader:
 def _made(kind: type[_Kind], given: object, name: str) -> _Kind:
     found = _Reader(given, name)
     read: dict[str, object] = {}
-    for each in fields(kind):  # type: ignore[arg-type] # one of the classes above
+    for each in fields(kind):
         expected, _, optional = str(each.type).partition(" | ")
         value = found[camel_case(each.name)]
         at = f"{name}.{camel_case(each.name)}"

@@ -12,21 +12,20 @@ endpoints only scheme, host and port are in it: a path or a query may be somebod
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, date, datetime
 from enum import IntEnum, StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ledger.consent import Address, Domain, Hex32, Reason, State
+from ledger.json_forms import camel_case, iso_date, iso_time
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 REPORT_VERSION: Final = 1
 MAX_LISTED: Final = 1_000
 """How many findings of one code, and how many consents, a report lists; all are counted."""
-DAY_SECONDS: Final = 86_400
-LATEST: Final = 253_402_300_799
-"""The last second of the year 9999."""
-EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 _TIMES: Final = frozenset(
     {"timestamp", "at", "last_at", "valid_from", "expires_at", "granted_at", "revoked_at", "last_access_at"}
     | {"embargo_until"}
@@ -49,6 +48,14 @@ class Check:
     name: str
     holds: bool | None
     detail: str
+
+
+def verdict_of(checks: Iterable[Check], *, found: bool) -> Verdict:
+    """What checks come to: what was `found` weighs most, and where nothing was checked nothing is verified."""
+    outcomes = {check.holds for check in checks}
+    if found or False in outcomes:
+        return Verdict.FINDINGS
+    return Verdict.CLEAN if outcomes == {True} else Verdict.UNVERIFIED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,12 +188,9 @@ class AuditReport:
 
     @property
     def verdict(self) -> Verdict:
-        """Findings weigh more than what could not be checked."""
-        if self.finding_counts or self.findings or any(check.holds is False for check in self.checks):
-            return Verdict.FINDINGS
-        if not self.checks or self.block is None or any(check.holds is None for check in self.checks):
-            return Verdict.UNVERIFIED
-        return Verdict.CLEAN
+        """Nothing is clean that is about no block."""
+        verdict = verdict_of(self.checks, found=bool(self.finding_counts or self.findings))
+        return Verdict.UNVERIFIED if verdict is Verdict.CLEAN and self.block is None else verdict
 
     def as_json(self) -> dict[str, Any]:
         """The report for machines; `version` counts changes of its form."""
@@ -214,20 +218,6 @@ class AuditReport:
         }
 
 
-def iso_time(seconds: int) -> str:
-    """RFC 3339 in UTC. Chains can say any number: what is no date stays a number."""
-    if not 0 <= seconds <= LATEST:
-        return str(seconds)
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-def iso_date(day: int) -> str:
-    """The date of a day since 1970-01-01; as `iso_time`, a number if it is none."""
-    if not 0 <= day <= LATEST // DAY_SECONDS:
-        return str(day)
-    return date.fromordinal(EPOCH_ORDINAL + day).isoformat()
-
-
 def origin_of(url: str) -> str:
     """Scheme, host and port of an endpoint. Whatever else stands in an address may be a key: nobody is shown it."""
     found = _ORIGIN.match(url)
@@ -239,9 +229,9 @@ def origin_of(url: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _fields_of(one: object) -> dict[str, Any]:
+def _fields_of(one: DataclassInstance) -> dict[str, Any]:
     made: dict[str, Any] = {}
-    for each in fields(one):  # type: ignore[arg-type] # one of the classes above
+    for each in fields(one):
         name, value = camel_case(each.name), getattr(one, each.name)
         made[name] = value.name.lower() if isinstance(value, IntEnum) else value
         if each.name in _TIMES and value is not None:
@@ -249,12 +239,6 @@ def _fields_of(one: object) -> dict[str, Any]:
         elif each.name == "day":
             made["date"] = iso_date(value)
     return made
-
-
-def camel_case(name: str) -> str:
-    """The name of a field as JSON has it."""
-    first, *rest = name.split("_")
-    return first + "".join(map(str.title, rest))
 
 
 # -------------------------------------------------------------------------------------------------- what was looked for

@@ -11,7 +11,8 @@ from datetime import date
 from types import MappingProxyType
 from typing import Final
 
-from ledger.audit_report import DAY_SECONDS, EPOCH_ORDINAL, LATEST, DayCounts, iso_date
+from ledger.audit_report import DayCounts
+from ledger.json_forms import DAY_SECONDS, EPOCH_ORDINAL, LATEST, iso_date
 
 DAY: Final = "day"
 WEEK: Final = "week"

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from ledger.audit_report import Finding
 from ledger.books import Books, Consent, WriterLog
-from ledger.consent import Address, Domain, Hex32
+from ledger.consent import Address, Domain, Hex32, State
 from ledger.errors import AuditError
 
-MAGIC: Final = b"consent-ledger audit state 2\n"
+MAGIC: Final = b"consent-ledger audit state 3\n"
 MAX_BYTES: Final = 2**31
 _DIGEST_BYTES: Final = 32
 _LENGTH_BYTES: Final = 8
@@ -113,10 +113,10 @@ def packed(books: Books) -> bytes:
 def _unpacked(packed_books: bytes) -> Books:
     content: dict[str, Any] = json.loads(zlib.decompressobj().decompress(packed_books, MAX_BYTES))
     books = Books()
-    books.consents = {bytes.fromhex(one): Consent(*map(_raw, values)) for one, *values in content["consents"]}
+    books.consents = {bytes.fromhex(one): _consent(values) for one, *values in content["consents"]}
     books.numbers = {bytes.fromhex(one): number for one, number in content["numbers"]}
     books.logs = {
-        (bytes.fromhex(one), bytes.fromhex(two)): WriterLog(*map(_raw, values)) for one, two, *values in content["logs"]
+        (bytes.fromhex(one), bytes.fromhex(two)): WriterLog(*_raw(values)) for one, two, *values in content["logs"]
     }
     books.days.update({day: counts for day, *counts in content["days"]})
     books.reasons.update(dict(content["reasons"]))
@@ -129,5 +129,11 @@ def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _raw(value: object) -> object:
-    return bytes.fromhex(value) if isinstance(value, str) else value
+def _consent(values: list[Any]) -> Consent:
+    consent = Consent(*_raw(values))
+    consent.state = State(consent.state)
+    return consent
+
+
+def _raw(values: list[Any]) -> list[Any]:
+    return [bytes.fromhex(value) if isinstance(value, str) else value for value in values]

@@ -28,6 +28,9 @@ _SHORT: Final = 55
 _MAX_TYPE: Final = 0x7F
 _ADDRESS_DIGITS: Final = 40
 _WORD_DIGITS: Final = 64
+_ACCESS_TOPICS: Final = 2
+# What RLP marks the two kinds of items with.
+_STRING, _LIST = 0x80, 0xC0
 # What reading an answer of another form than JSON-RPC's raises.
 _MALFORMED: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, MalformedError)
 
@@ -174,7 +177,8 @@ def _log_text(log: Mapping[str, Any]) -> str:
     if len(address) != _ADDRESS_DIGITS + 2:
         raise MalformedError("address: expected 20 bytes", field="address")
     digits = len(data) - 2
-    if len(topics) == 2 and digits == _WORD_DIGITS:  # noqa: PLR2004 - an access, as nearly all are
+    # An access, as nearly all are.
+    if len(topics) == _ACCESS_TOPICS and digits == _WORD_DIGITS:
         first, second = topics
         if len(first) == len(second) == _WORD_DIGITS + 2:
             return f"f87a94{address[2:]}f842a0{first[2:]}a0{second[2:]}a0{data[2:]}"
@@ -198,12 +202,12 @@ def _string(digits: str) -> str:
     size = len(digits) // 2
     if size == 1 and digits < "80":
         return digits
-    return _prefix(size, 0x80) + digits
+    return _prefix(size, _STRING) + digits
 
 
 def _listed(content: str) -> str:
     """A list in RLP around its encoded items, all in hex digits."""
-    return _prefix(len(content) // 2, 0xC0) + content
+    return _prefix(len(content) // 2, _LIST) + content
 
 
 def _prefix(size: int, base: int) -> str:
@@ -277,13 +281,13 @@ def _path(key: bytes, start: int, end: int, *, leaf: bool) -> bytes:
 
 
 def _text_of(raw: bytes) -> bytes:
-    if len(raw) == 1 and raw[0] < 0x80:  # noqa: PLR2004 - RLP
+    if len(raw) == 1 and raw[0] < _STRING:
         return raw
-    return _head_of(len(raw), 0x80) + raw
+    return _head_of(len(raw), _STRING) + raw
 
 
 def _list_of(content: bytes) -> bytes:
-    return _head_of(len(content), 0xC0) + content
+    return _head_of(len(content), _LIST) + content
 
 
 def _head_of(size: int, base: int) -> bytes:

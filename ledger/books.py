@@ -9,43 +9,39 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from eth_utils import to_checksum_address
 
 from ledger.audit_report import MAX_LISTED, ConsentSummary, DayCounts, Embargo, LogSummary, Totals
-from ledger.consent import Address, State, hex32_of
+from ledger.consent import Address, Reason, State, hex32_of, reason_against
 from ledger.contract_storage import StoredLog, consent_slot, consent_word, log_words, number_slot, storage_root_of
 
 MAX_GAPS: Final = 100_000
 RECORDED, REFUSED, LATE, COMPELLED, GRANTED, REVOKED = range(6)
 COUNTED: Final = ("recorded", "refused", "late", "compelled", "granted", "revoked")
-# `Reason` by its numbers: an attribute of an enumeration is slow to look up, a million times.
-(_NONE, _NOT_GRANTED, _NOT_YET_VALID, _EXPIRED, _PAUSED, _REVOKED, _EXHAUSTED, _WRONG_CUSTODIAN) = range(8)
-_STATE_REVOKED, _STATE_UNKNOWN, _STATE_PAUSED = int(State.REVOKED), int(State.UNKNOWN), int(State.PAUSED)
-_ZERO: Final = bytes(32)
 
 
+@dataclass(slots=True)
 class Consent:
     """What the chain shows of one consent. Times are Unix seconds of blocks."""
 
-    __slots__ = (
-        *("accesses", "custodian", "expires_at", "granted_at", "last_access_at", "late", "max_accesses", "number"),
-        *("recorded", "refused", "revoked_at", "sequence", "state", "subject", "valid_from"),
-    )
-
-    def __init__(self, *values: Any) -> None:  # noqa: ANN401 - as `values` gave them
-        if values:
-            for name, value in zip(self.__slots__, values, strict=True):
-                setattr(self, name, value)
-            return
-        self.accesses = self.expires_at = self.late = self.max_accesses = self.number = self.recorded = 0
-        self.refused = self.sequence = self.valid_from = self.state = 0
-        self.custodian: bytes | None = None
-        self.subject: bytes | None = None
-        self.granted_at: int | None = None
-        self.last_access_at: int | None = None
-        self.revoked_at: int | None = None
+    valid_from: int = 0
+    expires_at: int = 0
+    max_accesses: int = 0
+    accesses: int = 0
+    custodian_number: int = 0
+    pause_sequence: int = 0
+    state: State = State.UNKNOWN
+    subject: bytes | None = None
+    custodian: bytes | None = None
+    granted_at: int | None = None
+    revoked_at: int | None = None
+    last_access_at: int | None = None
+    recorded: int = 0
+    refused: int = 0
+    late: int = 0
 
     def values(self) -> list[Any]:
         """Everything, in the order in which it can be made again."""
@@ -58,46 +54,30 @@ class Consent:
             expires_at=self.expires_at,
             max_accesses=self.max_accesses,
             accesses=self.accesses,
-            custodian_number=self.number,
-            pause_sequence=self.sequence,
+            custodian_number=self.custodian_number,
+            pause_sequence=self.pause_sequence,
             state=self.state,
         )
 
 
+NEVER_GRANTED: Final = Consent()
+"""What is judged where there is no consent."""
+
+
+@dataclass(slots=True)
 class WriterLog:
     """One writer's log."""
 
-    __slots__ = ("allowed", "batches", "head", "last_at", "number", "size")
-
-    def __init__(self, *values: Any) -> None:  # noqa: ANN401 - as `values` gave them
-        self.allowed, self.batches, self.head, self.last_at, self.number, self.size = values or (
-            *(False, 0, _ZERO),
-            *(None, 0, 0),
-        )
+    head: bytes = bytes(32)
+    size: int = 0
+    custodian_number: int = 0
+    allowed: bool = False
+    batches: int = 0
+    last_at: int | None = None
 
     def values(self) -> list[Any]:
         """Everything, in the order in which it can be made again."""
         return [getattr(self, name) for name in self.__slots__]
-
-
-def judge(consent: Consent | None, number: int, now: int) -> int:  # noqa: PLR0911 - one line for each row of the table
-    """The contract's verdict in a block of time `now`, in its order (`IConsentLedger.Reason`)."""
-    if consent is None:
-        return _NOT_GRANTED
-    state = consent.state
-    if state == _STATE_REVOKED:
-        return _REVOKED
-    if state == _STATE_UNKNOWN:
-        return _NOT_GRANTED
-    if consent.number != number:
-        return _WRONG_CUSTODIAN
-    if now >= consent.expires_at:
-        return _EXPIRED
-    if consent.accesses >= consent.max_accesses:
-        return _EXHAUSTED
-    if now < consent.valid_from:
-        return _NOT_YET_VALID
-    return _PAUSED if state == _STATE_PAUSED else _NONE
 
 
 class Books:
@@ -137,20 +117,20 @@ class Books:
 
     def _stored_logs(self) -> Iterator[StoredLog]:
         for (custodian, writer), log in self.logs.items():
-            yield StoredLog(custodian, writer, log.head, log.size, log.number, log.allowed)
+            yield StoredLog(custodian, writer, log.head, log.size, log.custodian_number, log.allowed)
 
     def totals(self, *, blocks: int, at: int) -> Totals:
         """The sums; states of consents as they are at time `at`."""
-        verdicts = Counter(judge(consent, consent.number, at) for consent in self.consents.values())
+        verdicts = Counter(reason_against(consent, consent.custodian_number, at) for consent in self.consents.values())
         sums = [sum(day[kind] for day in self.days.values()) for kind in range(len(COUNTED))]
         return Totals(
             blocks=blocks,
             consents=len(self.consents),
-            in_force=verdicts[_NONE],
-            paused=verdicts[_PAUSED],
-            revoked=verdicts[_REVOKED],
-            expired=verdicts[_EXPIRED],
-            exhausted=verdicts[_EXHAUSTED],
+            in_force=verdicts[Reason.NONE],
+            paused=verdicts[Reason.PAUSED],
+            revoked=verdicts[Reason.REVOKED],
+            expired=verdicts[Reason.EXPIRED],
+            exhausted=verdicts[Reason.EXHAUSTED],
             batches=self.batches,
             recorded=sums[RECORDED],
             refused=sums[REFUSED],
@@ -212,7 +192,7 @@ def summary_of(consent_id: bytes, consent: Consent) -> ConsentSummary:
         consent_id=hex32_of(consent_id),
         subject=None if consent.subject is None else account_of(consent.subject),
         custodian=None if consent.custodian is None else account_of(consent.custodian),
-        state=State(consent.state),
+        state=consent.state,
         valid_from=consent.valid_from,
         expires_at=consent.expires_at,
         max_accesses=consent.max_accesses,

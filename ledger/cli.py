@@ -39,7 +39,7 @@ from ledger import (
 )
 from ledger.chain import JsonRpc, RpcError
 from ledger.cli_output import open_custodian
-from ledger.cli_terminal import Json, camel_case, fail, out, plain, progress_bar, show
+from ledger.cli_terminal import Json, fail, json_fields, out, plain, progress_bar, show
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.demo import run_demo
@@ -130,7 +130,7 @@ def sync(*, as_json: Json = False) -> None:
         report = custodian.sync()
     fields = {name: getattr(report, name) for name in report.__slots__}
     done = [f"{name.replace('_', ' ')} {count}" for name, count in fields.items() if count]
-    show(as_json, camel_case(fields), f"In sync now: {', '.join(done)}." if done else "In sync.")
+    show(as_json, json_fields(fields), f"In sync now: {', '.join(done)}." if done else "In sync.")
 
 
 @contracts_app.command("verify")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -16,7 +17,7 @@ from platformdirs import user_data_path
 from ledger.audit import Asked, Audit
 from ledger.audit_report import AuditReport, Verdict
 from ledger.audit_state import AuditState, opened, sealed
-from ledger.books import judge, summary_of
+from ledger.books import NEVER_GRANTED, summary_of
 from ledger.cli_audit_options import (
     COULD_NOT,
     DEVNET_CHAIN_ID,
@@ -30,17 +31,16 @@ from ledger.cli_audit_options import (
     Solc,
     Tag,
     WithoutCompiler,
+    asked_of,
     audited,
     auditors_app,
-    block_of,
-    domain_of,
     run,
-    wants_all_headers,
 )
 from ledger.cli_audit_output import report_html, report_text
-from ledger.cli_terminal import Json, iso_time, show, warn
-from ledger.consent import Hex32, Reason, parse_hex32
+from ledger.cli_terminal import Json, show, warn
+from ledger.consent import Hex32, Reason, parse_hex32, reason_against
 from ledger.errors import MalformedError, UnreadableFileError
+from ledger.json_forms import iso_time
 from ledger.private_files import write_private_file
 
 PANEL: Final = "Evidence"
@@ -78,12 +78,8 @@ def chain(
     as_json: Json = False,
 ) -> None:
     """Check the code, every consent, every access and every log against a block's hash."""
-    asked = Asked(
-        domain=domain_of(contract, chain_id),
-        block=block_of(block),
-        tag=tag,
-        first_block=from_block,
-        all_headers=wants_all_headers(headers),
+    asked = replace(
+        asked_of(contract, chain_id, block, tag, from_block, headers),
         compile_sources=not without_compiler,
         compiler=solc,
     )
@@ -111,15 +107,7 @@ def consent(
 ) -> None:
     """Whether a consent was in force at a block, and why: what the chain alone proves of it up to there."""
     wanted = parse_hex32(consent_id, "consent")
-    asked = Asked(
-        domain=domain_of(contract, chain_id),
-        block=block_of(block),
-        tag=tag,
-        first_block=from_block,
-        all_headers=wants_all_headers(headers),
-        compile_sources=False,
-        watch=frozenset({wanted}),
-    )
+    asked = replace(asked_of(contract, chain_id, block, tag, from_block, headers), watch=frozenset({wanted}))
     made = audited(rpc_url, asked, None, quiet=as_json)
     report = made.report
     if report.block is None or report.verdict is Verdict.UNVERIFIED:
@@ -137,7 +125,8 @@ def _history(consent_id: Hex32, made: Audit, report: AuditReport) -> tuple[dict[
     assert report.block is not None
     block = report.block
     found = made.books.consents.get(bytes.fromhex(consent_id[2:]))
-    reason = Reason(judge(found, found.number if found else 0, block.timestamp))
+    judged = found or NEVER_GRANTED
+    reason = reason_against(judged, judged.custodian_number, block.timestamp)
     in_force = reason is Reason.NONE
     entries = [
         {

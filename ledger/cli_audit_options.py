@@ -65,6 +65,18 @@ def wants_all_headers(text: str) -> bool:
     return text == "all"
 
 
+def asked_of(contract: str | None, chain_id: int, block: str | None, tag: str, from_block: int, headers: str) -> Asked:
+    """What these options ask for; the sources are not compiled. Raises `MalformedError`."""
+    return Asked(
+        domain=domain_of(contract, chain_id),
+        block=block_of(block),
+        tag=tag,
+        first_block=from_block,
+        all_headers=wants_all_headers(headers),
+        compile_sources=False,
+    )
+
+
 def endpoints(urls: Sequence[str] | None) -> list[JsonRpc]:
     """The nodes to ask, none of them trusted: answers have an end."""
     return [JsonRpc(url, timeout=TIMEOUT_SECONDS, bounded=True) for url in urls or [DEVNET_URL]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -15,6 +15,7 @@ from ledger.audit_report import AuditReport, Finding, Verdict
 from ledger.checkpoint import Checkpoint, checkpoint_of, compare, compare_all, is_decided, open_checkpoint
 from ledger.cli_audit_options import (
     COULD_NOT,
+    DEVNET_CHAIN_ID,
     EXIT_CODES,
     At,
     ChainId,
@@ -25,13 +26,12 @@ from ledger.cli_audit_options import (
     Solc,
     Tag,
     WithoutCompiler,
+    asked_of,
     audited,
-    block_of,
-    domain_of,
     wants_all_headers,
 )
 from ledger.cli_audit_output import report_text
-from ledger.cli_terminal import Json, iso_time, plain, show
+from ledger.cli_terminal import Json, plain, show
 from ledger.errors import (
     AuditError,
     CheckpointInconsistentError,
@@ -39,6 +39,7 @@ from ledger.errors import (
     SplitViewError,
     UnreadableFileError,
 )
+from ledger.json_forms import iso_time
 from ledger.signed_note import MAX_LENGTH, NoteKey
 from ledger.witness import Witness, new_signer, read_signer
 
@@ -81,7 +82,7 @@ def make(
     ] = None,
     rpc_url: RpcUrls = None,
     contract: Contract = None,
-    chain_id: ChainId = 31337,
+    chain_id: ChainId = DEVNET_CHAIN_ID,
     block: At = None,
     tag: Tag = "latest",
     from_block: FromBlock = 0,
@@ -93,14 +94,10 @@ def make(
 ) -> None:
     """Audit the chain and sign what it came to, if that is clean and follows what you signed last."""
     witness = Witness(read_signer(key), memory)
-    domain = domain_of(contract, chain_id)
-    last = witness.last(domain)
-    asked = Asked(
-        domain=domain,
-        block=block_of(block),
-        tag=tag,
-        first_block=from_block,
-        all_headers=wants_all_headers(headers),
+    wanted = asked_of(contract, chain_id, block, tag, from_block, headers)
+    last = witness.last(wanted.domain)
+    asked = replace(
+        wanted,
         compile_sources=not without_compiler,
         compiler=solc,
         earlier=last.earlier() if last else (),
@@ -195,7 +192,7 @@ def compare_notes(
     as_json: Json = False,
 ) -> None:
     """Compare checkpoints of several auditors, or of several days: a split view shows."""
-    if len(notes) < 2:  # noqa: PLR2004
+    if len(notes) == 1:
         raise MalformedError("notes: expected two or more", field="notes")
     checkpoints = [_opened(_read(note), by, quorum=1, as_json=as_json)[0] for note in notes]
     if found := compare_all(checkpoints):

@@ -11,7 +11,7 @@ import typer
 from eth_account import Account
 
 from ledger.cli_output import consent_fields, consent_text, open_custodian
-from ledger.cli_terminal import ConsentId, Json, iso_time, number_of, plain, read_private_json, show, table
+from ledger.cli_terminal import ConsentId, Json, number_of, plain, read_private_json, show, table
 from ledger.consent import (
     ZERO32,
     Address,
@@ -29,6 +29,7 @@ from ledger.errors import ChainError, UnreadableFileError
 from ledger.evidence import verify_receipt
 from ledger.exchange import key_for, open_answer, sign_release
 from ledger.grants import ActResult
+from ledger.json_forms import iso_time
 from ledger.keys import read_private_key
 from ledger.notice_texts import notice_hash_of
 from ledger.purposes import PURPOSES

@@ -15,10 +15,9 @@ from ledger.cli_output import consent_fields, consent_text, open_custodian
 from ledger.cli_terminal import (
     Json,
     SubjectRef,
-    camel_case,
     err,
     fail,
-    iso_time,
+    json_fields,
     number_of,
     plain,
     progress_bar,
@@ -29,6 +28,7 @@ from ledger.cli_terminal import (
 from ledger.errors import MalformedError, RowsRejectedError, UnreadableFileError
 from ledger.importer import Importer
 from ledger.importmap import BadCell, parse_map
+from ledger.json_forms import iso_time
 
 PANEL: Final = "Data"
 app = typer.Typer()
@@ -75,7 +75,7 @@ def import_file(
     done = "imported before" if result.already_done else "imported"
     show(
         as_json,
-        camel_case(fields) | {"badCells": _cells(bad)},
+        json_fields(fields) | {"badCells": _cells(bad)},
         f"{plain(file.name)}: {number_of(result.imported, 'row')} {done}, {number_of(result.bad, 'bad row')} skipped, "
         f"{number_of(result.versions, 'new value')}.",
     )

@@ -26,19 +26,18 @@ from ledger.cli_audit_options import (
     RpcUrls,
     Steps,
     Tag,
-    block_of,
-    domain_of,
+    asked_of,
     endpoints,
-    wants_all_headers,
 )
 from ledger.cli_disclosure_output import disclosure_json, disclosure_text, subject_json, subject_text
-from ledger.cli_terminal import Json, progress_bar, read_json, show
-from ledger.consent import Address, Hex32, parse_address, parse_hex32
+from ledger.cli_terminal import Json, progress_bar, read_json, read_token, show
+from ledger.consent import Hex32, parse_address, parse_hex32
 from ledger.disclosed import judge
 from ledger.disclosure import Disclosure, read_disclosure
 from ledger.disclosure_facts import offline_facts, online_facts
-from ledger.errors import MalformedError, UnreadableFileError
+from ledger.errors import MalformedError
 from ledger.key_sources import signing_keys
+from ledger.receipts import kid_of
 from ledger.received import judge_receipt
 from ledger.scrutiny import Facts, Keyring
 from ledger.subject_audit import judge_subject, read_export
@@ -104,11 +103,11 @@ def entry(
         institutions=dict(_named(one) for one in institution_key or ()),
         as_disclosed=believe_keys,
     )
-    asked = _asked(contract, chain_id, block, tag, from_block, headers)
+    asked = asked_of(contract, chain_id, block, tag, from_block, headers)
     where = _Where(asked, rpc_url, block_hash, offline=offline, quiet=as_json)
     disclosure = read_disclosure(read_json(file))
     if answer is not None:
-        disclosure = _with_answer(disclosure, _token_of(answer, "answer"))
+        disclosure = _with_answer(disclosure, read_token(answer, "answer"))
     judged = judge(disclosure, where.facts(disclosure, keys), keys, domain=asked.domain)
     show(as_json, disclosure_json(judged), disclosure_text(judged))
     _end(judged.verdict)
@@ -134,11 +133,11 @@ def receipt(
     as_json: Json = False,
 ) -> None:
     """Check a receipt of an access, a grant, a revocation or an erasure, as whoever holds it can."""
-    token = _token_of(file, "receipt", "proof")
-    asked = _asked(contract, chain_id, block, tag, from_block, headers)
+    token = read_token(file, "receipt", "proof")
+    asked = asked_of(contract, chain_id, block, tag, from_block, headers)
     where = _Where(asked, rpc_url, block_hash, offline=offline, quiet=as_json)
     keys = [key for key in signing_keys(custodian_key) if isinstance(key, ECKey)]
-    kid = _part(token, 0).get("kid")
+    kid = kid_of(token)
     named = [key for key in keys if key.kid == kid or len(keys) == 1]
     if not named:
         raise MalformedError("custodian-key: expected the key that the receipt names", field="custodian-key")
@@ -149,7 +148,7 @@ def receipt(
         lambda disclosure, watch: where.facts(disclosure, ring, watch),
         domain=asked.domain,
         bundle=None if bundle is None else read_json(bundle),
-        answer=None if answer is None else _token_of(answer, "answer"),
+        answer=None if answer is None else read_token(answer, "answer"),
     )
     show(as_json, disclosure_json(judged), disclosure_text(judged))
     _end(judged.verdict)
@@ -176,7 +175,7 @@ def subject(
     told = None if export is None else read_export(read_json(export))
     consents = told.consents if told else ()
     accounts = {one.grant.subject for one in consents} | {parse_address(one, "address") for one in address or ()}
-    asked = _asked(contract, chain_id, block, tag, from_block, headers, accounts)
+    asked = replace(asked_of(contract, chain_id, block, tag, from_block, headers), watch_subjects=frozenset(accounts))
     where = _Where(asked, rpc_url, None, offline=False, quiet=as_json)
     disclosure = Disclosure(domain=asked.domain, custodian_keys=(), institution_keys={}, consents=consents, entries=())
     watch = frozenset(one.entry.consent_id for one in told.accesses) if told else frozenset()
@@ -194,26 +193,6 @@ def add_to(app: typer.Typer) -> None:
 # -------------------------------------------------------------------------------------------------------------- inside
 
 
-def _asked(
-    contract: str | None,
-    chain_id: int,
-    block: str | None,
-    tag: str,
-    from_block: int,
-    headers: str,
-    subjects: set[Address] | frozenset[Address] = frozenset(),
-) -> Asked:
-    return Asked(
-        domain=domain_of(contract, chain_id),
-        block=block_of(block),
-        tag=tag,
-        first_block=from_block,
-        all_headers=wants_all_headers(headers),
-        compile_sources=False,
-        watch_subjects=frozenset(subjects),
-    )
-
-
 def _named(text: str) -> tuple[str, tuple[Any, ...]]:
     party_id, separator, source = text.rpartition("=")
     if not separator or not party_id:
@@ -222,7 +201,7 @@ def _named(text: str) -> tuple[str, tuple[Any, ...]]:
 
 
 def _with_answer(disclosure: Disclosure, token: str) -> Disclosure:
-    release_id = _part(token, 1).get("jti")
+    release_id = _release_of(token)
     if release_id not in {one.entry.release_id for one in disclosure.entries}:
         raise MalformedError("answer: it is of a release that is not in the disclosure", field="answer")
     entries = tuple(
@@ -231,28 +210,13 @@ def _with_answer(disclosure: Disclosure, token: str) -> Disclosure:
     return replace(disclosure, entries=entries)
 
 
-def _token_of(path: Path, *members: str) -> str:
-    """A JWT as it is, or one of these members of a JSON object. Raises `UnreadableFileError`."""
+def _release_of(answer: str) -> object:
+    """The release that an answer says it is of, unchecked: to find the entry that it belongs to."""
     try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as exc:
-        raise UnreadableFileError(f"{path}: expected a JWT", field="file") from exc
-    if not text.startswith("{"):
-        return text
-    content = read_json(path)
-    for name in members:
-        if isinstance(found := content.get(name), str):
-            return found
-    raise UnreadableFileError(f"{path}: expected a member {' or '.join(members)}", field="file")
-
-
-def _part(token: str, number: int) -> dict[str, Any]:
-    """Header (0) or claims (1) of a JWT, unchecked: to find what belongs to it."""
-    try:
-        found = json.loads(base64.urlsafe_b64decode(token.split(".")[number] + "=="))
+        claims = json.loads(base64.urlsafe_b64decode(answer.split(".")[1] + "=="))
     except (ValueError, IndexError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return claims.get("jti") if isinstance(claims, dict) else None
 
 
 def _end(verdict: Verdict) -> NoReturn:

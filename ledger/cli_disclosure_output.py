@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from ledger.access import AccessEntry
-from ledger.audit_report import AuditedBlock, Check, Finding, Verdict, iso_time
+from ledger.audit_report import AuditedBlock, Check, Finding, Verdict
+from ledger.json_forms import iso_time
 from ledger.markup import visible
 from ledger.scrutiny import JudgedDisclosure, check_json, finding_json
 from ledger.subject_audit import JudgedSubject

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from ledger.cli_output import open_custodian
-from ledger.cli_terminal import Json, iso_time, plain, show
+from ledger.cli_terminal import Json, plain, show
 from ledger.disputes import RESOLUTIONS, Dispute
+from ledger.json_forms import iso_time
 
 PANEL: Final = "Data"
 app = typer.Typer()

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 import typer
 
 from ledger.cli_output import open_custodian
-from ledger.cli_terminal import Json, iso_time, plain, show
+from ledger.cli_terminal import Json, plain, show
+from ledger.json_forms import iso_time
 
 PANEL: Final = "Consents"
 app = typer.Typer()

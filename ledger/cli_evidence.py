@@ -13,12 +13,13 @@ from joserfc.jwk import ECKey
 from ledger.access import AccessEntry
 from ledger.artifact import contract_address
 from ledger.chain import JsonRpc, JsonRpcChain
-from ledger.cli_terminal import Json, iso_time, plain, read_json, show, warn
+from ledger.cli_terminal import Json, plain, read_json, read_token, show, warn
 from ledger.config import Config
 from ledger.consent import Domain, Hex32, State, parse_hex32
-from ledger.errors import AuditError, MalformedError, UnreadableFileError
+from ledger.errors import AuditError, MalformedError
 from ledger.evidence import open_receipt, verify_bundle, verify_receipt
 from ledger.exchange import key_for
+from ledger.json_forms import iso_time
 from ledger.key_sources import read_key_source
 from ledger.receipts import (
     ERASURE_TYPE,
@@ -63,7 +64,7 @@ def receipts_verify(
         raise MalformedError("bundle: expected either --rpc-url or --bundle", field="bundle")
     if bundle is None and block_hash is not None:
         raise MalformedError("block-hash: expected with --bundle only", field="block-hash")
-    receipt = _receipt_of(file)
+    receipt = read_token(file, "receipt", "proof")
     key = _key_of(custodian_key, receipt)
     config = Config.from_env()
     domain = Domain(chain_id=config.chain_id, contract=contract_address())
@@ -155,21 +156,6 @@ def _show(as_json: bool, entry: AccessEntry, found: Mapping[str, object], human:
         {"holds": True, "entry": entry.as_json(), **found},
         f"The receipt holds. {human}{late}\n    {what}\n    consent {entry.consent_id}\n    release {entry.release_id}",
     )
-
-
-def _receipt_of(file: Path) -> str:
-    """A JWT as it is, or the member `receipt` or `proof` of a JSON object. Raises `UnreadableFileError`."""
-    try:
-        text = file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as exc:
-        raise UnreadableFileError(f"{file}: expected a receipt", field="file") from exc
-    if not text.startswith("{"):
-        return text
-    content = read_json(file)
-    receipt = content.get("receipt", content.get("proof"))
-    if not isinstance(receipt, str):
-        raise UnreadableFileError(f"{file}: expected a member `receipt` or `proof`", field="file")
-    return receipt
 
 
 def _key_of(source: str, receipt: str) -> ECKey:

@@ -11,13 +11,12 @@ OFTEN: Final = (["chain"], ["consent"])
 
 def main() -> None:
     """Run the verb that the arguments name."""
-    # Each import is of what is run, and of nothing else.
     if sys.argv[1:2] == ["audit"]:
         if sys.argv[2:3] in OFTEN:
-            from ledger.cli_audit import main as audit  # noqa: PLC0415
+            from ledger.cli_audit import main as audit  # noqa: PLC0415 - what is not run is not loaded
         else:
-            from ledger.cli_auditor import main as audit  # noqa: PLC0415
+            from ledger.cli_auditor import main as audit  # noqa: PLC0415 - as above
         audit(sys.argv[2:])
-    from ledger.cli import main as every  # noqa: PLC0415
+    from ledger.cli import main as every  # noqa: PLC0415 - as above
 
     every()

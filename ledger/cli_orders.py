@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from ledger.cli_output import open_custodian
-from ledger.cli_terminal import Json, SubjectRef, iso_time, plain, show, table, write_secret
+from ledger.cli_terminal import Json, SubjectRef, plain, show, table, write_secret
 from ledger.compelled import NewOrder, is_visible
 from ledger.consent import hex32_of, parse_hex32
 from ledger.errors import MalformedError, UnreadableFileError
+from ledger.json_forms import iso_time
 from ledger.orders import ListedOrder
 
 PANEL: Final = "Duties"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ledger.cli_terminal import iso_time, plain
+from ledger.cli_terminal import plain
 from ledger.config import Config
 from ledger.custodian import Custodian
+from ledger.json_forms import iso_time
 from ledger.registry import StoredConsent
 
 

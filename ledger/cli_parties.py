@@ -11,10 +11,11 @@ import typer
 from joserfc.jwk import KeySet
 
 from ledger.cli_output import open_custodian
-from ledger.cli_terminal import Json, iso_time, number_of, plain, read_json, show, table, write_secret
+from ledger.cli_terminal import Json, number_of, plain, read_json, show, table, write_secret
 from ledger.custodian import Custodian
 from ledger.errors import AlreadyExistsError, LedgerError, MalformedError
 from ledger.exchange import Party, new_furnisher_keys, new_institution_keys
+from ledger.json_forms import iso_time
 from ledger.parties import AUTHORITY, FURNISHER, INSTITUTION
 
 PANEL: Final = "Parties"

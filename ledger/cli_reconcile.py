@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ledger.custodian import Custodian
 
 MAX_SHOWN: Final = 20
+_END: Final = re.compile(r"([0-9]{1,19}):([0-9a-f]{32})")
 
 
 def add_to(audit: typer.Typer) -> None:
@@ -46,9 +48,9 @@ def reconcile_verb(
 
     The directory is that of CONSENT_LEDGER_DATA. The service may be at work, and a copy will do as well.
     """
-    # The other verbs of an auditor start without all that a custodian is made of.
-    from ledger.config import Config  # noqa: PLC0415
-    from ledger.custodian import Custodian  # noqa: PLC0415
+    # An auditor's other verbs start without all that a custodian is made of.
+    from ledger.config import Config  # noqa: PLC0415 - see above
+    from ledger.custodian import Custodian  # noqa: PLC0415 - see above
 
     ends = [_head(text) for text in known or ()]
     with Custodian(Config.from_env()) as custodian:
@@ -107,7 +109,7 @@ def _told(found: Reconciliation) -> str:
 
 
 def _head(text: str) -> Head:
-    seq, _, mac = text.partition(":")
-    if not (seq.isascii() and seq.isdigit() and len(seq) < 20 and len(mac) == 32):  # noqa: PLR2004
+    found = _END.fullmatch(text)
+    if found is None:
         raise MalformedError("known: expected <number>:<32 hex digits>, as an earlier run printed it", field="known")
-    return Head(seq=int(seq), mac=mac)
+    return Head(seq=int(found[1]), mac=found[2])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -30,6 +29,8 @@ from ledger.errors import (
     RequestError,
     UnreadableFileError,
 )
+from ledger.json_forms import camel_case
+from ledger.markup import visible
 from ledger.private_files import write_private_file
 
 EXIT_CODES: Final[Sequence[tuple[type[LedgerError], int]]] = (
@@ -91,28 +92,17 @@ def table(rows: Sequence[Mapping[str, object]]) -> Table:
 
 def plain(text: str) -> str:
     """The text with everything escaped that a terminal would not print but obey."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return visible(text, kept="")
 
 
-def camel_case(fields: Mapping[str, object]) -> dict[str, object]:
+def json_fields(fields: Mapping[str, object]) -> dict[str, object]:
     """The names as JSON has them."""
-    return {first + "".join(map(str.title, rest)): value for (first, *rest), value in _split(fields)}
-
-
-def _split(fields: Mapping[str, object]) -> list[tuple[list[str], object]]:
-    return [(name.split("_"), value) for name, value in fields.items()]
+    return {camel_case(name): value for name, value in fields.items()}
 
 
 def number_of(count: int, noun: str) -> str:
     """`1 consent`, `2 consents`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def iso_time(seconds: int) -> str:
-    """RFC 3339, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
@@ -143,6 +133,21 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UnreadableFileError(f"{path}: expected a JSON object", field="file")
     return content
+
+
+def read_token(path: Path, *members: str) -> str:
+    """A JWT as it is, or the first of these members that a JSON object has. Raises `UnreadableFileError`."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as exc:
+        raise UnreadableFileError(f"{path}: expected a JWT", field="file") from exc
+    if not text.startswith("{"):
+        return text
+    content = read_json(path)
+    for name in members:
+        if isinstance(found := content.get(name), str):
+            return found
+    raise UnreadableFileError(f"{path}: expected a member {' or '.join(members)}", field="file")
 
 
 def read_private_json(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final, NewType, TypeGuard
+from typing import Any, Final, NewType, Protocol, TypeGuard
 
 from eth_account import Account
 from eth_account.messages import SignableMessage, encode_typed_data
@@ -142,6 +142,11 @@ class State(IntEnum):
     REVOKED = 3
 
 
+# An attribute of an enumeration is slow to look up, and an audit asks for a verdict a million times.
+_NONE: Final = Reason.NONE
+_UNKNOWN, _PAUSED, _REVOKED = State.UNKNOWN, State.PAUSED, State.REVOKED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
     """Where signatures are valid: one contract on one chain."""
@@ -234,6 +239,34 @@ class OuterGrant:
     max_accesses: int
 
 
+class Judged(Protocol):
+    """The contract's `Consent`, however it is kept: what a verdict is about."""
+
+    @property
+    def valid_from(self) -> int:
+        """First second of the window."""
+
+    @property
+    def expires_at(self) -> int:
+        """First second after it."""
+
+    @property
+    def max_accesses(self) -> int:
+        """How many it allows."""
+
+    @property
+    def accesses(self) -> int:
+        """How many there were."""
+
+    @property
+    def custodian_number(self) -> int:
+        """Whose it is."""
+
+    @property
+    def state(self) -> State:
+        """What became of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentState:
     """The contract's `Consent`: what is on chain about a consent."""
@@ -246,23 +279,9 @@ class ConsentState:
     pause_sequence: int = 0
     state: State = State.UNKNOWN
 
-    def reason(self, *, at: int, custodian_number: int) -> Reason:  # noqa: PLR0911 - one line for each row of the table
-        """The contract's verdict at block time `at`, in the contract's order: the most final reason first."""
-        if self.state is State.REVOKED:
-            return Reason.REVOKED
-        if self.state is State.UNKNOWN:
-            return Reason.NOT_GRANTED
-        if self.custodian_number != custodian_number:
-            return Reason.WRONG_CUSTODIAN
-        if at >= self.expires_at:
-            return Reason.EXPIRED
-        if self.accesses >= self.max_accesses:
-            return Reason.EXHAUSTED
-        if at < self.valid_from:
-            return Reason.NOT_YET_VALID
-        if self.state is State.PAUSED:
-            return Reason.PAUSED
-        return Reason.NONE
+    def reason(self, *, at: int, custodian_number: int) -> Reason:
+        """The contract's verdict at block time `at`."""
+        return reason_against(self, custodian_number, at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +296,28 @@ class AccessRequest:
 
 
 # --------------------------------------------------------------------------------------------------------- decisions
+
+
+def reason_against(  # noqa: PLR0911 - one line for each row of the table
+    consent: Judged, custodian_number: int, at: int
+) -> Reason:
+    """The contract's verdict (`_reasonAgainst`) at block time `at`, in its order: the most final reason first."""
+    state = consent.state
+    if state is _REVOKED:
+        return Reason.REVOKED
+    if state is _UNKNOWN:
+        return Reason.NOT_GRANTED
+    if consent.custodian_number != custodian_number:
+        return Reason.WRONG_CUSTODIAN
+    if at >= consent.expires_at:
+        return Reason.EXPIRED
+    if consent.accesses >= consent.max_accesses:
+        return Reason.EXHAUSTED
+    if at < consent.valid_from:
+        return Reason.NOT_YET_VALID
+    if state is _PAUSED:
+        return Reason.PAUSED
+    return _NONE
 
 
 def require_in_force(reason: Reason) -> None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
 from ledger.attribute_texts import description_of
 from ledger.attributes import ACCESS_OPENINGS, ASKABLE, Sensitivity
 from ledger.consent import ZERO32, ConsentGrant, Domain, Hex32
+from ledger.json_forms import iso_time
 from ledger.notice_texts import Notice
 
 RECEIPT_PROFILE: Final = "https://w3id.org/dpv/schema/dpv-27560#receipt-record"
@@ -82,7 +82,7 @@ def receipt_document(
         "@type": "dpv:ConsentReceipt",
         "dct:conformsTo": RECEIPT_PROFILE,
         "dpv:hasIdentifier": receipt_id,
-        "dct:created": _time(at),
+        "dct:created": iso_time(at),
         "dct:publisher": {"@id": _account(domain, consent.grant.custodian)},
         "dct:audience": "dpv:DataSubject",
         "dpv:hasRecordOfActivity": [_record(consent, domain, service_url, at)],
@@ -213,9 +213,9 @@ def _statuses(consent: RecordedConsent, domain: Domain, at: int) -> list[dict[st
         {
             "@type": [GIVEN, "dpv:ExplicitlyExpressedConsent"],
             "dpv:isIndicatedBy": subject,
-            "dpv:isIndicatedAtTime": _time(consent.granted_at),
+            "dpv:isIndicatedAtTime": iso_time(consent.granted_at),
             "dpv:hasIndicationMethod": "signature over the grant (EIP-712)",
-            "dct:valid": f"{_time(grant.valid_from)}/{_time(grant.expires_at)}",
+            "dct:valid": f"{iso_time(grant.valid_from)}/{iso_time(grant.expires_at)}",
         }
     ]
     if consent.ended_at is not None:
@@ -224,7 +224,7 @@ def _statuses(consent: RecordedConsent, domain: Domain, at: int) -> list[dict[st
             {
                 "@type": [WITHDRAWN if by_subject else REVOKED],
                 "dpv:isIndicatedBy": subject if by_subject else custodian,
-                "dpv:isIndicatedAtTime": _time(consent.ended_at),
+                "dpv:isIndicatedAtTime": iso_time(consent.ended_at),
                 "dpv:hasIndicationMethod": "revocation",
             }
         )
@@ -233,7 +233,7 @@ def _statuses(consent: RecordedConsent, domain: Domain, at: int) -> list[dict[st
             {
                 "@type": [EXPIRED],
                 "dpv:isIndicatedBy": subject,
-                "dpv:isIndicatedAtTime": _time(grant.expires_at),
+                "dpv:isIndicatedAtTime": iso_time(grant.expires_at),
                 "dpv:hasIndicationMethod": "the end of the time that was agreed",
             }
         )
@@ -247,7 +247,3 @@ def _party(party_id: str) -> str:
 def _account(domain: Domain, account: str) -> str:
     # CAIP-10.
     return f"did:pkh:eip155:{domain.chain_id}:{account}"
-
-
-def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -16,12 +16,12 @@ import rlp
 from eth_hash.backends.pysha3 import keccak256
 
 from ledger.blockproof import trie_root
+from ledger.stateproof import slots_of_log
 
 WORDS_SLOT: Final = 2
 """Slot of `_words`, a mapping from consent id to the consent in one word."""
 NUMBERS_SLOT: Final = 3
 LAST_NUMBER_SLOT: Final = 4
-LOGS_SLOT: Final = 5
 _EXPIRES_AT, _MAX_ACCESSES, _ACCESSES, _CUSTODIAN_NUMBER, _PAUSE_SEQUENCE, _STATE = 48, 96, 128, 160, 192, 224
 _LOG_NUMBER, _LOG_ALLOWED = 64, 96
 _WORD: Final = 32
@@ -68,7 +68,7 @@ def consent_slot(consent_id: bytes) -> bytes:
 
 def number_slot(custodian: bytes) -> bytes:
     """Where a custodian's number is stored."""
-    return keccak256(_padded(custodian) + NUMBERS_SLOT.to_bytes(_WORD))
+    return keccak256(custodian.rjust(_WORD, b"\0") + NUMBERS_SLOT.to_bytes(_WORD))
 
 
 def storage_root_of(
@@ -89,16 +89,10 @@ def storage_root_of(
 
 def log_words(log: StoredLog) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
     """The two slots of a log and what is in them: its head; its size, custodian's number and whether it may append."""
-    inner = keccak256(_padded(log.custodian) + LOGS_SLOT.to_bytes(_WORD))
-    first = keccak256(_padded(log.writer) + inner)
-    second = ((int.from_bytes(first) + 1) % 2**256).to_bytes(_WORD)
+    first, second = slots_of_log(log.custodian, log.writer)
     packed = log.size | log.custodian_number << _LOG_NUMBER | int(log.allowed) << _LOG_ALLOWED
     return (first, int.from_bytes(log.head)), (second, packed)
 
 
 def _item(slot: bytes, word: int) -> tuple[bytes, bytes]:
     return keccak256(slot), rlp.encode(word)
-
-
-def _padded(account: bytes) -> bytes:
-    return account.rjust(_WORD, b"\0")

@@ -36,6 +36,7 @@ from ledger.unwrap_file import Ahead, Entry, UnwrapFile
 from ledger.unwraps import NOTHING, mark_of
 
 FILE_VERSION: Final = 1
+KEY_BYTES: Final = 32
 WRITERS: Final = 8
 LOOK_AGAIN_SECONDS: Final = 1.0
 LOCK_SECONDS: Final = 10.0
@@ -209,7 +210,7 @@ class KeyFile:
             index_key = bytes.fromhex(content["index_key"])
             active = content["active"]
             unwraps = _unwraps_key(content["unwraps"]) if "unwraps" in content else None
-            if active not in keks or any(len(kek) != 32 for kek in (*keks.values(), index_key)):  # noqa: PLR2004
+            if active not in keks or any(len(kek) != KEY_BYTES for kek in (*keks.values(), index_key)):
                 raise KeyFileError(f"{self._path} is not a key file")
         except (KeyError, ValueError, AttributeError, TypeError) as exc:
             raise KeyFileError(f"{self._path} is not a key file") from exc
@@ -295,7 +296,7 @@ def _new_unwraps_key(now: int) -> dict[str, Any]:
 def _unwraps_key(fields: dict[str, Any]) -> UnwrapsKey:
     """Raises `KeyError`, `ValueError`, `TypeError`."""
     key, since = bytes.fromhex(fields["key"]), fields["since"]
-    if len(key) != 32 or not isinstance(since, int):  # noqa: PLR2004
+    if len(key) != KEY_BYTES or not isinstance(since, int):
         raise ValueError("not the key of a journal of unwraps")
     return UnwrapsKey(key=key, since=since)
 

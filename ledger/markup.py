@@ -40,11 +40,11 @@ def raw(text: str) -> Html:
     return Html(text)
 
 
-def visible(text: str) -> str:
-    """The text with everything written out that would be obeyed and not shown."""
+def visible(text: str, *, kept: str = "\n") -> str:
+    """The text with everything written out that would be obeyed and not shown, but for what is `kept`."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
 def _escaped(text: str) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
 from ledger.errors import MalformedError
+from ledger.json_forms import EPOCH_ORDINAL, iso_date
 from ledger.store import Store, prompt_counts
 
 DAY_SECONDS: Final = 86_400
@@ -90,7 +91,7 @@ class Prompts:
             return [
                 PromptCount(
                     institution=row.party_id,
-                    day=_date_of(row.day),
+                    day=iso_date(row.day),
                     kind=row.kind,
                     number=row.number,
                     with_steps=row.with_steps,
@@ -105,15 +106,8 @@ def _believable(steps: int | None) -> int | None:
     return steps if type(steps) is int and 1 <= steps <= MAX_STEPS else None
 
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _date_of(day: int) -> str:
-    return (_EPOCH + timedelta(days=day)).date().isoformat()
-
-
 def _number_of(day: str) -> int:
     try:
-        return (datetime.fromisoformat(day).replace(tzinfo=UTC) - _EPOCH).days
+        return datetime.fromisoformat(day).toordinal() - EPOCH_ORDINAL
     except ValueError:
         raise MalformedError("day: expected a date (YYYY-MM-DD)", field="day") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger.audit_report import AuditedEntry, Check, Finding, Verdict
+from ledger.audit_report import AuditedEntry, Check, Finding, Verdict, verdict_of
 from ledger.consent import Hex32
 from ledger.unwraps import Counted
 
@@ -89,12 +89,8 @@ class Reconciliation:
 
     @property
     def verdict(self) -> Verdict:
-        """Findings weigh more than what could not be checked."""
-        if self.findings or any(check.holds is False for check in self.checks):
-            return Verdict.FINDINGS
-        if not self.checks or any(check.holds is None for check in self.checks):
-            return Verdict.UNVERIFIED
-        return Verdict.CLEAN
+        """As of every audit."""
+        return verdict_of(self.checks, found=bool(self.findings))
 
     @property
     def differences(self) -> dict[str, int]:

@@ -22,6 +22,7 @@ from ledger.books import (
     COUNTED,
     GRANTED,
     LATE,
+    NEVER_GRANTED,
     RECORDED,
     REFUSED,
     REVOKED,
@@ -29,9 +30,8 @@ from ledger.books import (
     Consent,
     WriterLog,
     account_of,
-    judge,
 )
-from ledger.consent import MAX_TIME, Address, Hex32, Reason, State, hex32_of
+from ledger.consent import MAX_TIME, Address, Hex32, Reason, State, hex32_of, reason_against
 from ledger.contract import EVENTS, TOPICS
 
 SECONDS_PER_DAY: Final = 86_400
@@ -158,7 +158,7 @@ class Replay:
         if kind == BatchKind.COMPELLED_ACCESSES:
             folded = self._compelled(folded, pending, custodian, writer)
         else:
-            folded = self._accesses(folded, BatchKind(kind), pending, log.number, custodian, writer)
+            folded = self._accesses(folded, BatchKind(kind), pending, log.custodian_number, custodian, writer)
         if size != log.size + len(pending):
             self._find("log_gap", f"size {size} after {log.size} and {len(pending)} entries", writer=writer)
         if head != folded:
@@ -184,7 +184,7 @@ class Replay:
                 continue
             head = keccak256(head + consent_id + entry_hash + _REASON_WORDS[reason])
             consent = consents.get(consent_id)
-            expected = _BY_CUSTODIAN if by_custodian else judge(consent, number, now)
+            expected = _BY_CUSTODIAN if by_custodian else reason_against(consent or NEVER_GRANTED, number, now)
             if reason != expected or kind != (RECORDED if expected == _NONE else otherwise):
                 self._differs(kind, reason, expected, consent_id, entry_hash, writer)
             day[kind] += 1
@@ -284,9 +284,9 @@ class Replay:
         if consent is None:
             consent = self.books.consents[consent_id] = Consent()
         consent.valid_from, consent.expires_at, consent.max_accesses = valid_from, expires_at, most
-        consent.accesses = consent.sequence = 0
-        consent.subject, consent.custodian, consent.number = subject, custodian, number
-        consent.state, consent.granted_at = int(State.ACTIVE), self._now
+        consent.accesses = consent.pause_sequence = 0
+        consent.subject, consent.custodian, consent.custodian_number = subject, custodian, number
+        consent.state, consent.granted_at = State.ACTIVE, self._now
         self._day[GRANTED] += 1
         if subject in self._watch_subjects:
             self._watch.add(consent_id)
@@ -301,7 +301,7 @@ class Replay:
             self._break("a consent was revoked a second time", consent_id)
         elif consent.state != State.UNKNOWN and by not in (consent.subject, consent.custodian):
             self._break("a consent was revoked by someone who is neither its subject nor its custodian", consent_id)
-        consent.state, consent.revoked_at = int(State.REVOKED), self._now
+        consent.state, consent.revoked_at = State.REVOKED, self._now
         self._day[REVOKED] += 1
         self._changed(consent_id, "revoked", by)
 
@@ -313,10 +313,10 @@ class Replay:
             consent = self.books.consents[consent_id] = Consent()
         if consent.state in (State.UNKNOWN, State.REVOKED) or paused > 1:
             self._break("a pause of a consent that is not there or was revoked", consent_id)
-        elif not consent.sequence < sequence < 2**32:
+        elif not consent.pause_sequence < sequence < 2**32:
             self._break("a pause or resume that is not newer than the last one", consent_id)
-        consent.state = int(State.PAUSED if paused else State.ACTIVE)
-        consent.sequence = sequence
+        consent.state = State.PAUSED if paused else State.ACTIVE
+        consent.pause_sequence = sequence
         self._changed(consent_id, "paused" if paused else "resumed", consent.subject)
 
     def _numbered(self, topics: Sequence[bytes], words: Sequence[bytes]) -> None:
@@ -333,7 +333,7 @@ class Replay:
         log = self.books.logs.get((custodian, writer))
         if log is None:
             log = self.books.logs[custodian, writer] = WriterLog()
-        log.number, log.allowed = number, bool(allowed)
+        log.custodian_number, log.allowed = number, bool(allowed)
 
     # --------------------------------------------------------------------------------------------- findings and results
 

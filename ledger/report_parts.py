@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.audit_pictures import Figure
-from ledger.audit_report import iso_time
+from ledger.json_forms import iso_time
 from ledger.markup import Html, tag
 from ledger.picture_parts import grouped
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ledger.access import AccessEntry
-from ledger.audit_report import AuditedBlock, Check, ConsentChange, Finding, Verdict, camel_case, iso_time
+from ledger.audit_report import AuditedBlock, Check, ConsentChange, Finding, Verdict, verdict_of
 from ledger.consent import Address, Domain, Hex32, Reason
 from ledger.disclosure import DisclosedOutcome, EntryPlace
+from ledger.json_forms import camel_case, iso_time
 from ledger.signatures import JWK
 
 # ------------------------------------------------------------------------------------------------------------ facts in
@@ -100,7 +101,7 @@ class Marks:
         """It could not be checked, and why not."""
         self.checks.append(Check(name=name, holds=None, detail=detail))
 
-    def differs(self, name: str, code: str, detail: str, **about: Any) -> None:  # noqa: ANN401
+    def differs(self, name: str, code: str, detail: str, **about: Any) -> None:  # noqa: ANN401 - as above
         """It is not as it must be."""
         self.checks.append(Check(name=name, holds=False, detail=detail))
         self.findings.append(Finding(code=code, detail=detail, **(self._about | about)))
@@ -120,7 +121,7 @@ class JudgedEntry:
     @property
     def verdict(self) -> Verdict:
         """Of this entry alone."""
-        return verdict_of(self.checks, self.findings)
+        return verdict_of(self.checks, found=bool(self.findings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +147,7 @@ class JudgedDisclosure:
     @property
     def verdict(self) -> Verdict:
         """Of everything in it."""
-        return verdict_of(self.all_checks, self.all_findings)
+        return verdict_of(self.all_checks, found=bool(self.all_findings))
 
 
 def check_json(check: Check) -> dict[str, Any]:
@@ -158,12 +159,3 @@ def finding_json(finding: Finding) -> dict[str, Any]:
     """A finding as a report has it."""
     made = {camel_case(one.name): getattr(finding, one.name) for one in fields(finding)}
     return made | {"atIso": None if finding.at is None else iso_time(finding.at)}
-
-
-def verdict_of(checks: Sequence[Check], findings: Sequence[Finding]) -> Verdict:
-    """As of an audit's report: findings weigh most, and where nothing was checked nothing is verified."""
-    if findings or any(check.holds is False for check in checks):
-        return Verdict.FINDINGS
-    if not checks or any(check.holds is None for check in checks):
-        return Verdict.UNVERIFIED
-    return Verdict.CLEAN

@@ -50,9 +50,9 @@ class NoteKey:
     @classmethod
     def parse(cls, text: str) -> NoteKey:
         """Raises `MalformedError`, also if the key id is not that of name and key."""
-        parts = text.strip().split("+", 2)
-        key = cls(parts[0], _keyed(parts[2])) if len(parts) == 3 and _NAME.match(parts[0]) else None  # noqa: PLR2004
-        if key is None or not key.public or str(key) != text.strip():
+        name, _, rest = text.strip().partition("+")
+        key = cls(name, _keyed(rest.partition("+")[2]))
+        if not _NAME.match(name) or not key.public or str(key) != text.strip():
             raise MalformedError("key: expected <name>+<8 hex digits>+<base64>, an Ed25519 key", field="key")
         return key
 

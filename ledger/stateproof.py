@@ -156,16 +156,18 @@ def _proven(root: Hex32, key: bytes, proof: Sequence[bytes]) -> bytes:
 
 def log_slots(custodian: Address, writer: Address) -> tuple[Hex32, Hex32]:
     """Where a writer's log is stored: the slot of its head, and the one that its size is packed in."""
-    inner = keccak(_padded(custodian) + LOGS_SLOT.to_bytes(_WORD))
-    first = int.from_bytes(keccak(_padded(writer) + inner))
-    return hex32_of(first.to_bytes(_WORD)), hex32_of(((first + 1) % 2**256).to_bytes(_WORD))
+    first, second = slots_of_log(bytes.fromhex(custodian[2:]), bytes.fromhex(writer[2:]))
+    return hex32_of(first), hex32_of(second)
+
+
+def slots_of_log(custodian: bytes, writer: bytes) -> tuple[bytes, bytes]:
+    """As `log_slots`, all in bytes."""
+    inner = keccak(custodian.rjust(_WORD, b"\0") + LOGS_SLOT.to_bytes(_WORD))
+    first = keccak(writer.rjust(_WORD, b"\0") + inner)
+    return first, ((int.from_bytes(first) + 1) % 2**256).to_bytes(_WORD)
 
 
 def log_of(words: tuple[int, int]) -> tuple[Hex32, int]:
     """Head and size of a log, from the words in its slots."""
     head, packed = words
     return hex32_of(head.to_bytes(_WORD)), packed % 2**_SIZE_BITS
-
-
-def _padded(account: Address) -> bytes:
-    return bytes.fromhex(account[2:]).rjust(_WORD, b"\0")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ledger.access import AccessEntry
-from ledger.audit_report import AuditedBlock, Check, Finding, Verdict
+from ledger.audit_report import AuditedBlock, Check, Finding, Verdict, verdict_of
 from ledger.compelled import CompelledOrder
 from ledger.consent import Domain, Hex32
 from ledger.disclosed_entry import check_opening, check_order, check_outcome, check_subject, check_terms
@@ -30,7 +30,7 @@ from ledger.disclosure import (
     read_order,
 )
 from ledger.errors import MalformedError
-from ledger.scrutiny import Facts, FoundEntry, Marks, verdict_of
+from ledger.scrutiny import Facts, FoundEntry, Marks
 
 PENDING: Final = "pending"
 UNKNOWN: Final = "unknown"
@@ -95,7 +95,7 @@ class JudgedSubject:
     @property
     def verdict(self) -> Verdict:
         """Of everything in it."""
-        return verdict_of(self.all_checks, self.all_findings)
+        return verdict_of(self.all_checks, found=bool(self.all_findings))
 
 
 def read_export(document: Mapping[str, Any]) -> Told:

@@ -20,6 +20,7 @@ from ledger.duties import Duties
 from ledger.enrolment import Enrolment
 from ledger.errors import ChainError, NotFoundError
 from ledger.grants import Grants
+from ledger.json_forms import camel_case
 from ledger.notices import Notices
 from ledger.orders import Orders
 from ledger.own_requests import OwnRequests
@@ -189,14 +190,9 @@ class SubjectExport:
 def plain(value: object) -> Any:  # noqa: ANN401 - JSON
     """Frozen results as JSON has them: names in camelCase, tuples as lists."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {_camel_case(one.name): plain(getattr(value, one.name)) for one in fields(value)}
+        return {camel_case(one.name): plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
-
-
-def _camel_case(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(map(str.title, rest))

@@ -10,40 +10,29 @@ from contextlib import suppress
 from itertools import count
 from typing import Final
 
-HOST: Final = "127.0.0.1"
+from listening import Listener
+
 Way = Callable[["Hostile", socket.socket], None]
 
 
-class Hostile:
+class Hostile(Listener):
     """Listens on `url` until it is closed. Use as a context manager."""
 
     def __init__(self, way: Way) -> None:
+        super().__init__()
         self._way = way
         self.closing = threading.Event()
-        self._listener = socket.create_server((HOST, 0))
-        self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Hostile:
-        self._thread.start()
+        self.listen()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.closing.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listener.close()
+        self.close()
 
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, suppress(OSError):
+    def serve(self, client: socket.socket) -> None:
+        with suppress(OSError):
             client.recv(65536)
             self._way(self, client)
 

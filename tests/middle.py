@@ -7,12 +7,10 @@ what came through, as bytes of the wire.
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
 
-HOST: Final = "127.0.0.1"
+from listening import HOST, Listener
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +73,16 @@ def saying(status: int, body: bytes = b"", **headers: str) -> Plan:
     return lambda _middle, _request: made.raw()
 
 
-class Middle:
+class Middle(Listener):
     """Listens on `port`; the service is at `upstream`."""
 
     def __init__(self, upstream: int) -> None:
+        super().__init__()
         self.upstream = upstream
         self.plans: list[Plan] = []
         self.requests: list[bytes] = []
         self.answers: list[bytes] = []
-        self._listener = socket.create_server((HOST, 0))
-        self.port = int(self._listener.getsockname()[1])
-        self.url = f"http://{HOST}:{self.port}"
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self.listen()
 
     def ask(self, request: bytes) -> bytes:
         """Pass a request on."""
@@ -97,28 +92,13 @@ class Middle:
         self.answers.append(raw)
         return raw
 
-    def close(self) -> None:
-        # Wakes the thread that waits for a connection.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listener.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client:
-            request = _request_of(client)
-            if not request:
-                return
-            self.requests.append(request)
-            plan = self.plans.pop(0) if self.plans else passing
-            client.sendall(plan(self, request))
+    def serve(self, client: socket.socket) -> None:
+        request = _request_of(client)
+        if not request:
+            return
+        self.requests.append(request)
+        plan = self.plans.pop(0) if self.plans else passing
+        client.sendall(plan(self, request))
 
 
 def _request_of(client: socket.socket) -> bytes:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ledger.audit_report import (
-    DAY_SECONDS,
     MAX_LISTED,
     AuditedBlock,
     AuditReport,
@@ -21,6 +20,7 @@ from ledger.audit_report import (
     Totals,
 )
 from ledger.consent import Address, Domain, Hex32, Reason, State, parse_address
+from ledger.json_forms import DAY_SECONDS
 
 NOW: Final = 1_795_000_000
 DOMAIN: Final = Domain(chain_id=31337, contract=parse_address("0x9fe46736679d2d9a65f0992f2272de9f3c7fa6e0", ""))

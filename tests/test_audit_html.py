@@ -15,11 +15,12 @@ import reports
 
 from ledger.audit_html import POLICY, html_of
 from ledger.audit_pictures import gap_counts
-from ledger.audit_report import DAY_SECONDS, AuditReport, Check, DayCounts, Finding, Verdict
+from ledger.audit_report import AuditReport, Check, DayCounts, Finding, Verdict
 from ledger.audit_spans import spans_of
 from ledger.audit_texts import CLEAN_IN_PART, FINDINGS, UNPROVEN, VERDICTS
 from ledger.cli_audit_output import report_text
 from ledger.consent import Reason
+from ledger.json_forms import DAY_SECONDS
 from ledger.markup import tag, together, visible
 
 COMMAND: Final = "consent-ledger audit chain --rpc-url URL --contract 0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"

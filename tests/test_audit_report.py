@@ -10,9 +10,10 @@ import pytest
 import reports
 
 from ledger.audit_reader import report_of
-from ledger.audit_report import AuditReport, Check, Finding, Verdict, iso_date, iso_time, origin_of
+from ledger.audit_report import AuditReport, Check, Finding, Verdict, origin_of
 from ledger.cli_audit_output import report_text
 from ledger.errors import MalformedError
+from ledger.json_forms import iso_date, iso_time
 
 ALL = {
     "clean": reports.report(),

@@ -13,7 +13,7 @@ from feeds import HistoryRpc
 from histories import history
 from trie.hexary import HexaryTrie
 
-from ledger import contract_storage
+from ledger import contract_storage, stateproof
 from ledger.artifact import artifact
 from ledger.blockproof import EMPTY_ROOT, bloom_of, proven_logs, read_header, trie_root
 from ledger.errors import AuditError, ChainUnavailableError, ReceiptsDifferError
@@ -107,7 +107,7 @@ def test_every_slot_is_where_the_compiler_puts_it() -> None:
         "_words": contract_storage.WORDS_SLOT,
         "_numbers": contract_storage.NUMBERS_SLOT,
         "_lastNumber": contract_storage.LAST_NUMBER_SLOT,
-        "_logs": contract_storage.LOGS_SLOT,
+        "_logs": stateproof.LOGS_SLOT,
     }
     log = next(one for one in layout["types"].values() if one["label"] == "struct IConsentLedger.Log")
     assert [(one["label"], int(one["slot"]), one["offset"]) for one in log["members"]] == [
@@ -116,3 +116,9 @@ def test_every_slot_is_where_the_compiler_puts_it() -> None:
         ("custodianNumber", 1, 8),
         ("allowed", 1, 12),
     ]
+    # The size has the lowest 64 bits of its word to itself.
+    assert {layout["types"][one["type"]]["encoding"] for one in log["members"]} == {"inplace"}
+    assert layout["types"]["t_uint64"]["numberOfBytes"] == "8"
+    by_custodian = next(one for one in layout["storage"] if one["label"] == "_logs")
+    by_writer = layout["types"][layout["types"][by_custodian["type"]]["value"]]
+    assert layout["types"][by_writer["value"]] == log

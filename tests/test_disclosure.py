@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 from actors import DAY, NOON, Institution, Subject, World, new_nonce
 from altering import alterations
+from courts import execute, registered
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwe
@@ -516,10 +517,7 @@ def test_a_smart_accounts_signature_is_the_chains_to_judge(world: World, documen
 
 def ordered(world: World) -> dict[str, Any]:
     """What is disclosed of an access that a court ordered, under an embargo."""
-    from test_orders import Authority, execute  # noqa: PLC0415 - the court's tests are its own
-
-    court = Authority()
-    world.custodian.registry.add_authority(court.institution_id, court.name, court.jwks, at=world.clock())
+    registered(world)
     done = execute(world, embargo_until=world.clock() + 30 * DAY)
     made = world.custodian.disclosing.of_order(done.order_hash, at=world.clock())
     return json.loads(json.dumps(made.disclosure.as_json()))  # type: ignore[no-any-return]

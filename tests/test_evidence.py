@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import solcx
 from actors import DAY, Institution, Subject, World
 from altering import alterations
 from joserfc.jwk import ECKey
 
 from ledger import stateproof
 from ledger.access import COMPELLED, AccessEntry, BatchKind, LoggedAccess, entry_hash_of, fold
-from ledger.artifact import artifact, contract_address
+from ledger.artifact import contract_address
 from ledger.chain import JsonRpc, JsonRpcChain
 from ledger.compelled import NewOrder
 from ledger.config import Config
@@ -141,30 +140,6 @@ def test_an_entry_that_a_reorganisation_took_away_does_not_verify(world: World) 
 
 
 # ------------------------------------------------------------------------------------------------ the chain's own forms
-
-
-@pytest.mark.slow
-def test_the_slots_of_a_log_are_where_the_compiler_puts_them() -> None:
-    if not (ROOT / "node_modules" / "solc").exists():
-        pytest.skip("node_modules is not there: run `make setup`")
-    shipped = artifact()
-    wanted = shipped.compiler_input | {
-        "settings": shipped.compiler_input["settings"] | {"outputSelection": {"*": {"*": ["storageLayout"]}}}
-    }
-    source, name = shipped.contract.rsplit(":", 1)
-    compiled = solcx.compile_standard(wanted, solc_binary=str(ROOT / "bin" / "solc"))
-    layout = compiled["contracts"][source][name]["storageLayout"]
-    (logs,) = [one for one in layout["storage"] if one["label"] == "_logs"]
-    assert int(logs["slot"]) == stateproof.LOGS_SLOT
-    by_writer = layout["types"][layout["types"][logs["type"]]["value"]]
-    members = layout["types"][by_writer["value"]]["members"]
-    places = {
-        one["label"]: (int(one["slot"]), one["offset"], layout["types"][one["type"]]["encoding"]) for one in members
-    }
-    assert places["head"] == (0, 0, "inplace")
-    # The lowest 64 bits of the second word.
-    assert places["size"] == (1, 0, "inplace")
-    assert layout["types"]["t_uint64"]["numberOfBytes"] == "8"
 
 
 @pytest.fixture

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any, Final
 
 import pytest
-from actors import DAY, Institution, World
+from actors import DAY, World
+from courts import DOCUMENT, Authority, execute, new_order, registered
 from sqlalchemy import select
 
 from ledger.access import COMPELLED, AccessEntry, BatchKind, entry_hash_of, fold_compelled, records_hash_of
 from ledger.chain import Receipt
-from ledger.compelled import LONGEST_EMBARGO, CompelledOrder, NewOrder, order_hash_of
-from ledger.consent import ZERO32, Hex32, Reason
+from ledger.compelled import LONGEST_EMBARGO, CompelledOrder, order_hash_of
+from ledger.consent import ZERO32, Reason
 from ledger.contract import Appended, batches_of
 from ledger.errors import (
     AnswerGoneError,
@@ -35,13 +35,12 @@ from ledger.errors import (
 from ledger.evidence import verify_receipt
 from ledger.exchange import new_institution_keys, sign_claims, verify_claims
 from ledger.journal import ABORTED, INTENT, RECORDED, RELEASED
-from ledger.orders import RECEIPT_TYPE, ExecutedOrder
+from ledger.orders import RECEIPT_TYPE
 from ledger.parties import AUTHORITY
 from ledger.release import KEPT_SECONDS
 from ledger.store import orders
 from ledger.vault import AttributeValue, Vault
 
-DOCUMENT: Final = Hex32("0x" + sha256(b"We order ...").hexdigest())
 STEPS_BEFORE_DECRYPTING: Final = (
     "order before intent",
     "order durable",
@@ -63,34 +62,9 @@ def die() -> None:
     raise Killed
 
 
-class Authority(Institution):
-    """A court: it signs nothing here, and is sealed what it ordered."""
-
-    def __init__(self) -> None:
-        super().__init__("court-1", "District Court")
-
-
 @pytest.fixture
 def court(world: World) -> Authority:
-    court = Authority()
-    world.custodian.registry.add_authority(court.institution_id, court.name, court.jwks, at=world.clock())
-    return court
-
-
-def new_order(world: World, **changes: Any) -> NewOrder:
-    fields: dict[str, Any] = {
-        "authority": "court-1",
-        "reference": "12 C 345/26",
-        "document_hash": DOCUMENT,
-        "subject_id": world.custodian.vault.subject_of(world.subject.ref),
-        "attributes": ("credit_amount", "savings"),
-        "embargo_until": 0,
-    }
-    return NewOrder(**(fields | changes))
-
-
-def execute(world: World, **changes: Any) -> ExecutedOrder:
-    return world.custodian.orders.execute(new_order(world, **changes))
+    return registered(world)
 
 
 def compelled(world: World) -> list[Appended]:

@@ -66,6 +66,12 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path, stock_too
         "PORT": str(http_port),
         "SERVICE": f"http://127.0.0.1:{http_port}",
     }
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
+        )
+
     service = subprocess.Popen(
         [EXECUTABLE, "up", "--port", str(port)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -73,43 +79,12 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path, stock_too
         try:
             assert service.stdout is not None
             assert service.stdout.readline().startswith("Up;")
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block("sh by-hand")],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=SECONDS,
-            )
-            integrated = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block("sh integrate")],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=SECONDS,
-            )
-            audited = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block("sh audit")],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=SECONDS,
+            done, integrated, audited = (
+                run("bash", "-euo", "pipefail", "-c", block(kind))
+                for kind in ("sh by-hand", "sh integrate", "sh audit")
             )
             snippet = block("python client").replace(":8000", f":{http_port}").replace(":8545", f":{port}")
-            listed = subprocess.run(
-                [sys.executable, "-c", snippet],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=SECONDS,
-            )
+            listed = run(sys.executable, "-c", snippet)
         finally:
             service.send_signal(signal.SIGINT)
     assert done.returncode == 0, done.stderr

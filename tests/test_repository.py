@@ -21,7 +21,7 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
-    frozenset({"audit_style", "errors", "gather", "markup", "unwraps"}),
+    frozenset({"audit_style", "errors", "gather", "json_forms", "markup", "unwraps"}),
     frozenset(
         {
             *("attributes", "consent", "envelope", "locks", "passkeys", "private_files", "signed_note", "store"),
@@ -93,9 +93,10 @@ PURE: Final = frozenset(
         *("audit_html", "audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state"),
         *("audit_style", "audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent"),
         *("consent_receipts", "contract", "contract_storage", "daily_limits", "disclosed", "disclosed_entry"),
-        *("disclosure", "envelope", "errors", "exchange", "importmap", "markup", "notice_texts", "picture_parts"),
-        *("purposes", "receipts", "reconcile", "reconciliation", "replay", "report_parts", "requested", "scrutiny"),
-        *("signatures", "signed_note", "stateproof", "subject_audit", "texts", "unwraps", "verifying_keys"),
+        *("disclosure", "envelope", "errors", "exchange", "importmap", "json_forms", "markup", "notice_texts"),
+        *("picture_parts", "purposes", "receipts", "reconcile", "reconciliation", "replay", "report_parts"),
+        *("requested", "scrutiny", "signatures", "signed_note", "stateproof", "subject_audit", "texts", "unwraps"),
+        "verifying_keys",
     }
 )
 OUTSIDE_WORLD: Final = frozenset(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from actors import DAY, Subject, World
+from courts import execute, registered
 from on_chain import facts_of
 
 from ledger.audit_report import Verdict
@@ -165,10 +166,7 @@ def test_a_late_access_is_found(world: World) -> None:
 
 
 def test_an_order_that_the_person_may_know_of_is_among_the_accesses(world: World, consent_id: Hex32) -> None:
-    from test_orders import Authority, execute  # noqa: PLC0415 - the court's tests are its own
-
-    court = Authority()
-    world.custodian.registry.add_authority(court.institution_id, court.name, court.jwks, at=world.clock())
+    registered(world)
     execute(world, embargo_until=world.clock() + 30 * DAY)
     before = judged(world, export_of(world))
     assert (before.verdict, len(before.accesses)) == (Verdict.CLEAN, 3)

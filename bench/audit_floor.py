@@ -10,7 +10,7 @@ from typing import Any, Final
 from eth_hash.backends.pysha3 import keccak256
 
 from ledger.artifact import contract_address
-from ledger.chain import JsonRpc
+from ledger.jsonrpc import JsonRpc
 
 FLOOR_BLOCKS: Final = 16
 """As many as the audit asks for at once."""

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.chain import JsonRpcChain
-from ledger.consent import Address, grant_typed_data, pause_typed_data, sign_typed_data
+from ledger.consent import Address
 from ledger.custodian import Custodian
 from ledger.errors import LedgerError
 from ledger.evidence import verify_receipt
@@ -30,6 +30,7 @@ from ledger.purposes import purpose
 from ledger.registry import StoredConsent
 from ledger.release import Release
 from ledger.signatures import HttpRequest
+from ledger.typed_data import grant_typed_data, pause_typed_data, sign_typed_data
 
 DAY: Final = 86_400
 PROPERTIES: Final = {

@@ -1,30 +1,27 @@
 """The chain, typed. Standard JSON-RPC methods only, so that any EVM network will do; everything fails closed.
 
 Nothing here decides: it asks the contract, sends what it is given, and turns each refusal into its class of
-`ledger.errors`. No call is retried behind the caller's back: whether a send may be repeated is the caller's to know.
+`ledger.errors`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import rlp
 from eth_account.signers.local import LocalAccount
 from eth_keys.datatypes import PrivateKey
 from eth_utils import keccak
-from urllib3 import BaseHTTPResponse, PoolManager
-from urllib3.exceptions import HTTPError
 
 from ledger import contract
 from ledger.consent import Address, ConsentState, Domain, Hex32, Reason, hex32_of, parse_hex32
-from ledger.contract import Event, LogState
+from ledger.contract import LogState
+from ledger.contract_events import Event, decode_events
 from ledger.errors import (
     ChainUnavailableError,
     ConfirmationTimeoutError,
@@ -34,12 +31,9 @@ from ledger.errors import (
     TransactionRevertedError,
     WrongChainError,
 )
+from ledger.jsonrpc import JsonRpc, RpcError
 from ledger.stateproof import StateProof, block_hash_of, header_rlp
 
-TIMEOUT_SECONDS: Final = 10.0
-POOL_SIZE: Final = 32
-MAX_ANSWER: Final = 2**28
-PIECE: Final = 2**16
 QUESTION_GAS: Final = 1_000_000
 """What an account of somebody else's may burn of the node's time, to say whether it signed."""
 _HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
@@ -153,103 +147,6 @@ class Chain(Protocol):
 
     def state_proof(self, number: int, slots: Sequence[Hex32]) -> StateProof:
         """What is in these slots of the contract at a block, so that the block's hash alone proves it."""
-
-
-class RpcError(Exception):
-    """The node answered with an error; never leaves this module."""
-
-    def __init__(self, method: str, error: object) -> None:
-        super().__init__(method)
-        details = error if isinstance(error, dict) else {}
-        self.message = str(details.get("message", error)).lower()
-        data = details.get("data")
-        # Hardhat nests the revert data; others give it as it is.
-        data = data.get("data") if isinstance(data, dict) else data
-        self.revert = bytes.fromhex(data[2:]) if isinstance(data, str) and _HEX.match(data) else b""
-
-
-class JsonRpc:
-    """One endpoint. Raises `ChainUnavailableError` when it does not answer as a node does.
-
-    Raw JSON-RPC over one pool of connections: the way of a release has six calls in it, and a general client's work
-    around each is longer than the call.
-
-    With `bounded`, an answer must also end within `timeout`, and within `MAX_ANSWER`: for endpoints that mean ill.
-    """
-
-    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS, bounded: bool = False) -> None:
-        self.url = url
-        self._timeout, self._bounded = timeout, bounded
-        self._pool = PoolManager(maxsize=POOL_SIZE, timeout=timeout, retries=False)
-
-    def __call__(self, method: str, *params: object) -> Any:  # noqa: ANN401 - JSON
-        """The result of one call. Raises `RpcError` for an error object."""
-        answer = self._post(_envelope(0, method, params))
-        if not isinstance(answer, dict):
-            raise self._unusable()
-        return self._result(method, answer)
-
-    def together(self, *calls: tuple[str, Sequence[object]]) -> list[Any]:
-        """The results of several calls in one round trip, in order."""
-        results = self.each(*calls)
-        for result in results:
-            if isinstance(result, RpcError):
-                raise result
-        return results
-
-    def each(self, *calls: tuple[str, Sequence[object]]) -> list[Any]:
-        """As `together`; a call that was answered with an error object has its `RpcError` in its place."""
-        answers = self._post([_envelope(number, method, params) for number, (method, params) in enumerate(calls)])
-        try:
-            by_id = {answer["id"]: answer for answer in answers}
-            return [self._result_or_error(method, by_id[number]) for number, (method, _) in enumerate(calls)]
-        except (TypeError, KeyError, AttributeError) as exc:
-            raise self._unusable() from exc
-
-    def _result_or_error(self, method: str, answer: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-        try:
-            return self._result(method, answer)
-        except RpcError as error:
-            return error
-
-    def _post(self, body: object) -> Any:  # noqa: ANN401 - JSON
-        try:
-            response = self._pool.request(
-                "POST", self.url, json=body, redirect=False, preload_content=not self._bounded
-            )
-            if response.status != HTTPStatus.OK:
-                response.close()
-                raise self._unusable()
-            return json.loads(self._within_bounds(response) if self._bounded else response.data)
-        except (HTTPError, OSError, ValueError, RecursionError) as exc:
-            raise self._unusable() from exc
-
-    def _within_bounds(self, response: BaseHTTPResponse) -> bytes:
-        """The body of an answer; a timeout of the socket alone is for one piece of it."""
-        deadline = time.monotonic() + self._timeout
-        read = bytearray()
-        while piece := response.read1(PIECE):
-            read += piece
-            if len(read) > MAX_ANSWER or time.monotonic() > deadline:
-                # What may still come would be taken for the next answer.
-                response.close()
-                raise self._unusable()
-        response.release_conn()
-        return bytes(read)
-
-    def _result(self, method: str, answer: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-        if answer.get("error") is not None:
-            raise RpcError(method, answer["error"])
-        if "result" not in answer:
-            raise self._unusable()
-        return answer["result"]
-
-    def _unusable(self) -> ChainUnavailableError:
-        return ChainUnavailableError(f"no usable answer from the chain at {self.url}")
-
-
-def _envelope(number: int, method: str, params: Sequence[object]) -> dict[str, object]:
-    return {"jsonrpc": "2.0", "id": number, "method": method, "params": list(params)}
 
 
 class JsonRpcChain:
@@ -376,7 +273,7 @@ class JsonRpcChain:
                 block_hash=parse_hex32(found["blockHash"], "blockHash"),
                 transaction_index=int(found["transactionIndex"], 16),
                 gas_used=int(found["gasUsed"], 16),
-                events=tuple(contract.decode_events(found["logs"], self._domain.contract)),
+                events=tuple(decode_events(found["logs"], self._domain.contract)),
             )
 
     def wait(self, transaction_hash: Hex32, *, timeout: float) -> Receipt:
@@ -416,7 +313,7 @@ class JsonRpcChain:
     def events(self, first: int, last: int) -> list[Event]:
         """The contract's events in these blocks, both included."""
         query = {"address": self._domain.contract, "fromBlock": hex(first), "toBlock": hex(last)}
-        return contract.decode_events(self._ask("eth_getLogs", query), self._domain.contract)
+        return decode_events(self._ask("eth_getLogs", query), self._domain.contract)
 
     def state_proof(self, number: int, slots: Sequence[Hex32]) -> StateProof:
         """Header and nodes (EIP-1186). Raises `ChainUnavailableError`, also where the node has no state of that block.

@@ -37,7 +37,6 @@ from ledger import (
     cli_serve,
     deploy,
 )
-from ledger.chain import JsonRpc, RpcError
 from ledger.cli_output import open_custodian
 from ledger.cli_terminal import Json, fail, json_fields, out, plain, progress_bar, show
 from ledger.config import Config
@@ -45,6 +44,7 @@ from ledger.custodian import Custodian
 from ledger.demo import run_demo
 from ledger.devnet import fund
 from ledger.errors import AuditError, ChainError, ConfigError, LedgerError
+from ledger.jsonrpc import JsonRpc, RpcError
 
 PANEL: Final = "Installation"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,10 @@ from ledger.artifact import contract_address
 from ledger.audit import Asked, Audit, audit_chain
 from ledger.audit_report import Verdict
 from ledger.audit_state import AuditState
-from ledger.chain import JsonRpc
 from ledger.cli_terminal import fail, progress_bar
 from ledger.consent import Domain, Hex32, parse_address, parse_hex32
 from ledger.errors import LedgerError, MalformedError
+from ledger.jsonrpc import JsonRpc
 
 EXIT_CODES: Final = {Verdict.CLEAN: 0, Verdict.FINDINGS: 1, Verdict.UNVERIFIED: 2}
 COULD_NOT: Final = 2
@@ -96,6 +97,8 @@ class Steps:
 
 def audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None, *, quiet: bool) -> Audit:
     """The audit by these endpoints, with a bar that shows how far it is unless `quiet`."""
+    # Books and batches hold no cycles: the collector would go through all of them again and again and free nothing.
+    gc.disable()
     with progress_bar(hidden=quiet) as bar:
         return audit_chain(endpoints(urls), asked, now=int(time.time()), state=before, step=Steps(bar))
 

@@ -12,18 +12,7 @@ from eth_account import Account
 
 from ledger.cli_output import consent_fields, consent_text, open_custodian
 from ledger.cli_terminal import ConsentId, Json, number_of, plain, read_private_json, show, table
-from ledger.consent import (
-    ZERO32,
-    Address,
-    ConsentGrant,
-    Hex32,
-    consent_id_of,
-    grant_typed_data,
-    parse_hex32,
-    pause_typed_data,
-    revocation_typed_data,
-    sign_typed_data,
-)
+from ledger.consent import ZERO32, Address, ConsentGrant, Hex32, parse_hex32
 from ledger.custodian import Custodian
 from ledger.errors import ChainError, UnreadableFileError
 from ledger.evidence import verify_receipt
@@ -35,6 +24,7 @@ from ledger.notice_texts import notice_hash_of
 from ledger.purposes import PURPOSES
 from ledger.purposes import purpose as purpose_of
 from ledger.registry import StoredConsent
+from ledger.typed_data import consent_id_of, grant_typed_data, pause_typed_data, revocation_typed_data, sign_typed_data
 
 PANEL: Final = "Consents"
 DAY: Final = 86_400

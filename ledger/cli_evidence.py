@@ -12,7 +12,7 @@ from joserfc.jwk import ECKey
 
 from ledger.access import AccessEntry
 from ledger.artifact import contract_address
-from ledger.chain import JsonRpc, JsonRpcChain
+from ledger.chain import JsonRpcChain
 from ledger.cli_terminal import Json, plain, read_json, read_token, show, warn
 from ledger.config import Config
 from ledger.consent import Domain, Hex32, State, parse_hex32
@@ -20,6 +20,7 @@ from ledger.errors import AuditError, MalformedError
 from ledger.evidence import open_receipt, verify_bundle, verify_receipt
 from ledger.exchange import key_for
 from ledger.json_forms import iso_time
+from ledger.jsonrpc import JsonRpc
 from ledger.key_sources import read_key_source
 from ledger.receipts import (
     ERASURE_TYPE,

@@ -20,7 +20,8 @@ from sqlalchemy import Connection
 from ledger.access import BatchKind, ChainProof, LoggedAccess, fold, fold_compelled
 from ledger.chain import Chain, Prospect, Receipt
 from ledger.consent import ZERO32, Address, Hex32, Reason
-from ledger.contract import Appended, append_call, append_compelled_call, batches_of
+from ledger.contract import append_call, append_compelled_call
+from ledger.contract_events import Appended, batches_of
 from ledger.errors import (
     ChainLostError,
     ChainUnavailableError,

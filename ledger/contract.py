@@ -1,4 +1,4 @@
-"""The contract's calls, answers, events and errors as typed Python. Pure: bytes in, bytes out.
+"""The contract's calls, answers and errors as typed Python (events: `contract_events.py`). Pure: bytes in, bytes out.
 
 Calldata is encoded here, ahead of time and without a contract object, because the release path sends it as raw
 JSON-RPC. A test compares every signature below with the compiled ABI.
@@ -6,17 +6,16 @@ JSON-RPC. A test compares every signature below with the compiled ABI.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from eth_abi import decode, encode
-from eth_utils import function_signature_to_4byte_selector, keccak, to_checksum_address
+from eth_utils import function_signature_to_4byte_selector
 
 from ledger.access import BatchKind, LoggedAccess
 from ledger.consent import Address, ConsentState, Hex32, OuterGrant, Reason, State, hex32_of
+from ledger.contract_events import WORD, member_of
 from ledger.errors import (
     SOLIDITY_TWINS,
     ChainUnavailableError,
@@ -25,13 +24,8 @@ from ledger.errors import (
     TransactionRevertedError,
 )
 
-_Enum = TypeVar("_Enum", bound=IntEnum)
-
 GRANT: Final = "(bytes32,address,address,uint64,uint64,uint32)"
 ACCESS: Final = "(bytes32,bytes32)"
-WORD: Final = 32
-_WORD: Final = re.compile(r"[0-9a-f]{64}\Z")
-_BITS: Final = {"address": 160, "bool": 1, "uint8": 8, "uint32": 32, "uint64": 64}
 
 FUNCTIONS: Final[Mapping[str, Sequence[str]]] = {
     "grant": (GRANT, "bytes"),
@@ -49,19 +43,6 @@ FUNCTIONS: Final[Mapping[str, Sequence[str]]] = {
     "appendLate": ("address", "bytes32", f"{ACCESS}[]"),
     "appendCompelled": ("address", "bytes32", "bytes32", "uint64", "bytes32[]"),
     "logOf": ("address", "address"),
-}
-EVENTS: Final[Mapping[str, tuple[Sequence[str], Sequence[str]]]] = {
-    # name: (indexed types, other types)
-    "ConsentGranted": (("bytes32", "address", "address"), ("uint64", "uint64", "uint32")),
-    "ConsentRevoked": (("bytes32", "address"), ()),
-    "ConsentPauseSet": (("bytes32",), ("bool", "uint32")),
-    "CustodianNumbered": (("address",), ("uint32",)),
-    "WriterSet": (("address", "address"), ("bool",)),
-    "AccessRecorded": (("bytes32",), ("bytes32",)),
-    "AccessRefused": (("bytes32",), ("bytes32", "uint8")),
-    "AccessLate": (("bytes32",), ("bytes32", "uint8")),
-    "AccessCompelled": (("bytes32",), ("bytes32", "uint64")),
-    "LogAppended": (("address", "address"), ("uint8", "uint64", "bytes32")),
 }
 ERRORS: Final[Mapping[str, Sequence[str]]] = {
     "InvalidSignature": ("address", "bytes32"),
@@ -92,10 +73,6 @@ def _selector(name: str, types: Sequence[str]) -> bytes:
 
 SELECTORS: Final = {name: _selector(name, types) for name, types in FUNCTIONS.items()}
 ERROR_SELECTORS: Final = {_selector(name, types): name for name, types in ERRORS.items()}
-TOPICS: Final = {
-    "0x" + keccak(text=f"{name}({','.join((*indexed, *other))})").hex(): name
-    for name, (indexed, other) in EVENTS.items()
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,44 +83,6 @@ class LogState:
     size: int
     custodian_number: int
     allowed: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One event: its name, its arguments in the order of `IConsentLedger.sol`, and where it is."""
-
-    name: str
-    args: tuple[Any, ...]
-    log_index: int
-    block_number: int
-    block_hash: Hex32
-    transaction_hash: Hex32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What the contract made of one access of a batch. Of a compelled one, `consent_id` is the order's hash."""
-
-    access: LoggedAccess
-    reason: Reason
-    late: bool
-    log_index: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Appended:
-    """One batch on the log: its outcomes in order, and the log just after it.
-
-    `embargo_until` is for accesses by order: when their subject is told at the latest (Unix seconds; 0: at once).
-    """
-
-    custodian: Address
-    writer: Address
-    kind: BatchKind
-    outcomes: tuple[Outcome, ...]
-    size: int
-    head: Hex32
-    embargo_until: int = 0
 
 
 # --------------------------------------------------------------------------------------------------------------- calls
@@ -251,7 +190,7 @@ def _number(value: int) -> bytes:
 
 def decode_reasons(data: bytes) -> list[Reason]:
     """Answer of `statuses`."""
-    return [_member(Reason, number) for number in _decode(("uint8[]",), data)[0]]
+    return [member_of(Reason, number) for number in _decode(("uint8[]",), data)[0]]
 
 
 def decode_consent(data: bytes) -> ConsentState:
@@ -264,7 +203,7 @@ def decode_consent(data: bytes) -> ConsentState:
         accesses=fields[3],
         custodian_number=fields[4],
         pause_sequence=fields[5],
-        state=_member(State, fields[6]),
+        state=member_of(State, fields[6]),
     )
 
 
@@ -287,13 +226,6 @@ def _decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
         raise ChainUnavailableError("the endpoint's answer is not one of the contract") from exc
 
 
-def _member(enum: type[_Enum], number: int) -> _Enum:
-    try:
-        return enum(number)
-    except ValueError as exc:
-        raise ChainUnavailableError("the endpoint's answer is not one of the contract") from exc
-
-
 def decode_error(data: bytes) -> LedgerError:
     """The Python twin of a Solidity error. Its arguments are public identifiers and numbers."""
     name = ERROR_SELECTORS.get(data[:4])
@@ -302,94 +234,3 @@ def decode_error(data: bytes) -> LedgerError:
     values = _decode(ERRORS[name], data[4:])
     args = ", ".join("0x" + value.hex() if isinstance(value, bytes) else str(value) for value in values)
     return SOLIDITY_TWINS[name](f"the contract refused: {name}({args})")
-
-
-# -------------------------------------------------------------------------------------------------------------- events
-
-
-def decode_events(logs: Iterable[Mapping[str, Any]], contract: Address) -> list[Event]:
-    """The contract's events among JSON-RPC log objects, in order; other contracts' are passed over.
-
-    Raises `ChainUnavailableError` if they are not such objects.
-    """
-    try:
-        return [
-            _event(log, TOPICS[log["topics"][0]])
-            for log in logs
-            if log["address"].lower() == contract.lower() and log["topics"][:1] and log["topics"][0] in TOPICS
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise ChainUnavailableError("the endpoint's answer is not one of the contract") from exc
-
-
-def _event(log: Mapping[str, Any], name: str) -> Event:
-    indexed, other = EVENTS[name]
-    data = log["data"].lower().removeprefix("0x")
-    words = [topic.lower().removeprefix("0x") for topic in log["topics"][1:]]
-    words += [data[start : start + 2 * WORD] for start in range(0, len(data), 2 * WORD)]
-    return Event(
-        name=name,
-        args=tuple(_argument(kind, word) for kind, word in zip((*indexed, *other), words, strict=True)),
-        log_index=int(log["logIndex"], 16),
-        block_number=int(log["blockNumber"], 16),
-        block_hash=Hex32(log["blockHash"]),
-        transaction_hash=Hex32(log["transactionHash"]),
-    )
-
-
-def _argument(kind: str, word: str) -> object:
-    """One word of an event, in hex. Every type in `EVENTS` is one word long. Raises `ValueError`."""
-    if not _WORD.match(word):
-        raise ValueError(word)
-    if kind == "bytes32":
-        return Hex32("0x" + word)
-    number = int(word, 16)
-    if number >> _BITS[kind]:
-        raise ValueError(word)
-    if kind == "address":
-        return to_checksum_address("0x" + word[24:])
-    return bool(number) if kind == "bool" else number
-
-
-def batches_of(events: Iterable[Event]) -> list[Appended]:
-    """Group access events into batches: `LogAppended` closes the entries before it."""
-    batches: list[Appended] = []
-    outcomes: list[Outcome] = []
-    embargo_until = 0
-    for event in events:
-        match event.name:
-            case "AccessRecorded" | "AccessRefused" | "AccessLate":
-                consent_id, entry_hash, *reason = event.args
-                outcomes.append(
-                    Outcome(
-                        access=LoggedAccess(consent_id=consent_id, entry_hash=entry_hash),
-                        reason=_member(Reason, reason[0]) if reason else Reason.NONE,
-                        late=event.name == "AccessLate",
-                        log_index=event.log_index,
-                    )
-                )
-            case "AccessCompelled":
-                order_hash, entry_hash, embargo_until = event.args
-                outcomes.append(
-                    Outcome(
-                        access=LoggedAccess(consent_id=order_hash, entry_hash=entry_hash),
-                        reason=Reason.COMPELLED,
-                        late=False,
-                        log_index=event.log_index,
-                    )
-                )
-            case "LogAppended":
-                custodian, writer, kind, size, head = event.args
-                batches.append(
-                    Appended(
-                        custodian=custodian,
-                        writer=writer,
-                        kind=_member(BatchKind, kind),
-                        outcomes=tuple(outcomes),
-                        size=size,
-                        head=head,
-                        embargo_until=embargo_until,
-                    )
-                )
-                outcomes, embargo_until = [], 0
-    return batches

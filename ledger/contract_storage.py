@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-import rlp
 from eth_hash.backends.pysha3 import keccak256
 
-from ledger.blockproof import trie_root
+from ledger.blockproof import rlp_number, trie_root
 from ledger.stateproof import slots_of_log
 
 WORDS_SLOT: Final = 2
@@ -95,4 +94,4 @@ def log_words(log: StoredLog) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
 
 
 def _item(slot: bytes, word: int) -> tuple[bytes, bytes]:
-    return keccak256(slot), rlp.encode(word)
+    return keccak256(slot), rlp_number(word)

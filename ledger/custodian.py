@@ -20,7 +20,7 @@ from ledger.activity import Activities
 from ledger.artifact import contract_address
 from ledger.attempts import Attempts
 from ledger.authentication import Authentication
-from ledger.chain import Chain, JsonRpc, JsonRpcChain
+from ledger.chain import Chain, JsonRpcChain
 from ledger.challenges import Challenges
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.concerns import Concerns
@@ -37,6 +37,7 @@ from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
 from ledger.invitations import Invitations
 from ledger.journal import Journal
+from ledger.jsonrpc import JsonRpc
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
 from ledger.notices import Notices

@@ -27,17 +27,10 @@ from rich.text import Text
 from ledger import deploy
 from ledger.access import fold
 from ledger.actors import PROPERTIES, Demo, Findings, Lender, Person
-from ledger.chain import JsonRpc, JsonRpcChain, RpcError
+from ledger.chain import JsonRpcChain
 from ledger.config import Config
-from ledger.consent import (
-    ZERO32,
-    Address,
-    Hex32,
-    grant_typed_data,
-    revocation_typed_data,
-    sign_typed_data,
-)
-from ledger.contract import batches_of
+from ledger.consent import ZERO32, Address, Hex32
+from ledger.contract_events import batches_of
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund, mine
 from ledger.envelope import TRIAL, open_envelope
@@ -45,9 +38,11 @@ from ledger.errors import DevnetError, KeyUnavailableError
 from ledger.exchange import key_for, open_answer
 from ledger.importer import Importer
 from ledger.importmap import parse_map
+from ledger.jsonrpc import JsonRpc, RpcError
 from ledger.registry import StoredConsent
 from ledger.release import Release
 from ledger.store import Store, records
+from ledger.typed_data import grant_typed_data, revocation_typed_data, sign_typed_data
 from ledger.vault import envelope_of
 
 DAY: Final = 86_400

@@ -21,7 +21,6 @@ from web3 import HTTPProvider, Web3
 from web3.exceptions import TimeExhausted, Web3Exception
 
 from ledger.artifact import DEPLOYER, SALT, artifact, contract_address, require_code
-from ledger.chain import JsonRpc, RpcError
 from ledger.compiler import recompile
 from ledger.consent import Address, Domain
 from ledger.errors import (
@@ -30,6 +29,7 @@ from ledger.errors import (
     ContractMismatchError,
     ContractMissingError,
 )
+from ledger.jsonrpc import JsonRpc, RpcError
 
 DEPLOYER_SIGNER: Final = "0x3fAB184622Dc19b6109349B94811493BF2a45362"
 DEPLOYER_COST: Final = 10**16

@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from ledger.chain import JsonRpc, RpcError
 from ledger.config import DEVNET_PORT
 from ledger.errors import ChainError, DevnetError
+from ledger.jsonrpc import JsonRpc, RpcError
 
 START_SECONDS: Final = 60
 ALLOWANCE_WEI: Final = 10**22

@@ -10,13 +10,14 @@ from joserfc.jwk import ECKey
 from ledger.access import COMPELLED, entry_hash_of, records_hash_of, refusal_hash
 from ledger.asked_by import accesses_asked_by
 from ledger.compelled import CompelledOrder, order_hash_of
-from ledger.consent import ConsentGrant, Domain, Hex32, Reason, consent_id_of, require_signer
+from ledger.consent import ConsentGrant, Domain, Hex32, Reason
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, EntryPlace
 from ledger.errors import AuditError, AuthenticationError, InvalidSignatureError
 from ledger.exchange import verify_claims
 from ledger.purposes import AUDIT
 from ledger.scrutiny import BundledEntry, Facts, FoundEntry, Marks, ReceivedEntry
 from ledger.signatures import JWK, SignedRequest, split_keyid, verify_evidence
+from ledger.typed_data import consent_id_of, require_signer
 
 ANSWER_TYPE: Final = "answer+jwt"
 DAY_SECONDS: Final = 86_400

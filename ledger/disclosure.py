@@ -35,9 +35,10 @@ from typing import Any, Final
 
 from ledger.access import AccessEntry, ChainProof
 from ledger.compelled import CompelledOrder
-from ledger.consent import Address, ConsentGrant, Domain, Hex32, is_text, parse_address, parse_grant, parse_hex32
+from ledger.consent import Address, ConsentGrant, Domain, Hex32, is_text, parse_address, parse_hex32
 from ledger.errors import MalformedError
 from ledger.signatures import JWK, SignedRequest
+from ledger.typed_data import parse_grant
 from ledger.verifying_keys import public_jwk, read_jwk
 
 DISCLOSURE_VERSION: Final = 1

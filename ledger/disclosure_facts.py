@@ -17,11 +17,12 @@ from joserfc.jwk import ECKey
 
 from ledger.audit import Asked, Audit, audit_chain
 from ledger.audit_report import AuditedEntry, Check, Finding
-from ledger.chain import JsonRpc, JsonRpcChain, RpcError
+from ledger.chain import JsonRpcChain
 from ledger.consent import Address, Domain, Hex32, Reason
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure, EntryPlace
 from ledger.errors import AuditError, ChainUnavailableError
 from ledger.evidence import open_receipt, verify_bundle, verify_receipt
+from ledger.jsonrpc import JsonRpc, RpcError
 from ledger.receipts import kid_of
 from ledger.scrutiny import BundledEntry, Facts, FoundEntry, Keyring, ReceivedEntry
 

@@ -32,7 +32,7 @@ from ledger.access import COMPELLED, AccessEntry, BatchKind, LoggedAccess, entry
 from ledger.chain import Chain, Receipt
 from ledger.compelled import CompelledOrder, order_hash_of
 from ledger.consent import Address, Domain, Hex32, Reason, parse_address, parse_hex32
-from ledger.contract import Appended, Outcome, batches_of
+from ledger.contract_events import Appended, Outcome, batches_of
 from ledger.errors import AuditError, MalformedError
 from ledger.exchange import verify_claims
 from ledger.stateproof import StateProof, block_hash_of, header_fields, log_of, log_slots, storage_root, storage_word

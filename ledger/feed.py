@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from ledger.blockproof import Header, ProvenTransaction, bloom_of, proven_logs, read_header
-from ledger.chain import RpcError
 from ledger.consent import Address, Hex32
 from ledger.errors import ChainUnavailableError, MethodUnknownError
+from ledger.jsonrpc import RpcError
 from ledger.stateproof import quantity
 
 HEADERS_AT_ONCE: Final = 128
@@ -31,7 +31,7 @@ Call = tuple[str, Sequence[object]]
 
 
 class Rpc(Protocol):
-    """An endpoint; `chain.JsonRpc` is one."""
+    """An endpoint; `jsonrpc.JsonRpc` is one."""
 
     @property
     def url(self) -> str:
@@ -116,11 +116,11 @@ class Feed:
     def _proven(self, chunks: Iterator[list[Header]]) -> Iterator[list[ProvenBlock]]:
         for headers in chunks:
             place = 0
-            wanted = [header for header in headers if header.bloom & self._bloom == self._bloom]
+            wanted = [at for at, header in enumerate(headers) if header.bloom & self._bloom == self._bloom]
             for part in self._parts("receipts", wanted, RECEIPTS_AT_ONCE):
-                proven = dict(zip((one.number for one in part), self._events(part), strict=True))
-                end = headers.index(part[-1]) + 1
-                yield [(header, proven.get(header.number, [])) for header in headers[place:end]]
+                proven = dict(zip(part, self._events([headers[at] for at in part]), strict=True))
+                end = part[-1] + 1
+                yield [(headers[at], proven.get(at, [])) for at in range(place, end)]
                 place = end
             yield [(header, []) for header in headers[place:]]
 

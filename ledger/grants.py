@@ -21,21 +21,7 @@ from joserfc.jwk import ECKey
 from sqlalchemy import Connection
 
 from ledger.chain import Chain, Receipt
-from ledger.consent import (
-    ZERO32,
-    Address,
-    ConsentGrant,
-    Domain,
-    Hex32,
-    Terms,
-    check_form,
-    consent_id_of,
-    digest_of,
-    hex32_of,
-    pause_typed_data,
-    require_signer,
-    revocation_typed_data,
-)
+from ledger.consent import ZERO32, Address, ConsentGrant, Domain, Hex32, Terms, check_form, hex32_of
 from ledger.contract import decode_call, grant_call, pause_call, revoke_as_custodian_call, revoke_call
 from ledger.errors import (
     CeilingExceededError,
@@ -61,6 +47,14 @@ from ledger.receipts import grant_receipt, revocation_receipt
 from ledger.registry import Registry, StoredConsent
 from ledger.relay import Relay
 from ledger.store import Store
+from ledger.typed_data import (
+    consent_id_of,
+    digest_of,
+    outer_of,
+    pause_typed_data,
+    require_signer,
+    revocation_typed_data,
+)
 
 DAY_SECONDS: Final = 86_400
 START_WITHIN_DAYS: Final = 31
@@ -176,7 +170,7 @@ class Grants:
         # (2)
         self._check_content(grant)
         self._check_replaced(grant, subject_id)
-        calldata = grant_call(grant.outer(), signature)
+        calldata = grant_call(outer_of(grant), signature)
         self._require_subject(consent_id, signature, grant.subject, calldata)
         # (3)
         now = self._clock()
@@ -199,7 +193,7 @@ class Grants:
         """
         # (1)
         consents = self._one_subjects(consent_ids)
-        outers = [consent.grant.outer() for consent in consents]
+        outers = [outer_of(consent.grant) for consent in consents]
         calldata = revoke_call(outers, signature)
         digest = digest_of(revocation_typed_data(consent_ids, self._chain.domain))
         self._require_subject(digest, signature, consents[0].grant.subject, calldata)
@@ -232,7 +226,7 @@ class Grants:
             raise StalePauseSequenceError(
                 f"sequence: expected more than {consent.pause_sequence}, got {sequence}", field="sequence"
             )
-        calldata = pause_call(consent.grant.outer(), paused=paused, sequence=sequence, signature=signature)
+        calldata = pause_call(outer_of(consent.grant), paused=paused, sequence=sequence, signature=signature)
         payload = pause_typed_data(consent_id, paused=paused, sequence=sequence, domain=self._chain.domain)
         self._require_subject(digest_of(payload), signature, consent.grant.subject, calldata)
         # (2)

@@ -21,7 +21,7 @@ from sqlalchemy.sql.dml import Update
 from ledger.access import BatchKind, ChainProof, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
 from ledger.consent import Address, Domain, Hex32
-from ledger.contract import Appended, Outcome
+from ledger.contract_events import Appended, Outcome
 from ledger.errors import ChainLostError
 from ledger.store import Store, act_consents, acts, batches, insert_many, meta, new_id, orders, releases
 

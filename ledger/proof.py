@@ -16,7 +16,7 @@ from sqlalchemy import Row
 
 from ledger.chain import Chain
 from ledger.consent import Address, Hex32
-from ledger.contract import Appended, batches_of
+from ledger.contract_events import Appended, batches_of
 from ledger.errors import AuditError, ChainUnavailableError, NotFoundError
 from ledger.evidence import bundle_of, verify_bundle
 from ledger.exchange import Party

@@ -18,7 +18,8 @@ from sqlalchemy import Row
 from ledger.access import BatchKind
 from ledger.chain import Chain
 from ledger.consent import Address, ConsentState, Hex32
-from ledger.contract import APPEND_CALLS, Event, decode_call
+from ledger.contract import APPEND_CALLS, decode_call
+from ledger.contract_events import Event
 from ledger.errors import ChainError, NotFoundError
 from ledger.journal import ANCHORED, Journal
 from ledger.order_book import OrderBook

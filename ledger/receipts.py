@@ -21,21 +21,10 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey
 
-from ledger.consent import (
-    Address,
-    ConsentGrant,
-    Domain,
-    Hex32,
-    consent_id_of,
-    digest_of,
-    parse_address,
-    parse_grant,
-    parse_hex32,
-    require_signer,
-    revocation_typed_data,
-)
+from ledger.consent import Address, ConsentGrant, Domain, Hex32, parse_address, parse_hex32
 from ledger.errors import AuditError, InvalidSignatureError, MalformedError
 from ledger.exchange import sign_claims, verify_claims
+from ledger.typed_data import consent_id_of, digest_of, parse_grant, require_signer, revocation_typed_data
 
 VERSION: Final = 1
 GRANT_TYPE: Final = "consent-receipt+jwt"

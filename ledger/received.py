@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey
 
 from ledger.access import COMPELLED
 from ledger.compelled import CompelledOrder
-from ledger.consent import Domain, Hex32, digest_of, parse_address, parse_hex32, require_signer, revocation_typed_data
+from ledger.consent import Domain, Hex32, parse_address, parse_hex32
 from ledger.disclosed_entry import (
     check_answer,
     check_bundle,
@@ -30,6 +30,7 @@ from ledger.evidence import open_receipt
 from ledger.exchange import verify_claims
 from ledger.receipts import ERASURE_TYPE, GRANT_TYPE, REVOCATION_TYPE, type_of, verify_erasure
 from ledger.scrutiny import Facts, JudgedDisclosure, JudgedEntry, Marks
+from ledger.typed_data import digest_of, require_signer, revocation_typed_data
 
 FactsOf = Callable[[Disclosure, frozenset[Hex32]], Facts]
 """Finds the facts about what a disclosure has, and about these consents; `disclosure_facts.py` does."""

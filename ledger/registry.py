@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, select, tuple_, update
 
-from ledger.consent import ConsentGrant, Hex32, stored_grant
+from ledger.consent import ConsentGrant, Hex32
 from ledger.errors import (
     ConsentError,
     ConsentPausedError,
@@ -20,6 +20,7 @@ from ledger.keys import KeyFile
 from ledger.outbox import BY_SUBJECT, EXPIRED, GRANTED, PAUSED, RESUMED, REVOKED, Outbox
 from ledger.parties import Parties
 from ledger.store import Store, consents, subjects
+from ledger.typed_data import stored_grant
 from ledger.vault import open_json, seal_json
 
 EXPIRIES_AT_ONCE: Final = 500

@@ -32,7 +32,7 @@ from ledger.books import (
     account_of,
 )
 from ledger.consent import MAX_TIME, Address, Hex32, Reason, State, hex32_of, reason_against
-from ledger.contract import EVENTS, TOPICS
+from ledger.contract_events import EVENTS, TOPICS
 
 SECONDS_PER_DAY: Final = 86_400
 MAX_EMBARGO: Final = 366 * SECONDS_PER_DAY
@@ -48,9 +48,8 @@ _ENTRY_KINDS: Final = {
     "AccessCompelled": COMPELLED,
 }
 _NAMES: Final = {bytes.fromhex(topic[2:]): name for topic, name in TOPICS.items()}
-_ENTRIES: Final = {topic: _ENTRY_KINDS[name] for topic, name in _NAMES.items() if name in _ENTRY_KINDS}
 _SIZES: Final = {name: (1 + len(indexed), _WORD * len(other)) for name, (indexed, other) in EVENTS.items()}
-_ENTRY_SIZES: Final = {kind: _SIZES[name] for name, kind in _ENTRY_KINDS.items()}
+_ENTRIES: Final = {topic: (_ENTRY_KINDS[name], *_SIZES[name]) for topic, name in _NAMES.items() if name in _ENTRY_KINDS}
 
 Pending = tuple[int, bytes, bytes, int]
 """Kind, consent id (or order hash), data, place in the transaction."""
@@ -115,9 +114,9 @@ class Replay:
     def _through(self, transaction: ProvenTransaction) -> None:
         pending: list[Pending] = []
         for (topics, data), place in zip(transaction.logs, transaction.places, strict=True):
-            kind = _ENTRIES.get(topics[0]) if topics else None
-            if kind is not None and (len(topics), len(data)) == _ENTRY_SIZES[kind]:
-                pending.append((kind, topics[1], data, place))
+            entry = _ENTRIES.get(topics[0]) if topics else None
+            if entry is not None and len(topics) == entry[1] and len(data) == entry[2]:
+                pending.append((entry[0], topics[1], data, place))
                 continue
             name = self._name(topics, data)
             if name == "LogAppended":
@@ -178,10 +177,12 @@ class Replay:
         otherwise = LATE if batch == BatchKind.LATE_ACCESSES else REFUSED
         by_custodian = batch == BatchKind.REFUSALS
         for kind, consent_id, data, place in pending:
-            entry_hash, reason = (data, _NONE) if kind == RECORDED else (data[:_WORD], data[-1])
-            if kind == COMPELLED or reason > _BY_CUSTODIAN or data[_WORD:-1].strip(b"\0"):
-                self._find("unknown_event", "an entry that is none of this kind of batch", writer=writer)
-                continue
+            entry_hash, reason = data, 0
+            if kind != RECORDED:
+                entry_hash, reason = data[:_WORD], data[-1]
+                if kind == COMPELLED or reason > _BY_CUSTODIAN or data[_WORD:-1].strip(b"\0"):
+                    self._find("unknown_event", "an entry that is none of this kind of batch", writer=writer)
+                    continue
             head = keccak256(head + consent_id + entry_hash + _REASON_WORDS[reason])
             consent = consents.get(consent_id)
             expected = _BY_CUSTODIAN if by_custodian else reason_against(consent or NEVER_GRANTED, number, now)

@@ -20,7 +20,7 @@ from ledger.access import BatchKind
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.consent import Hex32
-from ledger.contract import Event
+from ledger.contract_events import Event
 from ledger.errors import ChainError, LedgerError, StoreUnavailableError
 from ledger.grants import Grants
 from ledger.journal import ANCHORED, LOST, Act, Journal

@@ -17,8 +17,9 @@ from typing import Final
 from eth_account.messages import encode_defunct
 from eth_utils import keccak
 
-from ledger.consent import Address, Hex32, hex32_of, require_signer
+from ledger.consent import Address, Hex32, hex32_of
 from ledger.errors import InvalidSignatureError, SignInRefusedError
+from ledger.typed_data import require_signer
 
 NONCE_BYTES: Final = 16
 STATEMENTS: Final = {

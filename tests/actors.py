@@ -20,19 +20,7 @@ from ledger.artifact import contract_address
 from ledger.chain import Chain
 from ledger.commit import Finality
 from ledger.config import Config
-from ledger.consent import (
-    ZERO32,
-    Address,
-    ConsentGrant,
-    Domain,
-    Hex32,
-    consent_id_of,
-    grant_typed_data,
-    hex32_of,
-    pause_typed_data,
-    revocation_typed_data,
-    sign_typed_data,
-)
+from ledger.consent import ZERO32, Address, ConsentGrant, Domain, Hex32, hex32_of
 from ledger.contract import pause_call, revoke_call
 from ledger.custodian import Custodian
 from ledger.furnish import PutResult
@@ -40,6 +28,14 @@ from ledger.grants import ActResult
 from ledger.parties import FURNISHER
 from ledger.release import Release
 from ledger.signatures import HttpRequest, SignedRequest
+from ledger.typed_data import (
+    consent_id_of,
+    grant_typed_data,
+    outer_of,
+    pause_typed_data,
+    revocation_typed_data,
+    sign_typed_data,
+)
 from ledger.vault import AttributeValue, NewRecord, Value
 
 DAY: Final = 86_400
@@ -245,10 +241,10 @@ class Subject:
 
     def revoke_directly(self, chain: SimulatedChain, *grants: ConsentGrant) -> None:
         """Revoke on chain from this person's own account, without any custodian."""
-        chain.transact(self.account, revoke_call([grant.outer() for grant in grants], b""))
+        chain.transact(self.account, revoke_call([outer_of(grant) for grant in grants], b""))
 
     def pause_directly(self, chain: SimulatedChain, grant: ConsentGrant, *, paused: bool, sequence: int) -> None:
-        chain.transact(self.account, pause_call(grant.outer(), paused=paused, sequence=sequence, signature=b""))
+        chain.transact(self.account, pause_call(outer_of(grant), paused=paused, sequence=sequence, signature=b""))
 
 
 class World:

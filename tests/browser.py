@@ -20,11 +20,11 @@ from service import serving
 from smart_account import MARK, deploy_wallet
 from sqlalchemy import update
 
-from ledger.chain import JsonRpc
 from ledger.client import InstitutionClient
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
+from ledger.jsonrpc import JsonRpc
 from ledger.sessions import STEP_UP_SECONDS
 from ledger.store import releases, sessions
 from ledger.vault import Value

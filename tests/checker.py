@@ -13,7 +13,7 @@ from typing import Any
 
 from ledger.access import AccessEntry, entry_hash_of
 from ledger.consent import ConsentState, Hex32, Reason, State
-from ledger.contract import Event
+from ledger.contract_events import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,24 +11,10 @@ from eth_abi import encode
 from eth_utils import keccak, to_checksum_address
 
 from ledger.access import BatchKind, LoggedAccess, fold, fold_compelled
-from ledger.consent import (
-    MAX_TIME,
-    NO_ADDRESS,
-    ZERO32,
-    Address,
-    ConsentState,
-    Domain,
-    Hex32,
-    Reason,
-    State,
-    digest_of,
-    hex32_of,
-    pause_typed_data,
-    require_signer,
-    revocation_typed_data,
-)
+from ledger.consent import MAX_TIME, NO_ADDRESS, ZERO32, Address, ConsentState, Domain, Hex32, Reason, State, hex32_of
 from ledger.contract import GRANT, LogState
 from ledger.errors import SOLIDITY_TWINS, InvalidSignatureError, LedgerError
+from ledger.typed_data import digest_of, pause_typed_data, require_signer, revocation_typed_data
 
 Emitted = tuple[str, tuple[Any, ...]]
 SmartAccount = Callable[[Hex32, bytes], bool]

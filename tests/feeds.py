@@ -9,13 +9,13 @@ from eth_hash.backends.pysha3 import keccak256
 from histories import EMPTY_CODE, History, Mined, word
 from tries import EMPTY_ROOT
 
-from ledger.chain import RpcError
+from ledger.jsonrpc import RpcError
 
 MISSING = {"code": -32000, "message": "header not found"}
 
 
 class HistoryRpc:
-    """The endpoint of an honest node. Has the form of `ledger.chain.JsonRpc`."""
+    """The endpoint of an honest node. Has the form of `ledger.jsonrpc.JsonRpc`."""
 
     def __init__(self, history: History, *, url: str = "history://honest") -> None:
         self.url = url

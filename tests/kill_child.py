@@ -13,9 +13,10 @@ from typing import Any
 
 from ledger import erase
 from ledger.config import Config
-from ledger.consent import Hex32, parse_grant
+from ledger.consent import Hex32
 from ledger.custodian import Custodian
 from ledger.signatures import HttpRequest
+from ledger.typed_data import parse_grant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from service import served
 
 from ledger.config import Config
 from ledger.consent import Hex32
-from ledger.contract import Event
+from ledger.contract_events import Event
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
 from ledger.signatures import HttpRequest

@@ -11,7 +11,7 @@ from simulator import SimulatedChain
 
 from ledger.audit_report import ConsentChange
 from ledger.consent import Hex32, Reason
-from ledger.contract import Event
+from ledger.contract_events import Event
 from ledger.disclosed import judge
 from ledger.disclosure import DisclosedOutcome, Disclosure, EntryPlace, read_disclosure
 from ledger.disclosure_facts import offline_facts

@@ -12,9 +12,9 @@ from typing import Any, Final
 from tampering import Trap
 
 from ledger.audit_report import AuditReport, ConsentSummary
-from ledger.chain import RpcError
 from ledger.devnet import node_binary
 from ledger.errors import ChainUnavailableError
+from ledger.jsonrpc import RpcError
 
 SCRIPT: Final = Path(__file__).parent / "auditor.mjs"
 

@@ -26,7 +26,8 @@ from hexbytes import HexBytes
 
 from ledger.chain import Block, Prospect, RawTransaction, Receipt
 from ledger.consent import Address, ConsentState, Domain, Hex32, Reason, hex32_of
-from ledger.contract import Event, LogState, decode_call
+from ledger.contract import LogState, decode_call
+from ledger.contract_events import Event
 from ledger.errors import (
     ChainUnavailableError,
     ConfirmationTimeoutError,

@@ -10,8 +10,8 @@ import solcx
 from eth_abi import encode
 from eth_utils import keccak, to_checksum_address
 
-from ledger.chain import JsonRpc
 from ledger.consent import Address
+from ledger.jsonrpc import JsonRpc
 
 ROOT: Final = Path(__file__).parent.parent
 SOURCE: Final = """

@@ -29,9 +29,9 @@ from histories import (
 from tries import number
 from violations import VIOLATIONS
 
-from ledger.chain import RpcError
 from ledger.consent import Hex32
 from ledger.errors import ChainUnavailableError
+from ledger.jsonrpc import RpcError
 
 Change = Callable[[str, Sequence[Any], Any], Any]
 APPENDED: Final = "0x" + TOPIC["LogAppended"].hex()

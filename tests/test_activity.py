@@ -11,7 +11,7 @@ from actors import DAY, NOON, Institution, Subject, World
 from ledger.access import entry_hash_of
 from ledger.activity import Activity, DayTally
 from ledger.consent import ZERO32, Hex32
-from ledger.contract import batches_of
+from ledger.contract_events import batches_of
 from ledger.errors import ChainError, ConsentError, LedgerError, MalformedError, NotFoundError
 
 SCRIPT = "<script>alert(1)</script>"

@@ -24,11 +24,11 @@ from ledger.artifact import contract_address
 from ledger.audit import Asked, Audit, audit_chain
 from ledger.audit_report import EarlierLog, Verdict
 from ledger.audit_state import AuditState, opened, packed, sealed
-from ledger.chain import JsonRpc
 from ledger.consent import Address, Hex32, Reason
 from ledger.custodian import Custodian
 from ledger.devnet import mine
 from ledger.errors import AuditError, ConsentError
+from ledger.jsonrpc import JsonRpc
 
 EXECUTABLE: Final = str(Path(sys.executable).parent / "consent-ledger")
 KEY: Final = bytes(32)

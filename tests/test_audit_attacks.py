@@ -25,10 +25,10 @@ from violations import VIOLATIONS
 
 from ledger.audit import Asked, Audit, audit_chain
 from ledger.audit_report import Verdict
-from ledger.chain import JsonRpc
 from ledger.config import Config
 from ledger.consent import Domain, Hex32
 from ledger.custodian import Custodian
+from ledger.jsonrpc import JsonRpc
 
 INSTANCES: Final = int(os.environ.get("ATTACK_INSTANCES", "200"))
 """How many of each way to lie."""

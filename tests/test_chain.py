@@ -15,9 +15,10 @@ from eth_account import Account
 from eth_utils import keccak
 
 from ledger.artifact import artifact, contract_address
-from ledger.chain import JsonRpc, JsonRpcChain
+from ledger.chain import JsonRpcChain
 from ledger.consent import Address, Domain, Hex32, Reason, State, hex32_of
-from ledger.contract import ERRORS, EVENTS, TOPICS
+from ledger.contract import ERRORS
+from ledger.contract_events import EVENTS, TOPICS
 from ledger.deploy import deploy, verify
 from ledger.devnet import free_port, fund
 from ledger.errors import (
@@ -33,6 +34,7 @@ from ledger.errors import (
     TransactionRevertedError,
     WrongChainError,
 )
+from ledger.jsonrpc import JsonRpc
 from ledger.stateproof import HEADER_FIELDS, QUANTITIES, block_hash_of, header_rlp
 
 CONTRACT: Final = Address("0x5FbDB2315678afecb367f032d93F642f64180aa3")

@@ -30,13 +30,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from ledger import cli, cli_serve, exchange
 from ledger.actors import PROPERTIES, Findings
-from ledger.chain import JsonRpc
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.demo import run_demo
 from ledger.devnet import Devnet, free_port
 from ledger.erase import Eraser
 from ledger.errors import ChainUnavailableError, ConfigError, DevnetError, LedgerError
+from ledger.jsonrpc import JsonRpc
 from ledger.keys import WRITERS, Accounts
 from ledger.serving import Service
 

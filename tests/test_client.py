@@ -17,7 +17,7 @@ from urllib3.exceptions import NewConnectionError
 
 from ledger import errors, exchange
 from ledger.answers import ERRORS, Attribute, Consent, DeletionDuty, Value, error_of, read
-from ledger.chain import JsonRpc, JsonRpcChain
+from ledger.chain import JsonRpcChain
 from ledger.channel import MAX_RETRY_AFTER_SECONDS, TRIES
 from ledger.client import FurnisherClient, InstitutionClient
 from ledger.config import Config
@@ -42,6 +42,7 @@ from ledger.errors import (
     StaleRequestError,
 )
 from ledger.exchange import new_institution_keys, seal_answer, sign_claims, verify_claims
+from ledger.jsonrpc import JsonRpc
 from ledger.release import RECEIPT_TYPE
 from ledger.signatures import HttpRequest, HttpResponse, sign_response
 from ledger.unsealing import Release, ReleaseAsk

@@ -14,11 +14,12 @@ import pytest
 from actors import Institution, Subject, new_nonce
 
 from ledger.config import Config
-from ledger.consent import Hex32, Reason, grant_typed_data, revocation_typed_data
+from ledger.consent import Hex32, Reason
 from ledger.custodian import Custodian
 from ledger.devnet import node_binary
 from ledger.errors import AuthenticationError, InvalidSignatureError
 from ledger.signatures import HttpRequest
+from ledger.typed_data import grant_typed_data, revocation_typed_data
 
 CLIENTS = Path(__file__).parent / "clients"
 Client = Callable[[str, dict[str, Any]], str]

@@ -18,18 +18,9 @@ from simulator import SimulatedChain
 
 from ledger.access import BatchKind, fold
 from ledger.commit import Finality, LogWriter
-from ledger.consent import (
-    ZERO32,
-    Address,
-    ConsentState,
-    Domain,
-    Hex32,
-    Reason,
-    State,
-    consent_id_of,
-    hex32_of,
-)
-from ledger.contract import append_call, batches_of, call, decode_call, grant_call, revoke_as_custodian_call
+from ledger.consent import ZERO32, Address, ConsentState, Domain, Hex32, Reason, State, hex32_of
+from ledger.contract import append_call, call, decode_call, grant_call, revoke_as_custodian_call
+from ledger.contract_events import batches_of
 from ledger.errors import (
     ChainLostError,
     ChainUnavailableError,
@@ -42,6 +33,7 @@ from ledger.errors import (
 )
 from ledger.journal import INTENT, RELEASED
 from ledger.signatures import HttpRequest
+from ledger.typed_data import consent_id_of, outer_of
 
 CASES: Final = Path(__file__).parent / "vectors" / "consent_cases.json"
 ROWS: Final[list[dict[str, Any]]] = json.loads(CASES.read_text(encoding="utf-8"))["cases"]
@@ -106,7 +98,7 @@ def test_the_simulated_contract_answers_and_appends_by_the_table(row: dict[str, 
 
 def test_the_simulator_computes_the_id_that_is_signed(world: World) -> None:
     grant = world.subject.draft(world.custodian, world.institution)
-    _, (terms, _) = decode_call(grant_call(grant.outer(), b""))
+    _, (terms, _) = decode_call(grant_call(outer_of(grant), b""))
     assert consent_id_on_chain(terms, world.chain.domain) == consent_id_of(grant, world.chain.domain)
 
 

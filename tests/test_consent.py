@@ -17,12 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.consent import (
-    HALF_ORDER,
     MAX_COUNT,
     MAX_TIME,
     NO_ADDRESS,
     REASON_ERRORS,
-    TYPES,
     ZERO32,
     AccessRequest,
     Address,
@@ -35,19 +33,10 @@ from ledger.consent import (
     Terms,
     authorize,
     check_form,
-    consent_id_of,
-    digest_of,
-    grant_typed_data,
     hex32_of,
     parse_address,
-    parse_grant,
     parse_hex32,
-    pause_typed_data,
     require_in_force,
-    require_signer,
-    revocation_typed_data,
-    sign_typed_data,
-    terms_hash,
 )
 from ledger.errors import (
     AttributeNotConsentedError,
@@ -63,6 +52,20 @@ from ledger.errors import (
     NoAccessAllowedError,
     PurposeMismatchError,
     WrongInstitutionError,
+)
+from ledger.typed_data import (
+    HALF_ORDER,
+    TYPES,
+    consent_id_of,
+    digest_of,
+    grant_typed_data,
+    outer_of,
+    parse_grant,
+    pause_typed_data,
+    require_signer,
+    revocation_typed_data,
+    sign_typed_data,
+    terms_hash,
 )
 
 VECTORS: Final[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors/eip712.json").read_text(encoding="utf-8"))
@@ -120,7 +123,7 @@ def test_signature_of_the_vectors_is_the_subjects(case: dict[str, Any]) -> None:
 def test_terms_hash_is_the_known_answer(case: dict[str, Any]) -> None:
     grant = parse_grant(case["typedData"]["message"])
     assert terms_hash(grant.terms) == case["termsHash"]
-    assert grant.outer().terms_hash == case["termsHash"]
+    assert outer_of(grant).terms_hash == case["termsHash"]
 
 
 @EVERY_GRANT
@@ -134,7 +137,7 @@ def test_a_parsed_grant_is_what_was_signed(case: dict[str, Any]) -> None:
 
 def test_outer_grant_repeats_every_field_that_the_contract_sees() -> None:
     grant = the_grant()
-    outer = grant.outer()
+    outer = outer_of(grant)
     for name in ("subject", "custodian", "valid_from", "expires_at", "max_accesses"):
         assert getattr(outer, name) == getattr(grant, name)
 
@@ -532,7 +535,7 @@ def test_any_grant_survives_the_way_to_json_and_back_with_the_same_id(
 
 def test_nothing_of_a_consent_can_be_changed_after_it_was_made() -> None:
     grant = the_grant()
-    for thing in (grant, grant.terms, grant.outer(), DOMAIN, ConsentState()):
+    for thing in (grant, grant.terms, outer_of(grant), DOMAIN, ConsentState()):
         for field in fields(thing):
             with pytest.raises(AttributeError):
                 setattr(thing, field.name, None)

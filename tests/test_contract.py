@@ -21,18 +21,14 @@ from ledger.contract import (
     APPEND_CALLS,
     ERROR_SELECTORS,
     ERRORS,
-    EVENTS,
     FUNCTIONS,
     SELECTORS,
-    TOPICS,
     append_call,
     append_compelled_call,
-    batches_of,
     call,
     decode_call,
     decode_consent,
     decode_error,
-    decode_events,
     decode_log,
     decode_number,
     decode_reasons,
@@ -41,6 +37,7 @@ from ledger.contract import (
     revoke_as_custodian_call,
     revoke_call,
 )
+from ledger.contract_events import EVENTS, TOPICS, batches_of, decode_events
 from ledger.errors import SOLIDITY_TWINS, ChainUnavailableError, LedgerError, MalformedError, TransactionRevertedError
 
 ROOT: Final = Path(__file__).parent.parent

@@ -14,7 +14,7 @@ from actors import Subject, World
 from service import serving
 
 from ledger import demo_seed
-from ledger.consent import Hex32, grant_typed_data, sign_typed_data
+from ledger.consent import Hex32
 from ledger.consent_requests import token_of
 from ledger.custodian import Custodian
 from ledger.demo_seed import INSTITUTIONS, PEOPLE
@@ -22,6 +22,7 @@ from ledger.devnet import free_port
 from ledger.errors import ConfigError
 from ledger.purposes import PURPOSES
 from ledger.serving import Service
+from ledger.typed_data import grant_typed_data, sign_typed_data
 from web import create_app
 
 BANK = INSTITUTIONS[0]

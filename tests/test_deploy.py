@@ -15,11 +15,11 @@ from eth_utils import keccak, to_checksum_address
 
 from ledger import deploy
 from ledger.artifact import DEPLOYER, artifact, contract_address
-from ledger.chain import JsonRpc
 from ledger.compiler import recompile
 from ledger.deploy import DEPLOYER_SIGNER, DEPLOYER_TRANSACTION, verify
 from ledger.devnet import Devnet, free_port, fund
 from ledger.errors import ChainError, ConfigError, ContractMismatchError, ContractMissingError
+from ledger.jsonrpc import JsonRpc
 
 ROOT: Final = Path(__file__).parent.parent
 SHIPPED: Final[dict[str, Any]] = json.loads((ROOT / "ledger/abi/ConsentLedger.json").read_text("utf-8"))

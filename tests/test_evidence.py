@@ -19,16 +19,18 @@ from joserfc.jwk import ECKey
 from ledger import stateproof
 from ledger.access import COMPELLED, AccessEntry, BatchKind, LoggedAccess, entry_hash_of, fold
 from ledger.artifact import contract_address
-from ledger.chain import JsonRpc, JsonRpcChain
+from ledger.chain import JsonRpcChain
 from ledger.compelled import NewOrder
 from ledger.config import Config
 from ledger.consent import ZERO32, Domain, Hex32, Reason
-from ledger.contract import LogState, batches_of
+from ledger.contract import LogState
+from ledger.contract_events import batches_of
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund, mine
 from ledger.errors import AuditError, ChainUnavailableError, NotFoundError
 from ledger.evidence import ProvenAccess, bundle_of, verify_bundle, verify_receipt
 from ledger.exchange import new_institution_keys, sign_claims, verify_claims
+from ledger.jsonrpc import JsonRpc
 from ledger.proof import Proofs
 from ledger.release import RECEIPT_TYPE, Release
 from ledger.stateproof import StateProof, block_hash_of, header_fields, log_of, log_slots, storage_root, storage_word

@@ -18,23 +18,7 @@ from sqlalchemy import Connection, select
 
 from ledger.chain import Receipt
 from ledger.commit import Finality
-from ledger.consent import (
-    MAX_COUNT,
-    MAX_TIME,
-    NO_ADDRESS,
-    ZERO32,
-    Address,
-    ConsentGrant,
-    Domain,
-    Hex32,
-    Reason,
-    State,
-    consent_id_of,
-    grant_typed_data,
-    pause_typed_data,
-    revocation_typed_data,
-    sign_typed_data,
-)
+from ledger.consent import MAX_COUNT, MAX_TIME, NO_ADDRESS, ZERO32, Address, ConsentGrant, Domain, Hex32, Reason, State
 from ledger.contract import grant_call, pause_call
 from ledger.errors import (
     CeilingExceededError,
@@ -66,6 +50,14 @@ from ledger.errors import (
 from ledger.exchange import verify_claims
 from ledger.locks import FileLock
 from ledger.store import meta
+from ledger.typed_data import (
+    consent_id_of,
+    grant_typed_data,
+    outer_of,
+    pause_typed_data,
+    revocation_typed_data,
+    sign_typed_data,
+)
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
@@ -290,7 +282,7 @@ def test_the_simulated_contract_refuses_what_the_custodian_refuses(
     """Else the simulator would be no judge of a custodian that forgot to look."""
     grant = world.subject.draft(world.custodian, world.institution)
     with pytest.raises(InvalidSignatureError):
-        world.chain.simulate(world.custodian.address, grant_call(grant.outer(), forge(world, grant)))
+        world.chain.simulate(world.custodian.address, grant_call(outer_of(grant), forge(world, grant)))
 
 
 def test_a_revocation_by_anyone_else_is_refused(world: World) -> None:
@@ -743,7 +735,7 @@ def test_a_receipt_that_claims_a_grant_which_did_not_happen_makes_nothing_stand(
 
 def test_someone_else_relaying_the_same_grant_first_does_no_harm(world: World) -> None:
     draft = world.subject.draft(world.custodian, world.institution)
-    calldata = grant_call(draft.outer(), world.subject.sign(world.custodian, draft))
+    calldata = grant_call(outer_of(draft), world.subject.sign(world.custodian, draft))
     stranger = Account.create()
     world.chain.before("send", lambda: world.chain.transact(stranger, calldata))
     consent = world.subject.hand_in(world.custodian, draft)
@@ -839,11 +831,11 @@ def test_the_custodian_cannot_grant_widen_or_resume(world: World) -> None:
         sender, key = Address(account.address), bytes(account.key)
         forged = sign_typed_data(grant_typed_data(wider, world.chain.domain), key)
         with pytest.raises(InvalidSignatureError):
-            world.chain.simulate(sender, grant_call(wider.outer(), forged))
+            world.chain.simulate(sender, grant_call(outer_of(wider), forged))
         resume = pause_typed_data(consent, paused=False, sequence=2, domain=world.chain.domain)
         forged = sign_typed_data(resume, key)
         with pytest.raises(InvalidSignatureError):
-            world.chain.simulate(sender, pause_call(grant.outer(), paused=False, sequence=2, signature=forged))
+            world.chain.simulate(sender, pause_call(outer_of(grant), paused=False, sequence=2, signature=forged))
     assert world.chain.consent(consent).state is State.PAUSED
     assert consent_id_of(wider, world.chain.domain) != consent
 

@@ -25,7 +25,8 @@ from ledger.chain import JsonRpcChain
 from ledger.commit import Landed
 from ledger.config import Config
 from ledger.consent import Address, Hex32, Reason
-from ledger.contract import Event, append_call
+from ledger.contract import append_call
+from ledger.contract_events import Event
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
 from ledger.errors import (

@@ -15,7 +15,7 @@ from ledger.access import COMPELLED, AccessEntry, BatchKind, entry_hash_of, fold
 from ledger.chain import Receipt
 from ledger.compelled import LONGEST_EMBARGO, CompelledOrder, order_hash_of
 from ledger.consent import ZERO32, Reason
-from ledger.contract import Appended, batches_of
+from ledger.contract_events import Appended, batches_of
 from ledger.errors import (
     AnswerGoneError,
     AttributeAbsentError,

@@ -11,10 +11,11 @@ from actors import DAY, SOURCE, Subject, World
 from browsing import Browser, code, enrolled, said
 
 from ledger.attributes import ASKABLE
-from ledger.consent import Hex32, grant_typed_data, parse_grant, revocation_typed_data, sign_typed_data
+from ledger.consent import Hex32
 from ledger.errors import ChainUnavailableError, LedgerError
 from ledger.exchange import new_furnisher_keys
 from ledger.purposes import PURPOSES
+from ledger.typed_data import grant_typed_data, parse_grant, revocation_typed_data, sign_typed_data
 from web.language import CHINESE
 
 SCRIPT: Final = "<script>alert(1)</script>"

@@ -21,10 +21,10 @@ from werkzeug.test import TestResponse
 from ledger.attempts import AUDIT_RPC
 from ledger.audit_reader import report_of
 from ledger.audit_report import AuditReport, Verdict
-from ledger.chain import RpcError
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
+from ledger.jsonrpc import RpcError
 from web import live_audit
 from web.language import CHINESE
 from web.live_audit import FRESH_SECONDS, STALE_SECONDS, Command, LiveAudit

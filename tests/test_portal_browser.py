@@ -17,6 +17,7 @@ from ledger.consent import Hex32
 from ledger.contract import revoke_call
 from ledger.devnet import Devnet, fund
 from ledger.errors import ConsentRevokedError
+from ledger.typed_data import outer_of
 
 pytestmark = [pytest.mark.devnet, pytest.mark.slow]
 JSON: Final = {"Content-Type": "application/json"}
@@ -720,7 +721,7 @@ def test_a_stop_made_in_advance_ends_the_consent_with_no_code_of_ours_on_the_way
     anna.page.click("#without-us button[type=submit]")
     anna.page.wait_for_selector("#result:not([hidden])")
     grant = portal.custodian.registry.consent(consent).grant  # type: ignore[arg-type] # as it stands in the address
-    assert anna.page.inner_text("#out-data") == "0x" + revoke_call([grant.outer()], b"").hex()
+    assert anna.page.inner_text("#out-data") == "0x" + revoke_call([outer_of(grant)], b"").hex()
     assert anna.page.inner_text("#out-from").lower() == grant.subject.lower()
     anna.page.click("#in-advance")
     anna.page.wait_for_function("() => document.getElementById('out-from').textContent === 'ANY-ACCOUNT'")

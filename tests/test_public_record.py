@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from actors import NOON, World
 
-from ledger.consent import ZERO32, Hex32, terms_hash
+from ledger.consent import ZERO32, Hex32
 from ledger.contract import decode_call
 from ledger.errors import ChainUnavailableError, ConsentError, NotFoundError
 from ledger.public_record import MEANINGS, PublicConsent, PublicField, PublicRecord, PublicTransaction
+from ledger.typed_data import terms_hash
 
 
 def me(world: World) -> str:

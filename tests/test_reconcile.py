@@ -20,7 +20,8 @@ from ledger.attributes import ACCESS_OPENINGS
 from ledger.audit_report import AuditedEntry, Check, Verdict
 from ledger.compelled import NewOrder
 from ledger.consent import Hex32, Reason
-from ledger.contract import append_call, batches_of
+from ledger.contract import append_call
+from ledger.contract_events import batches_of
 from ledger.custodian_side import Books, receipts_in, sides_of
 from ledger.envelope import ORDER, RELEASE, RELEASE_RESUMED, Use, WrappedKey, open_envelope
 from ledger.errors import ConsentRevokedError, PurposeMismatchError, UnreadableFileError

@@ -24,63 +24,63 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"audit_style", "errors", "gather", "json_forms", "markup", "unwraps"}),
     frozenset(
         {
-            *("attributes", "consent", "envelope", "locks", "passkeys", "private_files", "signed_note", "store"),
-            "unwrap_file",
+            *("attributes", "consent", "envelope", "jsonrpc", "locks", "passkeys", "private_files", "signed_note"),
+            *("store", "unwrap_file"),
         }
     ),
     frozenset(
         {
             *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "compelled"),
-            *("importmap", "keys", "outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "wallets"),
+            *("importmap", "keys", "outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "typed_data"),
         }
     ),
     frozenset(
         {
             *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "compiler"),
-            *("contract", "daily_limits", "exchange", "invitations", "notice_texts", "outbound", "reconciliation"),
-            *("requested", "vault", "verifying_keys"),
+            *("contract_events", "daily_limits", "exchange", "invitations", "notice_texts", "outbound"),
+            *("reconciliation", "requested", "vault", "verifying_keys", "wallets"),
         }
     ),
     frozenset(
         {
-            *("asked_by", "chain", "challenges", "channel", "consent_receipts", "contract_storage", "disclosure"),
-            *("disputes", "importer", "notices", "parties", "picture_parts", "receipts", "reconcile", "sessions"),
-            "witness",
+            *("asked_by", "challenges", "channel", "consent_receipts", "contract", "contract_storage", "deploy"),
+            *("disclosure", "disputes", "feed", "importer", "notices", "parties", "picture_parts", "receipts"),
+            *("reconcile", "sessions", "witness"),
+        }
+    ),
+    frozenset({"audit_pictures", "books", "chain", "enrolment", "key_sources", "registry", "scrutiny"}),
+    frozenset(
+        {
+            *("audit_state", "authentication", "disclosed_entry", "evidence", "journal", "replay", "report_parts"),
+            *("retention", "subject_data", "webhooks"),
         }
     ),
     frozenset(
         {
-            *("audit_pictures", "books", "deploy", "enrolment", "evidence", "feed", "journal", "key_sources"),
-            *("registry", "scrutiny"),
+            *("access_records", "audit", "audit_counted", "audit_found", "commit", "disclosed", "order_book"),
+            *("received", "relay", "standing", "subject_audit", "unsealing"),
         }
     ),
     frozenset(
         {
-            *("access_records", "audit_state", "authentication", "commit", "disclosed_entry", "order_book"),
-            *("relay", "replay", "report_parts", "retention", "standing", "subject_data", "unsealing", "webhooks"),
+            *("audit_html", "cli_audit_options", "cli_disclosure_output", "client", "config", "disclosure_facts"),
+            *("grants", "orders", "preparation", "public_record"),
         }
     ),
     frozenset(
         {
-            *("audit", "audit_counted", "audit_found", "client", "config", "disclosed", "grants", "orders"),
-            *("preparation", "public_record", "received", "subject_audit"),
+            *("activity", "cli_audit_output", "cli_disclosure", "cli_evidence", "consent_requests", "custodian_side"),
+            *("devnet", "duties", "erase", "furnish", "release", "serving"),
         }
     ),
-    frozenset(
-        {
-            *("activity", "audit_html", "cli_audit_options", "cli_disclosure_output", "cli_evidence"),
-            *("consent_requests", "custodian_side", "devnet", "disclosure_facts", "duties", "erase", "furnish"),
-            *("release", "serving"),
-        }
-    ),
-    frozenset({"cli_audit_output", "cli_disclosure", "concerns", "own_requests", "proof", "sync"}),
-    frozenset({"cli_audit", "cli_checkpoint", "disclosing", "subject_export"}),
+    frozenset({"cli_audit", "cli_checkpoint", "concerns", "own_requests", "proof", "sync"}),
+    frozenset({"disclosing", "subject_export"}),
     frozenset({"custodian"}),
     frozenset({"actors", "cli_output", "cli_reconcile", "demo_seed"}),
     frozenset(
         {
-            *("cli_auditor", "cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties"),
-            *("cli_orders", "cli_parties", "cli_prompts", "cli_serve", "demo"),
+            *("cli_auditor", "cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties", "cli_orders"),
+            *("cli_parties", "cli_prompts", "cli_serve", "demo"),
         }
     ),
     frozenset({"cli_requests"}),
@@ -92,11 +92,20 @@ PURE: Final = frozenset(
         *("access", "answers", "asked_by", "attribute_texts", "attributes", "audit_counted", "audit_found"),
         *("audit_html", "audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state"),
         *("audit_style", "audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent"),
-        *("consent_receipts", "contract", "contract_storage", "daily_limits", "disclosed", "disclosed_entry"),
-        *("disclosure", "envelope", "errors", "exchange", "importmap", "json_forms", "markup", "notice_texts"),
-        *("picture_parts", "purposes", "receipts", "reconcile", "reconciliation", "replay", "report_parts"),
-        *("requested", "scrutiny", "signatures", "signed_note", "stateproof", "subject_audit", "texts", "unwraps"),
-        "verifying_keys",
+        *("consent_receipts", "contract", "contract_events", "contract_storage", "daily_limits", "disclosed"),
+        *("disclosed_entry", "disclosure", "envelope", "errors", "exchange", "importmap", "json_forms", "markup"),
+        *(
+            "notice_texts",
+            "picture_parts",
+            "purposes",
+            "receipts",
+            "reconcile",
+            "reconciliation",
+            "replay",
+            "report_parts",
+        ),
+        *("requested", "scrutiny", "signatures", "signed_note", "stateproof", "subject_audit", "texts", "typed_data"),
+        *("unwraps", "verifying_keys"),
     }
 )
 OUTSIDE_WORLD: Final = frozenset(
@@ -111,8 +120,7 @@ LONG: Final = {
     "ledger/audit.py": "the steps (1) to (8) in their order",
     "ledger/attributes.py": "the catalogue is one table",
     "ledger/chain.py": "the protocol and its one implementation, method by method",
-    "ledger/contract.py": "every call, answer and event of the contract",
-    "ledger/consent.py": "what is signed, its identity and its rules are read together or not at all",
+    "ledger/consent.py": "what is granted, its rules and its form are read together or not at all",
     "ledger/custodian.py": "everything that a custodian runs, wired in one place",
     "ledger/demo.py": "one story from beginning to end",
     "ledger/errors.py": "the whole hierarchy in one place, two lines each",
@@ -132,11 +140,12 @@ VERIFIER: Final = {
     "chain",
     "compelled",
     "consent",
-    "contract",
+    "contract_events",
     "errors",
     "exchange",
     "signatures",
     "stateproof",
+    "typed_data",
 }
 """All that checking a receipt may need: never the store, the keys or a flow, whose word it is meant to replace."""
 
@@ -209,7 +218,7 @@ def test_pure_modules_rest_on_pure_modules_only(name: str) -> None:
 
 def test_an_audit_rests_on_pure_modules_and_the_chain_client_only() -> None:
     assert siblings("audit") <= PURE | {"artifact", "compiler", "feed"}
-    assert siblings("feed") <= PURE | {"chain"}
+    assert siblings("feed") <= PURE | {"jsonrpc"}
 
 
 def test_checking_a_receipt_needs_neither_the_store_nor_the_keys_nor_a_flow() -> None:
@@ -242,8 +251,8 @@ def test_the_environment_is_read_in_one_place() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "os"
     }
-    # gunicorn and prometheus-client are told by it what `serving` settled.
-    told = {"web/server.py", "web/metrics.py"}
+    # gunicorn and prometheus-client are told by it what `serving` settled, eth-hash which Keccak to take.
+    told = {"web/server.py", "web/metrics.py", "ledger/__init__.py"}
     assert readers == {"ledger/config.py", "ledger/devnet.py", "ledger/serving.py"} | told
     # Handed on to a process, and looked at by no one here.
     for name in ("devnet", "serving"):

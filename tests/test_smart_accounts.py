@@ -12,11 +12,12 @@ from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
 from smart_account import MARK, deploy_wallet, hand_over
 
-from ledger.chain import JsonRpc, JsonRpcChain
+from ledger.chain import JsonRpcChain
 from ledger.config import DEVNET_CHAIN_ID
 from ledger.consent import Address, Domain, Hex32
 from ledger.devnet import Devnet
 from ledger.errors import ChainUnavailableError, SignInRefusedError
+from ledger.jsonrpc import JsonRpc
 from ledger.wallets import require_signed
 
 TEXT: Final = "example wants you to sign in"

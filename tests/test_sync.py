@@ -10,7 +10,8 @@ from actors import DAY, World, id_of
 
 from ledger.commit import Finality
 from ledger.consent import Hex32, Reason
-from ledger.contract import batches_of, call
+from ledger.contract import call
+from ledger.contract_events import batches_of
 from ledger.errors import (
     AnswerGoneError,
     ChainError,

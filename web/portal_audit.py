@@ -22,10 +22,10 @@ from ledger.audit_report import AuditReport
 from ledger.audit_spans import spans_of
 from ledger.audit_style import PICTURES
 from ledger.audit_texts import UNPROVEN, check_text, finding_text, is_proven, not_made, reason_text
-from ledger.chain import RpcError
 from ledger.cli_audit_output import report_html
 from ledger.errors import MalformedError, RateLimitedError
 from ledger.json_forms import DAY_SECONDS
+from ledger.jsonrpc import RpcError
 from ledger.picture_parts import bar, grouped, patterns
 from web import problems
 from web.door import custodian

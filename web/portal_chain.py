@@ -12,8 +12,8 @@ from flask import Blueprint, Response, jsonify, render_template, request
 from pydantic import Field
 
 from ledger.attempts import RPC
-from ledger.chain import RpcError
 from ledger.errors import MalformedError
+from ledger.jsonrpc import RpcError
 from web.door import custodian
 from web.json_body import body_of
 from web.models import Model

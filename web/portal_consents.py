@@ -14,11 +14,12 @@ from typing import Annotated, Any, Final, Literal
 from flask import Blueprint, Response, jsonify, make_response, render_template
 from pydantic import Field
 
-from ledger.consent import Hex32, parse_hex32, pause_typed_data, revocation_typed_data
+from ledger.consent import Hex32, parse_hex32
 from ledger.errors import NotFoundError
 from ledger.grants import ActResult
 from ledger.outbox import BY_SUBJECT
 from ledger.registry import StoredConsent
+from ledger.typed_data import pause_typed_data, revocation_typed_data
 from web import language, views
 from web.door import custodian
 from web.json_body import body_of

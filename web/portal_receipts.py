@@ -12,6 +12,7 @@ from ledger.consent import Hex32, parse_hex32
 from ledger.contract import call, revoke_call
 from ledger.errors import NotFoundError
 from ledger.registry import StoredConsent
+from ledger.typed_data import outer_of
 from web.door import custodian
 from web.signed_in import signed_in
 
@@ -53,7 +54,7 @@ def without_us(consent_id: str) -> Response:
         "portal/without_us.txt",
         consent=consent,
         domain=domain,
-        calldata="0x" + revoke_call([consent.grant.outer()], b"").hex(),
+        calldata="0x" + revoke_call([outer_of(consent.grant)], b"").hex(),
         selector="0x" + call("consentOf", b"\0" * 32).hex()[:8],
     )
     return _file(text, "stop-without-us.txt", "text/plain")

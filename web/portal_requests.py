@@ -13,9 +13,10 @@ from typing import Annotated, Any, Final
 from flask import Blueprint, Response, jsonify, redirect, render_template
 from pydantic import Field
 
-from ledger.consent import grant_typed_data, parse_address, parse_grant
+from ledger.consent import parse_address
 from ledger.consent_requests import PENDING, ConsentRequest
 from ledger.own_requests import OwnRequest
+from ledger.typed_data import grant_typed_data, parse_grant
 from web import language
 from web.door import custodian
 from web.json_body import body_of

@@ -39,7 +39,8 @@ MAX_EMBARGO: Final = 366 * SECONDS_PER_DAY
 """The contract's bound on how long a compelled access may be kept from the person, in seconds."""
 _WORD: Final = 32
 _REASON_WORDS: Final = tuple(number.to_bytes(_WORD) for number in Reason)
-_NONE: Final = int(Reason.NONE)
+# An attribute of an enumeration is slow to look up.
+_IN_FORCE: Final = Reason.NONE
 _BY_CUSTODIAN: Final = int(Reason.BY_CUSTODIAN)
 _ENTRY_KINDS: Final = {
     "AccessRecorded": RECORDED,
@@ -186,10 +187,10 @@ class Replay:
             head = keccak256(head + consent_id + entry_hash + _REASON_WORDS[reason])
             consent = consents.get(consent_id)
             expected = _BY_CUSTODIAN if by_custodian else reason_against(consent or NEVER_GRANTED, number, now)
-            if reason != expected or kind != (RECORDED if expected == _NONE else otherwise):
-                self._differs(kind, reason, expected, consent_id, entry_hash, writer)
             day[kind] += 1
             if kind == RECORDED:
+                if expected is not _IN_FORCE:
+                    self._differs(kind, reason, expected, consent_id, entry_hash, writer)
                 if consent is None:
                     # The contract cannot have: but if it had, it would have counted it.
                     consent = consents[consent_id] = Consent()
@@ -199,6 +200,8 @@ class Replay:
                 if consent.revoked_at is not None:
                     self.books.after_revocation += 1
             else:
+                if expected is _IN_FORCE or reason != expected or kind != otherwise:
+                    self._differs(kind, reason, expected, consent_id, entry_hash, writer)
                 self._not_recorded(kind, consent, consent_id, entry_hash, reason, writer)
             if watch is not None and consent_id in watch:
                 self._seen(consent_id, entry_hash, reason, kind, place, custodian, writer)
@@ -209,7 +212,7 @@ class Replay:
     ) -> None:
         what: _About = {"consent_id": hex32_of(consent_id), "entry_hash": hex32_of(entry_hash), "writer": writer}
         rules = Reason(expected).name.lower()
-        if kind == RECORDED and expected != _NONE:
+        if kind == RECORDED and expected is not _IN_FORCE:
             self._find("recorded_outside_consent", f"recorded, although by the rules it is refused: {rules}", **what)
             return
         said = f"{COUNTED[kind]} ({Reason(reason).name.lower()})"

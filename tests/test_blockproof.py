@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Final
@@ -10,12 +11,13 @@ import pytest
 import rlp
 import solcx
 from feeds import HistoryRpc
-from histories import history
+from histories import Mined, history
 from trie.hexary import HexaryTrie
 
 from ledger import contract_storage, stateproof
 from ledger.artifact import artifact
 from ledger.blockproof import EMPTY_ROOT, bloom_of, proven_logs, read_header, trie_root
+from ledger.consent import Address
 from ledger.errors import AuditError, ChainUnavailableError, ReceiptsDifferError
 
 ROOT: Final = Path(__file__).parent.parent
@@ -70,20 +72,45 @@ def test_a_receipt_of_any_kind_is_proven_and_any_change_of_it_shows() -> None:
     assert len(seen) > 1
 
 
-def test_digits_in_another_case_or_with_white_space_are_no_receipt() -> None:
+def a_block_with_receipts() -> tuple[Mined, Address]:
     made = next(one for one in map(history, range(50)) if any(mined.receipts for mined in one.blocks))
-    mined = next(mined for mined in made.blocks if mined.receipts)
+    return next(mined for mined in made.blocks if mined.receipts), made.domain.contract
+
+
+def test_digits_with_white_space_between_them_are_no_receipt() -> None:
+    mined, contract = a_block_with_receipts()
     header, receipt = read_header(mined.block), mined.receipts[0]
-    for bloom in (receipt["logsBloom"][:-2] + " 0", receipt["logsBloom"][:-2] + "0A", receipt["logsBloom"] + "00"):
+    digits = receipt["logsBloom"][:-2]
+    for bloom in (digits + "  ", digits + " 0", digits + "0\n", digits + "0x", receipt["logsBloom"] + "00"):
         with pytest.raises(ChainUnavailableError):
-            proven_logs(header, [receipt | {"logsBloom": bloom}, *mined.receipts[1:]], made.domain.contract)
+            proven_logs(header, [receipt | {"logsBloom": bloom}, *mined.receipts[1:]], contract)
+
+
+def test_digits_in_capitals_are_the_same_bytes() -> None:
+    for made in map(history, range(20)):
+        for mined in made.blocks:
+            header, contract = read_header(mined.block), made.domain.contract
+            capitals = json.loads(
+                json.dumps(mined.receipts), object_hook=lambda one: {name: _capitals(one[name]) for name in one}
+            )
+            assert proven_logs(header, capitals, contract) == proven_logs(header, list(mined.receipts), contract)
+
+
+def _capitals(value: object) -> object:
+    if isinstance(value, list):
+        return [_capitals(one) for one in value]
+    return "0x" + value[2:].upper() if isinstance(value, str) and value.startswith("0x") else value
 
 
 def test_a_header_under_another_hash_is_caught_and_what_is_none_is_told_apart() -> None:
     block = HistoryRpc(history(1)).history.blocks[2].block
     with pytest.raises(AuditError):
         read_header(block | {"timestamp": hex(int(block["timestamp"], 16) + 1)})
-    for nonsense in ({}, block | {"number": "x"}, block | {"hash": None}, block | {"transactions": None}):
+    root = block["stateRoot"]
+    for nonsense in (
+        *({}, block | {"number": "x"}, block | {"hash": None}, block | {"transactions": None}),
+        *(block | {"stateRoot": text} for text in (root[:-1], root[:-2] + "  ", root[:-1] + "g", root[2:], 7)),
+    ):
         with pytest.raises(ChainUnavailableError):
             read_header(nonsense)
 

@@ -14,12 +14,14 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import (
     Column,
     Connection,
+    Dialect,
     Index,
     Integer,
     LargeBinary,
@@ -41,6 +43,12 @@ from ledger.errors import AlreadyExistsError, StoreMismatchError, StoreUnavailab
 SCHEMA_VERSION: Final = "4"
 BUSY_SECONDS: Final = 10
 TURN_SECONDS: Final = 0.0005
+CHECKPOINT_PAGES: Final = 8_000
+"""How many pages (of 4 KiB) the write-ahead log holds before they are copied to their places.
+
+SQLite's own 1,000 are four rounds of releases: the same pages of the indexes would be copied over and over, while
+everyone waits. What was erased leaves the log at once all the same (`Store.scrub`).
+"""
 
 metadata = MetaData()
 
@@ -523,6 +531,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401
         "synchronous=FULL",
         "foreign_keys=ON",
         "secure_delete=ON",
+        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -560,11 +569,17 @@ def insert_many(tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]])
 
     Every row has the same columns, and values as the driver takes them (a `Flag` as 0 or 1).
     """
-    compiled = table.insert().values(dict.fromkeys(rows[0])).compile(dialect=tx.dialect)
-    names = compiled.positiontup
+    statement, names = _insert(table, tuple(rows[0]), tx.dialect)
     tx.exec_driver_sql(
-        compiled.string, [tuple(row[name] for name in names) for row in rows] if names else [dict(row) for row in rows]
+        statement, [tuple([row[name] for name in names]) for row in rows] if names else [dict(row) for row in rows]
     )
+
+
+@lru_cache
+def _insert(table: Table, columns: tuple[str, ...], dialect: Dialect) -> tuple[str, Sequence[str] | None]:
+    """The text of an insert, and the order of its parameters where the driver wants one."""
+    compiled = table.insert().values(dict.fromkeys(columns)).compile(dialect=dialect)
+    return compiled.string, compiled.positiontup
 
 
 def new_id(at_ms: int | None = None) -> str:

@@ -145,7 +145,7 @@ def split_keyid(keyid: str) -> tuple[str, str]:
 
 
 class _OneKey(HTTPSignatureKeyResolver):
-    """Knows the one key that a message is signed or verified with."""
+    """Knows the one key that a message is verified with."""
 
     def __init__(self, keyid: str, key: JWK) -> None:
         self._keyid, self._key = keyid, key
@@ -153,9 +153,6 @@ class _OneKey(HTTPSignatureKeyResolver):
     def resolve_public_key(self, key_id: str) -> Any:  # noqa: ANN401 - a key of the cryptography package
         # None for another one: the header may name several, and only one of them was looked for.
         return self._key.public_key if key_id == self._keyid else None
-
-    def resolve_private_key(self, key_id: str) -> Any:  # noqa: ANN401, ARG002
-        return self._key.private_key
 
 
 class _Verifier(HTTPMessageVerifier):
@@ -192,11 +189,11 @@ def _sign(
     body: bytes | None,
     nonce: str | None = None,
 ) -> None:
-    keyid = keyid_of(party_id, key)
+    algorithm = algorithm_of(key)
     try:
-        HTTPMessageSigner(signature_algorithm=algorithm_of(key), key_resolver=_OneKey(keyid, key)).sign(
+        prepared = HTTPMessageSigner(signature_algorithm=algorithm).prepare(
             message,
-            key_id=keyid,
+            key_id=keyid_of(party_id, key),
             created=datetime.fromtimestamp(at, UTC),
             nonce=nonce,
             label=LABEL,
@@ -206,6 +203,13 @@ def _sign(
     except (HTTPMessageSignaturesException, ValueError):
         # Not chained: what the library says of a message may repeat it.
         raise MalformedError("request: expected a target and headers that can be signed", field="request") from None
+    signature = algorithm(private_key=key.private_key).sign(prepared.signature_base)
+    headers = message.headers
+    for name in [name for name in headers if name.lower() in ("signature-input", "signature")]:
+        del headers[name]
+    # The library's own `apply` builds the base once more, in case the message changed while someone else signed it.
+    headers["Signature-Input"] = f"{LABEL}={prepared.signature_params}"
+    headers["Signature"] = f"{LABEL}=:{base64.b64encode(signature).decode()}:"
 
 
 def claimed_keyid(request: HttpRequest) -> str:

@@ -36,6 +36,7 @@ from ledger.stateproof import StateProof, block_hash_of, header_rlp
 
 QUESTION_GAS: Final = 1_000_000
 """What an account of somebody else's may burn of the node's time, to say whether it signed."""
+BLOCKS_AT_ONCE: Final = 100
 _HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
 POLL_SECONDS: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
@@ -95,6 +96,9 @@ class Chain(Protocol):
 
     def block_hash(self, number: int) -> Hex32 | None:
         """The hash of the block of that number; None if there is none."""
+
+    def block_hashes(self, numbers: Sequence[int]) -> list[Hex32 | None]:
+        """The same of many."""
 
     def finalized(self, tag: str) -> int:
         """The number of the block that the tag stands for (`latest`, `safe`, `finalized`)."""
@@ -184,9 +188,16 @@ class JsonRpcChain:
 
     def block_hash(self, number: int) -> Hex32 | None:
         """The hash of the block of that number; None if there is none."""
-        block = self._ask("eth_getBlockByNumber", hex(number), False)
-        with _understood():
-            return parse_hex32(block["hash"], "hash") if block else None
+        return _hash_of(self._ask("eth_getBlockByNumber", hex(number), False))
+
+    def block_hashes(self, numbers: Sequence[int]) -> list[Hex32 | None]:
+        """The same of many, in few round trips."""
+        found: list[Hex32 | None] = []
+        for start in range(0, len(numbers), BLOCKS_AT_ONCE):
+            some = numbers[start : start + BLOCKS_AT_ONCE]
+            answers = self._ask_together(*(("eth_getBlockByNumber", [hex(number), False]) for number in some))
+            found += [_hash_of(answer) for answer in answers]
+        return found
 
     def finalized(self, tag: str) -> int:
         """The number of the block that the tag stands for."""
@@ -364,6 +375,11 @@ class JsonRpcChain:
             return self._rpc.together(*calls)
         except RpcError as exc:
             raise ChainUnavailableError(f"the chain refused a call: {exc.message[:200]}") from exc
+
+
+def _hash_of(block: Any) -> Hex32 | None:  # noqa: ANN401 - JSON
+    with _understood():
+        return parse_hex32(block["hash"], "hash") if block else None
 
 
 def _reasons(returned: bytes, count: int) -> list[Reason]:

@@ -19,7 +19,6 @@ from typing import Final
 from ledger.access import BatchKind
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
-from ledger.consent import Hex32
 from ledger.contract_events import Event
 from ledger.errors import ChainError, LedgerError, StoreUnavailableError
 from ledger.grants import Grants
@@ -139,16 +138,15 @@ class Sync:
         A block's hash stands for all blocks before it: while the one up to which everything was found is on chain,
         only what came after it is looked at.
         """
-        hashes: dict[int, Hex32 | None] = {}
         lost = []
         checked = self._journal.checked_block()
         if checked is not None and self._chain.block_hash(checked[0]) != checked[1]:
             checked = None
         anchors = self._journal.anchors(after=checked[0] if checked else -1)
         moved = report.moved
+        numbers = list(dict.fromkeys(anchor.block_number for anchor in anchors))
+        hashes = dict(zip(numbers, self._chain.block_hashes(numbers), strict=True))
         for anchor in anchors:
-            if anchor.block_number not in hashes:
-                hashes[anchor.block_number] = self._chain.block_hash(anchor.block_number)
             if hashes[anchor.block_number] == anchor.block_hash:
                 continue
             receipt = self._chain.receipt(anchor.transaction_hash)

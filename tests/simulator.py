@@ -205,6 +205,10 @@ class SimulatedChain:
         with self._lock:
             return self._blocks[number].block.block_hash if 0 <= number < len(self._blocks) else None
 
+    def block_hashes(self, numbers: Sequence[int]) -> list[Hex32 | None]:
+        self._enter("block_hashes")
+        return [self.block_hash(number) for number in numbers]
+
     def finalized(self, tag: str) -> int:
         self._enter("finalized")
         lag = 0 if tag == "latest" else self.finality_lag

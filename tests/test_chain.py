@@ -145,6 +145,7 @@ CALLS: Final[dict[str, Callable[[JsonRpcChain], object]]] = {
     "check": lambda chain: chain.check(),
     "latest": lambda chain: chain.latest(),
     "block_hash": lambda chain: chain.block_hash(7),
+    "block_hashes": lambda chain: chain.block_hashes([7, 8]),
     "finalized": lambda chain: chain.finalized("finalized"),
     "statuses": lambda chain: chain.statuses([ID], OTHER),
     "prospect": lambda chain: chain.prospect([ID], OTHER, Address(ACCOUNT.address)),
@@ -279,6 +280,7 @@ def test_right_answers_are_read(node: Node) -> None:
     block = chain.latest()
     assert (block.number, block.block_hash, block.timestamp, block.base_fee) == (16, HASH, 32, 7)
     assert chain.block_hash(16) == HASH
+    assert chain.block_hashes(range(250)) == [HASH] * 250
     assert chain.finalized("finalized") == 16
     assert chain.nonce(OTHER) == 5
     assert chain.is_contract(OTHER)
@@ -294,6 +296,7 @@ def test_right_answers_are_read(node: Node) -> None:
 def test_a_block_or_receipt_that_is_not_there_is_none(node: Node) -> None:
     chain = chain_at(node.url)
     assert chain.block_hash(7) is None
+    assert chain.block_hashes([7, 8]) == [None, None]
     assert chain.receipt(HASH) is None
     assert chain.finalized("finalized") == 0
     node.results(eth_getTransactionReceipt={"blockHash": None})

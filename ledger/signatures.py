@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from http_message_signatures import (
     HTTPMessageSigner,
@@ -44,6 +44,7 @@ MIN_NONCE_LENGTH: Final = 16
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 _REQUEST_PARTS: Final = ("@method", "@target-uri")
 _RESPONSE_PARTS: Final = ("@status", '"@target-uri";req', '"signature";req')
+_SIGNED: Final = ("signature-input", "signature")
 _PARAMETERS: Final = '"@signature-params"'
 # Finds the key to verify with; the verified value is compared with it afterwards.
 _KEYID: Final = re.compile(r';keyid="([^"\\]{1,400})"')
@@ -151,7 +152,7 @@ class _OneKey(HTTPSignatureKeyResolver):
         self._keyid, self._key = keyid, key
 
     def resolve_public_key(self, key_id: str) -> Any:  # noqa: ANN401 - a key of the cryptography package
-        # None for another one: the header may name several, and only one of them was looked for.
+        # The header may name several, and only one of them was looked for.
         return self._key.public_key if key_id == self._keyid else None
 
 
@@ -170,7 +171,8 @@ def sign_request(request: HttpRequest, *, party_id: str, key: JWK, at: int, nonc
 
     Raises `MalformedError` if the target or a header holds what cannot stand in a signature base.
     """
-    signed = replace(request, headers=dict(request.headers))
+    unsigned = {name: value for name, value in request.headers.items() if name.lower() not in _SIGNED}
+    signed = replace(request, headers=unsigned)
     _sign(signed, party_id, key, at, _parts_of(request), body=request.body or None, nonce=nonce)
     return signed
 
@@ -204,12 +206,9 @@ def _sign(
         # Not chained: what the library says of a message may repeat it.
         raise MalformedError("request: expected a target and headers that can be signed", field="request") from None
     signature = algorithm(private_key=key.private_key).sign(prepared.signature_base)
-    headers = message.headers
-    for name in [name for name in headers if name.lower() in ("signature-input", "signature")]:
-        del headers[name]
     # The library's own `apply` builds the base once more, in case the message changed while someone else signed it.
-    headers["Signature-Input"] = f"{LABEL}={prepared.signature_params}"
-    headers["Signature"] = f"{LABEL}=:{base64.b64encode(signature).decode()}:"
+    message.headers["Signature-Input"] = f"{LABEL}={prepared.signature_params}"
+    message.headers["Signature"] = f"{LABEL}=:{base64.b64encode(signature).decode()}:"
 
 
 def claimed_keyid(request: HttpRequest) -> str:
@@ -234,10 +233,8 @@ def verify_request(request: HttpRequest, key: JWK, *, now: int) -> SignedRequest
     if isinstance(expires, int) and expires <= now:
         raise StaleRequestError("expires: the signature has expired", field="signature-input")
     if nonce is None or not MIN_NONCE_LENGTH <= len(nonce) <= MAX_NONCE_LENGTH:
-        raise AuthenticationError(
-            f"nonce: expected {MIN_NONCE_LENGTH} to {MAX_NONCE_LENGTH} characters, never used before",
-            field="signature-input",
-        )
+        expected = f"{MIN_NONCE_LENGTH} to {MAX_NONCE_LENGTH} characters, never used before"
+        raise AuthenticationError(f"nonce: expected {expected}", field="signature-input")
     return SignedRequest(
         keyid=keyid,
         created=created,
@@ -288,8 +285,7 @@ def _signature_of(header: str) -> bytes:
 # --------------------------------------------------------------------------------------------------------- evidence
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     """A signed request of which only the evidence is left."""
 
     covered: Mapping[str, str]

@@ -58,8 +58,10 @@ class StateProof:
 
 
 def rlp_string(digits: str) -> str:
-    """A byte string in RLP, all in hex digits."""
-    size = len(digits) // 2
+    """A byte string in RLP, all in hex digits. Raises `ValueError` for half a byte: it would shift all that follows."""
+    size, half = divmod(len(digits), 2)
+    if half:
+        raise ValueError(digits)
     if size == 1 and digits < "80":
         return digits
     return _rlp_prefix(size, _STRING) + digits
@@ -118,7 +120,7 @@ def header_rlp(block: Mapping[str, Any]) -> bytes:
 def _field_text(name: str, text: str) -> str:
     if name in QUANTITIES:
         return rlp_quantity(text)
-    if not text.startswith("0x") or len(text) % 2:
+    if not text.startswith("0x"):
         raise ValueError(text)
     return rlp_string(text[2:])
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import rlp
@@ -16,9 +17,20 @@ from trie.hexary import HexaryTrie
 
 from ledger import contract_storage, stateproof
 from ledger.artifact import artifact
-from ledger.blockproof import EMPTY_ROOT, bloom_of, proven_logs, read_header, trie_root
-from ledger.consent import Address
+from ledger.blockproof import (
+    EMPTY_ROOT,
+    _log_text,
+    _receipt_text,
+    bloom_of,
+    proven_logs,
+    read_header,
+    rlp_number,
+    trie_root,
+)
+from ledger.consent import Address, Hex32, hex32_of
+from ledger.contract_events import TOPICS
 from ledger.errors import AuditError, ChainUnavailableError, ReceiptsDifferError
+from ledger.stateproof import rlp_list, rlp_string
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -84,6 +96,76 @@ def test_digits_with_white_space_between_them_are_no_receipt() -> None:
     for bloom in (digits + "  ", digits + " 0", digits + "0\n", digits + "0x", receipt["logsBloom"] + "00"):
         with pytest.raises(ChainUnavailableError):
             proven_logs(header, [receipt | {"logsBloom": bloom}, *mined.receipts[1:]], contract)
+
+
+def test_half_a_byte_of_digits_is_no_receipt() -> None:
+    mined, contract = a_block_with_receipts()
+    header, receipt = read_header(mined.block), mined.receipts[0]
+    log = {"address": "0x" + "11" * 20, "topics": [], "data": "0x123"}
+    before_byzantium = {name: value for name, value in receipt.items() if name != "status"} | {"root": "0x1"}
+    for odd in (receipt | {"logs": [log]}, before_byzantium):
+        with pytest.raises(ChainUnavailableError):
+            proven_logs(header, [odd, *mined.receipts[1:]], contract)
+
+
+def test_events_of_others_read_from_the_middle_of_a_byte_are_no_event_of_the_ledger() -> None:
+    """Two odd counts of digits make one even: what stands between is the same text, half a byte further on.
+
+    Three events of somebody else, of which the second's address and the third's data are chosen so that, read from half
+    a byte later, an event of the ledger stands in them.
+    """
+    ledger, other, third = (Address("0x" + digit * 40) for digit in "543")
+    revoked = next(topic for topic, name in TOPICS.items() if name == "ConsentRevoked")
+    forged = _log_text({"address": ledger, "topics": [revoked, "0x" + "ab" * 32, "0x" + "00" * 32], "data": "0x"})
+    # The head of an event of 0x4222 bytes, its address, no topics and the head of its data, from half a byte later.
+    in_the_middle = 0x4222 - 25
+    second = {
+        "address": "0x222" + "94" + "2" * 35,
+        "topics": [],
+        "data": "0x" + f"0c0b9{in_the_middle:04x}".ljust(48, "0"),
+    }
+    seen_from = _log_text(second)[1:]
+    used = 6 + 2 + 40 + 2 + 6
+    size = in_the_middle + len(forged) // 2 + 200
+    head = len(_log_text({"address": third, "topics": [], "data": "0x" + "00" * size})) - 2 * size
+    before = 2 * in_the_middle - len(seen_from[used:]) - head
+    last = next(
+        log
+        for length in range(1, size, 2)
+        for log in [{"address": other, "topics": [], "data": "0x" + "7" * length}]
+        if len(_half(log)) == 2 * size - before - len(forged)
+    )
+    start = "0x" + "00" * 32
+    first = {"address": other, "topics": [], "data": start}
+    theirs = [first, second, {"address": third, "topics": [], "data": "0x" + "7" * before + forged + _half(last)}]
+    text = seen_from + _log_text(theirs[2])
+    shifted = [
+        first | {"data": start + "e"},
+        {"address": "0x" + text[8:48], "topics": [], "data": "0x" + text[used : used + 2 * in_the_middle]},
+        {"address": ledger, "topics": [revoked, "0x" + "ab" * 32, "0x" + "00" * 32], "data": "0x"},
+        last,
+    ]
+    receipt = {"status": "0x1", "cumulativeGasUsed": "0x5208", "logsBloom": "0x" + "00" * 256, "type": "0x2"}
+    raw = bytes.fromhex(_receipt_text(receipt | {"logs": theirs})[0])
+    # The attack is one: as text that nobody looks at, both are the same receipt.
+    assert "".join(map(_half, shifted)) == "".join(map(_log_text, theirs))
+    mined, _ = a_block_with_receipts()
+    header = replace(
+        read_header(mined.block),
+        receipts_root=hex32_of(trie_root([(rlp_number(0), raw)])),
+        transactions=(Hex32("0x" + "00" * 32),),
+    )
+    assert proven_logs(header, [receipt | {"logs": theirs}], ledger) == []
+    with pytest.raises(ChainUnavailableError):
+        proven_logs(header, [receipt | {"logs": shifted}], ledger)
+
+
+def _half(log: dict[str, Any]) -> str:
+    """As `_log_text`, of whatever number of digits."""
+    topics, data = "".join("a0" + topic[2:] for topic in log["topics"]), log["data"][2:]
+    prefix = rlp_string("00" * (len(data) // 2))[: -2 * (len(data) // 2) or None]
+    content = f"94{log['address'][2:]}{rlp_list(topics)}{prefix}{data}"
+    return rlp_list(content)
 
 
 def test_digits_in_capitals_are_the_same_bytes() -> None:

@@ -181,7 +181,7 @@ class _Run:
             self._proven = (head, storage_root)
         # (8)
         self.at = "checkpoints"
-        self._check_earlier()
+        self._check_earlier(head)
 
     def _holds(self, name: str, detail: str) -> None:
         self.checks.append(Check(name=name, holds=True, detail=detail))
@@ -197,8 +197,8 @@ class _Run:
 
     def _counts(self) -> Counter[str]:
         replayed = self.replay.finding_counts if self._read_to_the_end else Counter[str]()
-        if self._unchanged is not None:
-            replayed = Counter(self._unchanged.finding_counts)
+        if self._unchanged is not None and self._state is not None:
+            replayed = Counter(self._state.finding_counts)
         return replayed + Counter(finding.code for finding in self._findings)
 
     # --------------------------------------------------------------------------------------------------- (1) and (2)
@@ -282,7 +282,9 @@ class _Run:
         ):
             self.differs("the bytecode that ships is not what the sources compile to")
             return
-        self._sources = code_hash
+        if any(check.name == "code" and check.holds for check in self.checks):
+            # For next time. Of another code than what ships, nothing was compiled.
+            self._sources = code_hash
         count = len(shipped.compiler_input["sources"])
         self._holds("sources", f"{count} source files compile to it with solc {shipped.compiler}")
 
@@ -343,10 +345,17 @@ class _Run:
         """The first block to read, and the hash of the one before it."""
         state = self._state
         if state is None:
-            return self._asked.first_block, None
+            first = self._asked.first_block
+            if first > head.number:
+                raise ChainUnavailableError(f"block {first}, the first to read, is later than block {head.number}")
+            return first, None
         if state.block_number > head.number:
+            older = f"block {head.number} is older than block {state.block_number}, which was audited before"
+            if self._asked.block is not None or self._asked.tag != "latest":
+                # The auditor's own choice, or what is final only later: that says nothing of the endpoint.
+                raise ChainUnavailableError(f"{older}: audit it without that state")
             self.at = "stale_endpoint"
-            raise AuditError(f"block {head.number} is older than block {state.block_number}, which was audited before")
+            raise AuditError(older)
         before = self._feed.header(state.block_number)
         if before.block_hash != state.block_hash:
             self.at = "block"
@@ -397,9 +406,12 @@ class _Run:
                 found.append(name)
         return ", ".join(found[:5]) if found else "there is something that no event tells of"
 
-    def _check_earlier(self) -> None:
+    def _check_earlier(self, head: Header) -> None:
         if not self._asked.earlier:
             return
+        newest = max(one.block_number for one in self._asked.earlier)
+        if newest > head.number:
+            raise ChainUnavailableError(f"a checkpoint is of block {newest}, later than block {head.number}")
         if self._state is not None and any(one.block_number <= self._state.block_number for one in self._asked.earlier):
             raise ChainUnavailableError("a checkpoint is older than what was audited before: audit from the start")
         self.replay.end()
@@ -460,7 +472,7 @@ class _Run:
             endpoints=tuple(rpc.url for rpc in self._rpcs),
             made_at=now,
             checks=tuple(self.checks),
-            findings=(*before.findings, *self._findings),
+            findings=(*self._state.findings, *self._findings),
             finding_counts=dict(self._counts()),
             resumed_from=self._state.block_number,
         )

@@ -277,7 +277,7 @@ def gaps_figure(report: AuditReport, say: Say = str) -> Figure:
 
 def after_revocation(report: AuditReport, say: Say = str) -> str:
     """The plain sentence on accesses after a revocation."""
-    used = len(report.revocation_gaps)
+    used = report.totals.used_and_revoked
     if after := report.totals.accesses_after_revocation:
         return say("Accesses that were recorded after their consent had been revoked: %(after)s.") % {
             "after": grouped(after)

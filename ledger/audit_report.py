@@ -153,6 +153,7 @@ class Totals:
     late: int = 0
     compelled: int = 0
     accesses_after_revocation: int = 0
+    used_and_revoked: int = 0
 
     @property
     def entries(self) -> int:
@@ -164,9 +165,9 @@ class Totals:
 class AuditReport:
     """The whole of it. `findings` and `consents` are listed up to `MAX_LISTED`; `finding_counts` and `totals` have all.
 
-    `revocation_gaps` are seconds from the last recorded access of a consent to its revocation, one for each revoked
-    consent that was used: a negative one would be an access after the revocation. `institutions` is empty unless
-    openings were handed in; it counts recorded entries by institution.
+    `revocation_gaps` are seconds from the last recorded access of a consent to its revocation, for those that were used
+    and revoked (`totals` has how many): a negative one would be an access after the revocation. `institutions` is empty
+    unless openings were handed in; it counts recorded entries by institution.
     """
 
     domain: Domain

@@ -121,11 +121,13 @@ class Books:
 
     def totals(self, *, blocks: int, at: int) -> Totals:
         """The sums; states of consents as they are at time `at`."""
-        verdicts = Counter(reason_against(consent, consent.custodian_number, at) for consent in self.consents.values())
+        # Anyone may revoke what nobody granted: that makes an id, not a consent.
+        granted = [consent for consent in self.consents.values() if consent.granted_at is not None]
+        verdicts = Counter(reason_against(consent, consent.custodian_number, at) for consent in granted)
         sums = [sum(day[kind] for day in self.days.values()) for kind in range(len(COUNTED))]
         return Totals(
             blocks=blocks,
-            consents=len(self.consents),
+            consents=len(granted),
             in_force=verdicts[Reason.NONE],
             paused=verdicts[Reason.PAUSED],
             revoked=verdicts[Reason.REVOKED],
@@ -137,6 +139,7 @@ class Books:
             late=sums[LATE],
             compelled=sums[COMPELLED],
             accesses_after_revocation=self.after_revocation,
+            used_and_revoked=sum(1 for _ in self._gaps()),
         )
 
     def day_counts(self) -> tuple[DayCounts, ...]:
@@ -170,13 +173,13 @@ class Books:
         return tuple(summary_of(consent_id, consent) for consent_id, consent in listed)
 
     def revocation_gaps(self) -> tuple[int, ...]:
-        """Seconds from the last recorded access of a consent to its revocation, for each that was used and revoked."""
-        gaps = [
-            consent.revoked_at - consent.last_access_at
-            for consent in self.consents.values()
-            if consent.revoked_at is not None and consent.last_access_at is not None
-        ]
-        return tuple(sorted(gaps)[:MAX_GAPS])
+        """Seconds from the last recorded access of a consent to its revocation; the shortest, if they are too many."""
+        return tuple(sorted(self._gaps())[:MAX_GAPS])
+
+    def _gaps(self) -> Iterator[int]:
+        for consent in self.consents.values():
+            if consent.revoked_at is not None and consent.last_access_at is not None:
+                yield consent.revoked_at - consent.last_access_at
 
     def orders(self) -> tuple[Embargo, ...]:
         """Every batch of compelled accesses."""

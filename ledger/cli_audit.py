@@ -85,11 +85,12 @@ def chain(
     )
     before = None if state is None else _read_state(state, asked)
     made = audited(rpc_url, asked, before, quiet=as_json)
+    # First of all: what cannot be written must not keep anyone from the result.
+    show(as_json, made.report.as_json() if as_json else None, report_text(made.report))
     if state is not None and (kept := made.state) is not None and kept is not before:
         _write_state(state, kept)
     if html is not None:
         _write(html, report_html(made.report, command=_command(made.report)))
-    show(as_json, made.report.as_json() if as_json else None, report_text(made.report))
     raise SystemExit(EXIT_CODES[made.report.verdict])
 
 
@@ -110,13 +111,15 @@ def consent(
     asked = replace(asked_of(contract, chain_id, block, tag, from_block, headers), watch=frozenset({wanted}))
     made = audited(rpc_url, asked, None, quiet=as_json)
     report = made.report
-    if report.block is None or report.verdict is Verdict.UNVERIFIED:
+    if report.block is None or any(check.holds is None and check.name != "headers" for check in report.checks):
         show(as_json, report.as_json() if as_json else None, report_text(report))
         raise SystemExit(COULD_NOT)
     fields, human = _history(wanted, made, report)
     show(as_json, fields, human)
     if report.verdict is Verdict.FINDINGS:
         warn("The ledger has findings: see `consent-ledger audit chain`.")
+    elif report.verdict is Verdict.UNVERIFIED:
+        warn("Only headers of blocks with events were read: times and their order are the endpoint's word.")
     raise SystemExit(EXIT_CODES[report.verdict])
 
 
@@ -200,10 +203,10 @@ def _write_state(path: Path, state: AuditState) -> None:
 def _state_key() -> bytes:
     """The auditor's own key, apart from the state: whoever alters the one does not have the other."""
     path = user_data_path("consent-ledger") / "audit.key"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_private_file(path, os.urandom(KEY_BYTES).hex())
     try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_private_file(path, os.urandom(KEY_BYTES).hex())
         key = bytes.fromhex(path.read_text("ascii"))
     except (OSError, ValueError) as exc:
         raise UnreadableFileError(f"{path}: expected the auditor's key", field="state") from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -120,4 +121,7 @@ def run(app: typer.Typer, args: Sequence[str]) -> NoReturn:
         app(args=list(args), prog_name="consent-ledger audit")
     except LedgerError as exc:
         fail(exc, exit_code=COULD_NOT)
+    except Exception:  # noqa: BLE001 - Python's own exit code, 1, would say that something was found
+        traceback.print_exc()
+        raise SystemExit(COULD_NOT) from None
     raise SystemExit(0)

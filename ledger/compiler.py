@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 from subprocess import SubprocessError
-from typing import Any
+from typing import Any, Final
 
 import solcx
-from solcx.exceptions import SolcError, SolcNotInstalled
+from solcx.exceptions import (
+    DownloadError,
+    SolcError,
+    SolcInstallationError,
+    SolcNotInstalled,
+    UnexpectedVersionError,
+)
 
 from ledger.artifact import artifact
 from ledger.errors import ConfigError
+
+_UNUSABLE: Final = (DownloadError, SolcError, SolcInstallationError, SolcNotInstalled, UnexpectedVersionError)
 
 
 def recompile(compiler: Path | None = None) -> dict[str, Any]:
@@ -26,7 +34,7 @@ def recompile(compiler: Path | None = None) -> dict[str, Any]:
             output = solcx.compile_standard(shipped.compiler_input, solc_binary=str(binary))
         source, name = shipped.contract.rsplit(":", 1)
         compiled: dict[str, Any] = output["contracts"][source][name]
-    except (SolcError, SolcNotInstalled, SubprocessError, OSError, ValueError, KeyError) as exc:
+    except (*_UNUSABLE, SubprocessError, OSError, ValueError, KeyError) as exc:
         raise ConfigError(f"no usable Solidity compiler {version}: give one by --solc") from exc
     return compiled
 

@@ -24,7 +24,9 @@ RECEIPTS_AT_ONCE: Final = 16
 LOG_BLOCKS: Final = 10_000
 PAUSE_SECONDS: Final = 0.25
 _DIGITS: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
-_NO_SUCH_METHOD: Final = ("not supported", "not found", "not exist", "not available", "unsupported", "unknown method")
+_METHOD_NOT_FOUND: Final = -32601
+"""The code of JSON-RPC 2.0 for a method that the endpoint does not have."""
+_NOT_THERE: Final = ("not supported", "not found", "not exist", "not available", "unsupported", "unknown")
 
 ProvenBlock = tuple[Header, list[ProvenTransaction]]
 Call = tuple[str, Sequence[object]]
@@ -196,7 +198,11 @@ class Feed:
 
 
 def _require_known(exc: Exception) -> None:
-    if isinstance(exc, RpcError) and any(phrase in exc.message for phrase in _NO_SUCH_METHOD):
+    if not isinstance(exc, RpcError):
+        return
+    # Some say it in words only. "Header not found" is another thing: that comes with time.
+    says_so = "method" in exc.message and any(phrase in exc.message for phrase in _NOT_THERE)
+    if exc.code == _METHOD_NOT_FOUND or says_so:
         raise MethodUnknownError(f"the endpoint refused: {exc.message[:200]}") from exc
 
 

@@ -10,6 +10,8 @@ import re
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Final
 
 from urllib3 import BaseHTTPResponse, PoolManager
@@ -31,6 +33,7 @@ class RpcError(Exception):
         super().__init__(method)
         details = error if isinstance(error, dict) else {}
         self.message = str(details.get("message", error)).lower()
+        self.code = details.get("code")
         data = details.get("data")
         # Hardhat nests the revert data; others give it as it is.
         data = data.get("data") if isinstance(data, dict) else data
@@ -83,15 +86,35 @@ class JsonRpc:
 
     def _post(self, body: object) -> Any:  # noqa: ANN401 - JSON
         try:
-            response = self._pool.request(
-                "POST", self.url, json=body, redirect=False, preload_content=not self._bounded
-            )
-            if response.status != HTTPStatus.OK:
-                response.close()
-                raise self._unusable()
-            return json.loads(self._within_bounds(response) if self._bounded else response.data)
+            return json.loads(self._in_time(body) if self._bounded else self._fetched(body))
         except (HTTPError, OSError, ValueError, RecursionError) as exc:
             raise self._unusable() from exc
+
+    def _fetched(self, body: object) -> bytes:
+        response = self._pool.request("POST", self.url, json=body, redirect=False, preload_content=not self._bounded)
+        if response.status != HTTPStatus.OK:
+            response.close()
+            raise self._unusable()
+        return self._within_bounds(response) if self._bounded else response.data
+
+    def _in_time(self, body: object) -> bytes:
+        """As `_fetched`. A head that comes byte by byte is waited for by a thread that nobody waits for."""
+        answered: SimpleQueue[bytes | Exception] = SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answered.put(self._fetched(body))
+            except Exception as exc:  # noqa: BLE001 - raised to the caller
+                answered.put(exc)
+
+        Thread(target=ask, daemon=True).start()
+        try:
+            answer = answered.get(timeout=self._timeout)
+        except Empty:
+            raise self._unusable() from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _within_bounds(self, response: BaseHTTPResponse) -> bytes:
         """The body of an answer; a timeout of the socket alone is for one piece of it."""

@@ -8,8 +8,9 @@ goes on from what the event says, so that one break is one finding.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Container, Sequence
+from itertools import chain
 from typing import Final, TypedDict
 
 from eth_hash.backends.pysha3 import keccak256
@@ -90,7 +91,9 @@ class Replay:
         self._watch = {bytes.fromhex(one[2:]) for one in watch}
         self._watch_entries = watch_entries
         self._watch_subjects = {bytes.fromhex(one[2:]) for one in watch_subjects}
-        self._points = {(_raw(one.custodian), _raw(one.writer), one.size): one for one in earlier}
+        self._points: defaultdict[tuple[bytes, bytes, int], list[EarlierLog]] = defaultdict(list)
+        for one in earlier:
+            self._points[_raw(one.custodian), _raw(one.writer), one.size].append(one)
         self._number = self._now = 0
         self._day = self.books.days[0]
         self._transaction: ProvenTransaction | None = None
@@ -166,8 +169,9 @@ class Replay:
         log.head, log.size, log.last_at = head, size, self._now
         log.batches += 1
         self.books.batches += 1
-        if self._points and (point := self._points.pop((custodian, writer, size), None)):
-            self._at_point(point, head)
+        if self._points:
+            for point in self._points.pop((custodian, writer, size), ()):
+                self._at_point(point, head)
 
     def _accesses(
         self, head: bytes, batch: BatchKind, pending: Sequence[Pending], number: int, custodian: bytes, writer: bytes
@@ -265,7 +269,7 @@ class Replay:
 
     def end(self) -> None:
         """What an earlier checkpoint named and the log never passed."""
-        for point in self._points.values():
+        for point in chain.from_iterable(self._points.values()):
             if point.size:
                 self._find(
                     "checkpoint_inconsistent",

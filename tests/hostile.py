@@ -79,6 +79,17 @@ def trickling_headers(hostile: Hostile, client: socket.socket) -> None:
         client.sendall(f"X-{number}: 0\r\n".encode())
 
 
+def byte_by_byte(start: bytes) -> Way:
+    """One line that never ends, so slowly that no wait for the next byte is a long one."""
+
+    def way(hostile: Hostile, client: socket.socket) -> None:
+        client.sendall(b"HTTP/1.1 200 OK\r\n" + start)
+        while not hostile.closing.wait(0.1):
+            client.sendall(b"a")
+
+    return way
+
+
 OK: Final = "200 OK"
 WAYS: Final[dict[str, Way]] = {
     "429": saying("429 Too Many Requests", b'{"jsonrpc":"2.0","id":0,"error":{"code":429}}', "Retry-After: 100000"),
@@ -102,5 +113,7 @@ WAYS: Final[dict[str, Way]] = {
     "silent": silent,
     "trickling": streaming(b'{"jsonrpc":', b" ", 0.1),
     "trickling head": trickling_headers,
+    "a header byte by byte": byte_by_byte(b"X: "),
+    "a chunk byte by byte": byte_by_byte(b"Transfer-Encoding: chunked\r\n\r\n1;"),
     "endless": streaming(b'{"jsonrpc":"2.0","id":0,"result":"0x', b"0" * 1_000_000, 0.0),
 }

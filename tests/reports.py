@@ -80,6 +80,7 @@ def report(*, days: int = 45, busy: int = 40, seed: int = 1, **changes: Any) -> 
             batches=recorded // 3,
             recorded=recorded,
             refused=refused,
+            used_and_revoked=revoked,
         ),
         "refusals_by_reason": dict(zip(reasons, [*parts, refused - sum(parts)], strict=True)) if refused else {},
         "days": counted,

@@ -20,15 +20,16 @@ from feeds import HistoryRpc
 from histories import History, history
 from violations import VIOLATIONS
 
-from ledger.artifact import contract_address
+from ledger.artifact import artifact, contract_address
 from ledger.audit import Asked, Audit, audit_chain
 from ledger.audit_report import EarlierLog, Verdict
 from ledger.audit_state import AuditState, opened, packed, sealed
 from ledger.consent import Address, Hex32, Reason
 from ledger.custodian import Custodian
 from ledger.devnet import mine
-from ledger.errors import AuditError, ConsentError
-from ledger.jsonrpc import JsonRpc
+from ledger.errors import AuditError, ConsentError, ContractMismatchError
+from ledger.jsonrpc import JsonRpc, RpcError
+from ledger.stateproof import block_hash_of, header_rlp
 
 EXECUTABLE: Final = str(Path(sys.executable).parent / "consent-ledger")
 KEY: Final = bytes(32)
@@ -320,6 +321,82 @@ def test_an_endpoint_behind_what_was_audited_before_is_a_finding() -> None:
     assert report.finding_counts == {"stale_endpoint": 1}
 
 
+def test_an_older_block_that_the_auditor_asks_for_is_no_lie_of_the_endpoint() -> None:
+    whole = first_long()
+    state = kept(audit([HistoryRpc(whole)]))
+    older = whole.blocks[20].block["hash"]
+    for block in (older, int(whole.blocks[20].block["number"], 16)):
+        report = audit([HistoryRpc(whole)], state, block=block).report
+        assert (report.verdict, report.finding_counts) == (Verdict.UNVERIFIED, {})
+    # What is final comes later than what is there.
+    report = audit([up_to(whole, 20)], state, tag="finalized").report
+    assert (report.verdict, report.finding_counts) == (Verdict.UNVERIFIED, {})
+
+
+def test_a_first_block_that_is_not_there_yet_is_no_break_in_the_chain() -> None:
+    whole = first_long()
+    report = audit([HistoryRpc(whole)], first_block=whole.first_block + 10**6).report
+    assert (report.verdict, report.finding_counts) == (Verdict.UNVERIFIED, {})
+
+
+def test_a_number_that_no_block_has_could_not_be_verified() -> None:
+    whole = first_long()
+    fields = {"number": 2**70, "timestamp": 2**70}
+    for name, value in fields.items():
+        header = {key: whole.blocks[-1].block[key] for key in whole.blocks[-1].block} | {name: hex(value)}
+        header["hash"] = block_hash_of(header_rlp(header))
+        rpc = HistoryRpc(whole)
+        rpc.eth_getBlockByNumber = lambda *_, made=header: made  # type: ignore[method-assign]
+        assert audit([rpc]).report.verdict is Verdict.UNVERIFIED
+
+
+def test_a_node_that_does_not_have_a_header_yet_is_asked_again() -> None:
+    rpc = HistoryRpc(first_long())
+    refusals = [RpcError("eth_getCode", {"code": -32000, "message": "header not found"})] * 2
+    honest = rpc.eth_getCode
+
+    def patient(address: str, block: object) -> str:
+        if refusals:
+            raise refusals.pop()
+        return honest(address, block)
+
+    rpc.eth_getCode = patient  # type: ignore[method-assign]
+    asked = Asked(domain=rpc.history.domain, compile_sources=False, tries=3)
+    assert audit_chain([rpc], asked, now=0).report.verdict is Verdict.CLEAN
+    assert not refusals
+
+
+@pytest.fixture
+def another_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code on chain is not the one that ships, whose sources compile to it."""
+
+    def differs(*_: object) -> None:
+        raise ContractMismatchError("the code is another")
+
+    shipped = artifact()
+    codes = {"bytecode": shipped.bytecode, "deployedBytecode": shipped.deployed_bytecode}
+    evm = {name: {"object": code.hex()} for name, code in codes.items()}
+    monkeypatch.setattr("ledger.audit.require_code", differs)
+    monkeypatch.setattr("ledger.compiler.recompile", lambda _: {"evm": evm})
+
+
+@pytest.mark.usefixtures("another_code")
+def test_sources_are_not_taken_for_those_of_a_code_that_is_not_what_ships() -> None:
+    rpc = HistoryRpc(first_long())
+    made = audit_chain([rpc], Asked(domain=rpc.history.domain, tries=1), now=0)
+    assert made.report.finding_counts == {"code_differs": 1}
+    assert kept(made).sources is None
+
+
+@pytest.mark.usefixtures("another_code")
+def test_what_this_audit_found_is_counted_once_without_news() -> None:
+    rpc = HistoryRpc(first_long())
+    first = audit([rpc])
+    again = audit([rpc], kept(first))
+    assert again.report.finding_counts == first.report.finding_counts == {"code_differs": 1}
+    assert len(again.report.findings) == 1
+
+
 def test_an_endpoint_far_behind_another_is_a_finding() -> None:
     whole = first_long()
     assert audit([HistoryRpc(whole), up_to(whole, 20)]).report.finding_counts == {"stale_endpoint": 1}
@@ -384,6 +461,24 @@ def test_an_earlier_checkpoint_is_passed_or_it_is_a_finding(all_headers: bool) -
         wrong = (replace(points[0], **change), *points[1:])
         found = audit([HistoryRpc(whole)], earlier=wrong, all_headers=all_headers).report
         assert "checkpoint_inconsistent" in found.finding_counts, change
+
+
+def test_a_checkpoint_of_a_later_block_cannot_be_checked_by_an_earlier_one() -> None:
+    whole = first_long()
+    wrong = tuple(replace(one, size=one.size + 100) for one in points_of(whole, 24))
+    report = audit([up_to(whole, 20)], earlier=wrong).report
+    assert (report.verdict, report.finding_counts) == (Verdict.UNVERIFIED, {})
+    # Without news nothing is replayed, so nothing was passed.
+    state = kept(audit([up_to(whole, 20)]))
+    assert audit([up_to(whole, 20)], state, earlier=wrong).report.verdict is Verdict.UNVERIFIED
+
+
+def test_of_two_checkpoints_at_one_size_both_are_looked_at() -> None:
+    whole = first_long()
+    points = points_of(whole, 24)
+    wrong = tuple(replace(one, head=Hex32("0x" + "33" * 32)) for one in points)
+    for both in ((*points, *wrong), (*wrong, *points)):
+        assert "checkpoint_inconsistent" in audit([HistoryRpc(whole)], earlier=both).report.finding_counts
 
 
 def test_a_checkpoint_older_than_the_state_cannot_be_checked_by_it() -> None:

@@ -125,7 +125,12 @@ def test_auditors_sign_cosign_and_compare_and_a_split_view_shows(place: Place) -
     (place.desk / "other.note").write_text(signer.sign(shown.text()))
     done = place.run("checkpoint", "compare", place.desk / "other.note", place.desk / "1.note", *by, "--json")
     assert (done.code, [one["code"] for one in done.json["findings"]]) == (1, ["split_view"])
-    # Nor does the chain lead on from it, nor is it cosigned.
+    # Nor is a count cosigned that the own audit did not come to, however many others signed it.
+    accused = replace(seen, findings={"recorded_outside_consent": 3})
+    (place.desk / "accused.note").write_text(read_signer(place.desk / "alice.example.key").sign(accused.text()))
+    done = place.run("checkpoint", "cosign", place.desk / "accused.note", *cosign)
+    assert (done.code, "recorded_outside_consent 3" in done.out) == (1, True)
+    # Nor does the chain lead on from the other history, nor is it cosigned.
     done = place.run("checkpoint", "verify", place.desk / "other.note", "--by", bob, *node)
     assert (done.code, "checkpoint_inconsistent" in done.out) == (1, True)
     of = ("--by", bob, "--key", place.desk / "alice.example.key", "--memory", place.desk / "third", "--first")
@@ -145,11 +150,36 @@ def test_a_witness_whose_chain_was_exchanged_signs_nothing(place: Place) -> None
     for other in (replace(seen, block_hash=OTHER), replace(seen, logs=grown)):
         memory.write_text(signer.sign(other.text()))
         assert place.make("alice.example", "2.note").code == 1
+    # A node that lags behind what was signed last says nothing of the ledger.
     later = replace(seen, block_number=seen.block_number + 1000)
     memory.write_text(signer.sign(later.text()))
-    assert place.make("alice.example", "2.note").code == 1
+    assert place.make("alice.example", "2.note").code == 2
     memory.write_text(signer.sign(seen.text()))
     assert place.make("alice.example", "2.note").code == 0
+
+
+def test_what_nobody_thought_of_is_no_finding(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ledger.cli_audit.audited", broken)
+    assert place.run("chain").code == 2
+
+
+def test_only_headers_with_events_still_tell_the_history_of_a_consent(place: Place) -> None:
+    consent_id = place.subject.grant(place.custodian, place.institution)
+    done = place.run("consent", consent_id, "--headers", "events")
+    assert (done.code, "the consent was in force" in done.out) == (2, True)
+    assert "endpoint's word" in done.err
+
+
+def test_a_state_that_cannot_be_kept_keeps_nobody_from_the_result(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.desk / "file").write_text("")
+    monkeypatch.setattr("ledger.cli_audit.user_data_path", lambda _: place.desk / "file" / "in a file")
+    done = place.run("chain", "--without-compiler", "--state", place.desk / "seen.state")
+    assert (done.code, "CLEAN" in done.out, "audit.key" in done.err) == (2, True, True)
 
 
 def test_a_node_that_does_not_answer_makes_no_checkpoint(place: Place) -> None:

@@ -15,6 +15,7 @@ import typer
 from platformdirs import user_data_path
 
 from ledger.audit import Asked, Audit
+from ledger.audit_openings import Openings, by_institution, openings_of
 from ledger.audit_report import AuditReport, Verdict
 from ledger.audit_state import AuditState, opened, sealed
 from ledger.books import NEVER_GRANTED, summary_of
@@ -37,7 +38,7 @@ from ledger.cli_audit_options import (
     run,
 )
 from ledger.cli_audit_output import report_html, report_text
-from ledger.cli_terminal import Json, show, warn
+from ledger.cli_terminal import Json, read_json, show, warn
 from ledger.consent import Hex32, Reason, parse_hex32, reason_against
 from ledger.errors import MalformedError, UnreadableFileError
 from ledger.json_forms import iso_time
@@ -74,6 +75,10 @@ def chain(
     state: Annotated[
         Path | None, typer.Option(help="A file to go on from next time: what was proven is not read again.")
     ] = None,
+    openings: Annotated[
+        list[Path] | None,
+        typer.Option(help="A disclosure: the report then counts recorded entries by institution. May be repeated."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -83,8 +88,16 @@ def chain(
         compile_sources=not without_compiler,
         compiler=solc,
     )
+    if openings and state is not None:
+        raise MalformedError(
+            "openings: their entries are looked for from the start, so without --state", field="openings"
+        )
+    opened_entries = _openings(openings or ())
+    asked = replace(asked, watch=frozenset(consent_id for consent_id, _ in opened_entries))
     before = None if state is None else _read_state(state, asked)
     made = audited(rpc_url, asked, before, quiet=as_json)
+    if opened_entries:
+        made = replace(made, report=replace(made.report, institutions=by_institution(opened_entries, made.entries)))
     # First of all: what cannot be written must not keep anyone from the result.
     show(as_json, made.report.as_json() if as_json else None, report_text(made.report))
     if state is not None and (kept := made.state) is not None and kept is not before:
@@ -92,6 +105,15 @@ def chain(
     if html is not None:
         _write(html, report_html(made.report, command=_command(made.report)))
     raise SystemExit(EXIT_CODES[made.report.verdict])
+
+
+def _openings(files: Sequence[Path]) -> Openings:
+    """What the files hand over, if any. Raises `MalformedError`, `UnreadableFileError`."""
+    if not files:
+        return {}
+    from ledger.disclosure import read_disclosure  # noqa: PLC0415 - loaded only where there is one
+
+    return openings_of(read_disclosure(read_json(file)) for file in files)
 
 
 def consent(

@@ -18,7 +18,7 @@ from ledger.config import Config
 from ledger.consent import Hex32
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
-from ledger.errors import ConsentError
+from ledger.errors import ConsentError, MalformedError
 from ledger.exchange import SEALING
 from ledger.release import Release
 from ledger.verifying_keys import public_jwk
@@ -124,6 +124,20 @@ def test_the_answer_that_an_institution_hands_on_is_checked_too(case: Case) -> N
     other = case.write("other.jwt", answer.read_text()[:-6] + "AAAAAA")
     code, found = case.run("entry", file, "--answer", other, *case.keys())
     assert (code, found["entries"][0]["findings"][0]["code"]) == (1, "answer_differs")
+
+
+def test_an_audit_with_openings_says_who_received_data_and_believes_none_that_does_not_fit(case: Case) -> None:
+    code, found = case.run("chain", "--without-compiler", "--openings", case.files / "all.json")
+    # Three entries of one institution, of which one was refused.
+    assert (code, found["institutions"], found["totals"]["recorded"]) == (0, {"bank-1": 2}, 2)
+    document = json.loads((case.files / "all.json").read_text())
+    for one in document["entries"]:
+        one["entry"]["institution"] = "another"
+    altered = case.write("altered.json", document)
+    code, found = case.run("chain", "--without-compiler", "--openings", altered)
+    assert (code, found["institutions"]) == (0, {})
+    with_state = ["--openings", str(altered), "--state", str(case.files / "seen.state")]
+    assert isinstance(CliRunner().invoke(app, ["chain", *with_state]).exception, MalformedError)
 
 
 def test_a_disclosure_that_was_altered_ends_with_1(case: Case) -> None:

@@ -48,7 +48,11 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
             *("reconcile", "sessions", "witness"),
         }
     ),
-    frozenset({"audit_pictures", "books", "chain", "enrolment", "key_sources", "registry", "scrutiny"}),
+    frozenset(
+        {
+            *("audit_openings", "audit_pictures", "books", "chain", "enrolment", "key_sources", "registry", "scrutiny"),
+        }
+    ),
     frozenset(
         {
             *("audit_state", "authentication", "disclosed_entry", "evidence", "journal", "replay", "report_parts"),
@@ -90,7 +94,15 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
 PURE: Final = frozenset(
     {
         *("access", "answers", "asked_by", "attribute_texts", "attributes", "audit_counted", "audit_found"),
-        *("audit_html", "audit_pictures", "audit_reader", "audit_report", "audit_spans", "audit_state"),
+        *(
+            "audit_openings",
+            "audit_html",
+            "audit_pictures",
+            "audit_reader",
+            "audit_report",
+            "audit_spans",
+            "audit_state",
+        ),
         *("audit_style", "audit_texts", "blockproof", "books", "checkpoint", "compelled", "consent"),
         *("consent_receipts", "contract", "contract_events", "contract_storage", "daily_limits", "disclosed"),
         *("disclosed_entry", "disclosure", "envelope", "errors", "exchange", "importmap", "json_forms", "markup"),

@@ -18,6 +18,7 @@ from typing import Any, Final
 from eth_hash.backends.pysha3 import keccak256
 
 from ledger.consent import Address, Hex32, Reason, hex32_of
+from ledger.json_forms import DAY_SECONDS
 
 ENTRY_TYPEHASH: Final = keccak256(
     b"AccessEntry(bytes32 consentId,bytes32 releaseId,string institution,string purpose,string[] attributes,"
@@ -36,6 +37,8 @@ class BatchKind(IntEnum):
 
 COMPELLED: Final = "compelled"
 """The purpose in the entry of an access that an authority ordered; no purpose that a consent may name."""
+LONGEST_EMBARGO: Final = 366 * DAY_SECONDS
+"""How long such an access may be kept from the person, in seconds; the contract refuses a longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -486,7 +486,6 @@ class _Run:
         # The findings of the replay are the ledger's history, the others are of this audit.
         return AuditState(
             domain=report.domain,
-            first_block=self._state.first_block if self._state else self._asked.first_block,
             block_number=head.number,
             block_hash=head.block_hash,
             storage_root=storage_root,

@@ -58,17 +58,9 @@ def _missing_row(text: CheckText) -> Sequence[Html]:
     )
 
 
-def by_count(report: AuditReport) -> list[tuple[str, int]]:
-    """Every code with its count; also of one that is listed and, by an oversight, not counted."""
-    counts = dict(report.finding_counts)
-    for finding in report.findings:
-        counts.setdefault(finding.code, sum(one.code == finding.code for one in report.findings))
-    return sorted(counts.items(), key=lambda one: -one[1])
-
-
 def findings(report: AuditReport) -> list[Html]:
     """What was found, the most frequent kind first."""
-    counts = by_count(report)
+    counts = report.by_code()
     if not counts:
         said = (
             "Nothing was found." if report.verdict is Verdict.CLEAN else "Nothing was found in what could be checked."

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ledger.audit_counted import compelled, consents, institutions, logs, numbers, over_time, refusals, table_of
-from ledger.audit_found import by_count, checks, findings
+from ledger.audit_found import checks, findings
 from ledger.audit_pictures import gaps_figure
 from ledger.audit_report import REPORT_VERSION, AuditReport, Verdict, origin_of
 from ledger.audit_spans import Spans, spans_of
@@ -145,7 +145,7 @@ def _why(report: AuditReport) -> Iterable[Html]:
     """What the verdict comes from, where it is not a clean one."""
     failed = [check for check in report.checks if check.holds is False]
     lines = [
-        *(f"{finding_text(code).title}: {grouped(count)}" for code, count in by_count(report)),
+        *(f"{finding_text(code).title}: {grouped(count)}" for code, count in report.by_code()),
         *(f"{check_text(check.name).title}: does not hold" for check in failed if not report.finding_counts),
         *(
             f"{check_text(check.name).title}: could not be checked. {cut(check.detail)}"

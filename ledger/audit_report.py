@@ -12,6 +12,7 @@ endpoints only scheme, host and port are in it: a path or a query may be somebod
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, StrEnum
@@ -192,6 +193,11 @@ class AuditReport:
         """Nothing is clean that is about no block."""
         verdict = verdict_of(self.checks, found=bool(self.finding_counts or self.findings))
         return Verdict.UNVERIFIED if verdict is Verdict.CLEAN and self.block is None else verdict
+
+    def by_code(self) -> list[tuple[str, int]]:
+        """Every code with its count, the most frequent first; also of one that is listed and was not counted."""
+        counts = {**Counter(finding.code for finding in self.findings), **self.finding_counts}
+        return sorted(counts.items(), key=lambda one: -one[1])
 
     def as_json(self) -> dict[str, Any]:
         """The report for machines; `version` counts changes of its form."""

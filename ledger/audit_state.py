@@ -18,7 +18,7 @@ from ledger.books import Books, Consent, WriterLog
 from ledger.consent import Address, Domain, Hex32, State
 from ledger.errors import AuditError
 
-MAGIC: Final = b"consent-ledger audit state 3\n"
+MAGIC: Final = b"consent-ledger audit state 4\n"
 MAX_BYTES: Final = 2**31
 _DIGEST_BYTES: Final = 32
 _LENGTH_BYTES: Final = 8
@@ -33,7 +33,6 @@ class AuditState:
     """
 
     domain: Domain
-    first_block: int
     block_number: int
     block_hash: Hex32
     storage_root: Hex32
@@ -55,7 +54,6 @@ def sealed(state: AuditState, key: bytes) -> bytes:
     about = {
         "chainId": state.domain.chain_id,
         "contract": state.domain.contract,
-        "firstBlock": state.first_block,
         "blockNumber": state.block_number,
         "blockHash": state.block_hash,
         "storageRoot": state.storage_root,
@@ -81,7 +79,6 @@ def opened(data: bytes, key: bytes) -> AuditState:
     about: dict[str, Any] = json.loads(rest[_LENGTH_BYTES:end])
     return AuditState(
         domain=Domain(chain_id=about["chainId"], contract=Address(about["contract"])),
-        first_block=about["firstBlock"],
         block_number=about["blockNumber"],
         block_hash=Hex32(about["blockHash"]),
         storage_root=Hex32(about["storageRoot"]),

@@ -87,13 +87,12 @@ a { color: var(--accent); text-underline-offset: 0.18em; }
 .small { font-size: 0.9rem; }
 header > * + * { margin-top: 0.5rem; }
 section { margin-top: 2.75rem; }
-section > * + *, .stack > * + * { margin-top: 1rem; }
+section > * + * { margin-top: 1rem; }
 section > .audit-figure + .audit-figure { margin-top: 2.2rem; }
 code, pre { font-family: var(--mono); font-size: 0.86em; }
 code { overflow-wrap: anywhere; }
 pre { padding: 0.9rem 1rem; background: var(--sunk); border-radius: 0.4rem; white-space: pre-wrap;
   overflow-wrap: anywhere; }
-.hash { font-size: 0.82em; }
 .verdict { margin-top: 1.5rem; padding: clamp(1rem, 3vw, 1.6rem); border: 2px solid var(--edge);
   border-left-width: 0.8rem;
   border-radius: 0.5rem; break-inside: avoid; }
@@ -153,7 +152,6 @@ tbody th .quiet { font-weight: 400; }
 .contents ol { columns: 2; column-gap: 2rem; padding-left: 1.3rem; }
 .contents li { break-inside: avoid; padding-block: 0.15rem; }
 .limits li + li { margin-top: 0.5rem; }
-details summary { cursor: pointer; padding-block: 0.5rem; color: var(--accent); font-weight: 600; }
 footer { margin-top: 3rem; padding-top: 0.8rem; border-top: 1px solid var(--line); color: var(--quiet);
   font-size: 0.9rem; }
 @media (width < 40rem) {
@@ -181,10 +179,7 @@ _PAPER: Final = """\
   .short { break-inside: avoid; }
   .id { min-width: 0; width: 11.5rem; }
   .detail { min-width: 0; }
-  .new-page { break-before: page; }
   .screen { display: none; }
-  details > summary { display: none; }
-  details::details-content { content-visibility: visible; block-size: auto; }
   a { color: inherit; text-decoration: none; }
   table { font-size: 0.88rem; }
 }

@@ -63,7 +63,6 @@ class ProvenTransaction:
     """The contract's events of one transaction, in order. The hash of the transaction is the endpoint's word only."""
 
     transaction_hash: str
-    index: int
     first_log_index: int
     logs: tuple[Log, ...]
     places: tuple[int, ...]
@@ -164,7 +163,6 @@ def _own_logs(found: Sequence[_Read], contract: Address, header: Header) -> Iter
         if events:
             yield ProvenTransaction(
                 transaction_hash=header.transactions[index],
-                index=index,
                 first_log_index=first,
                 logs=tuple(events),
                 places=tuple(places),

@@ -23,7 +23,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -112,7 +111,7 @@ def checkpoint_of(report: AuditReport, *, despite: Collection[str] = ()) -> Chec
     `despite` names codes of findings that are known and do not hinder; the checkpoint says how many there were.
     """
     failed = [check.name for check in report.checks if check.holds is not True]
-    counts = Counter(finding.code for finding in report.findings) | Counter(report.finding_counts)
+    counts = dict(report.by_code())
     hinder = sorted(set(counts) - set(despite))
     if report.block is None or not report.checks or failed or hinder:
         why = ", ".join([*failed, *hinder]) or "nothing was checked"
@@ -123,7 +122,7 @@ def checkpoint_of(report: AuditReport, *, despite: Collection[str] = ()) -> Chec
         block_hash=report.block.block_hash,
         timestamp=report.block.timestamp,
         logs={(log.custodian, log.writer): (log.size, log.head) for log in report.logs},
-        findings=dict(counts),
+        findings=counts,
     )
 
 

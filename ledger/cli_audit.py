@@ -44,7 +44,6 @@ from ledger.errors import MalformedError, UnreadableFileError
 from ledger.json_forms import iso_time
 from ledger.private_files import write_private_file
 
-PANEL: Final = "Evidence"
 KEY_BYTES: Final = 32
 
 

@@ -65,8 +65,7 @@ def _findings(report: AuditReport) -> Iterator[str]:
     listed: dict[str, list[Finding]] = {}
     for finding in report.findings:
         listed.setdefault(finding.code, []).append(finding)
-    counts = {code: len(found) for code, found in listed.items()} | dict(report.finding_counts)
-    for code, count in sorted(counts.items(), key=lambda one: -one[1]):
+    for code, count in report.by_code():
         yield ""
         yield f"✗ {grouped(count)} of {code}: {finding_text(code).title}"
         shown = listed.get(code, [])[:MOST_FINDINGS]

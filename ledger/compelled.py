@@ -16,16 +16,16 @@ from typing import Any, Final
 
 from eth_hash.backends.pysha3 import keccak256
 
+from ledger.access import LONGEST_EMBARGO
 from ledger.attributes import ATTRIBUTES
 from ledger.consent import Hex32, hex32_of, is_text, parse_hex32
 from ledger.errors import EmbargoTooLongError, MalformedError, UnknownAttributeError
+from ledger.json_forms import DAY_SECONDS
 
 ORDER_TYPEHASH: Final = keccak256(
     b"CompelledOrder(string authority,string reference,bytes32 documentHash,string subject,string[] attributes,"
     b"uint64 embargoUntil,bytes32 salt)"
 )
-LONGEST_EMBARGO: Final = 366 * 86_400
-"""Seconds from the access; the contract refuses a longer one."""
 MAX_REFERENCE: Final = 200
 MAX_ATTRIBUTES: Final = 64
 
@@ -122,7 +122,7 @@ def check_order(new: NewOrder, *, now: int) -> None:
         raise MalformedError("embargoUntil: expected Unix seconds", field="embargoUntil")
     if new.embargo_until > now + LONGEST_EMBARGO:
         raise EmbargoTooLongError(
-            f"embargoUntil: expected at most {LONGEST_EMBARGO // 86_400} days from now", field="embargoUntil"
+            f"embargoUntil: expected at most {LONGEST_EMBARGO // DAY_SECONDS} days from now", field="embargoUntil"
         )
 
 

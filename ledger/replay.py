@@ -15,7 +15,7 @@ from typing import Final, TypedDict
 
 from eth_hash.backends.pysha3 import keccak256
 
-from ledger.access import BatchKind
+from ledger.access import LONGEST_EMBARGO, BatchKind
 from ledger.audit_report import MAX_LISTED, AuditedEntry, ConsentChange, EarlierLog, Finding
 from ledger.blockproof import ProvenTransaction
 from ledger.books import (
@@ -34,10 +34,8 @@ from ledger.books import (
 )
 from ledger.consent import MAX_TIME, Address, Hex32, Reason, State, hex32_of, reason_against
 from ledger.contract_events import EVENTS, TOPICS
+from ledger.json_forms import DAY_SECONDS
 
-SECONDS_PER_DAY: Final = 86_400
-MAX_EMBARGO: Final = 366 * SECONDS_PER_DAY
-"""The contract's bound on how long a compelled access may be kept from the person, in seconds."""
 _WORD: Final = 32
 _REASON_WORDS: Final = tuple(number.to_bytes(_WORD) for number in Reason)
 # An attribute of an enumeration is slow to look up.
@@ -110,7 +108,7 @@ class Replay:
     def block(self, number: int, timestamp: int, transactions: Sequence[ProvenTransaction]) -> None:
         """Everything that the contract logged in one block. `timestamp` is the block's, Unix seconds."""
         self._number, self._now = number, timestamp
-        self._day = self.books.days[timestamp // SECONDS_PER_DAY]
+        self._day = self.books.days[timestamp // DAY_SECONDS]
         for transaction in transactions:
             self._transaction = transaction
             self._through(transaction)
@@ -248,7 +246,7 @@ class Replay:
             return head
         ((order, embargo_word),) = orders
         embargo = int.from_bytes(embargo_word)
-        if embargo > self._now + MAX_EMBARGO:
+        if embargo > self._now + LONGEST_EMBARGO:
             self._find("rule_broken", "an embargo that is longer than the contract allows", writer=writer)
         head = keccak256(head + order + embargo_word + _REASON_WORDS[Reason.COMPELLED])
         for _, _, data, place in pending:

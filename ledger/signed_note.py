@@ -33,7 +33,6 @@ MAX_LENGTH: Final = 1_000_000
 KEY_LENGTH: Final = 32
 _ED25519: Final = b"\x01"
 _ID_LENGTH: Final = 4
-_SIGNATURE_LENGTH: Final = 64
 _DASH: Final = "— "
 _PRIVATE: Final = "PRIVATE+KEY+"
 _NAME: Final = re.compile(r"[!-*,-~]{1,200}\Z")

@@ -34,7 +34,6 @@ from ledger.errors import ChainUnavailableError
 from ledger.jsonrpc import RpcError
 
 Change = Callable[[str, Sequence[Any], Any], Any]
-APPENDED: Final = "0x" + TOPIC["LogAppended"].hex()
 NUMBERS: Final = frozenset(
     {
         *("difficulty", "number", "gasLimit", "gasUsed", "timestamp"),

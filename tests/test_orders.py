@@ -11,9 +11,17 @@ from actors import DAY, World
 from courts import DOCUMENT, Authority, execute, new_order, registered
 from sqlalchemy import select
 
-from ledger.access import COMPELLED, AccessEntry, BatchKind, entry_hash_of, fold_compelled, records_hash_of
+from ledger.access import (
+    COMPELLED,
+    LONGEST_EMBARGO,
+    AccessEntry,
+    BatchKind,
+    entry_hash_of,
+    fold_compelled,
+    records_hash_of,
+)
 from ledger.chain import Receipt
-from ledger.compelled import LONGEST_EMBARGO, CompelledOrder, order_hash_of
+from ledger.compelled import CompelledOrder, order_hash_of
 from ledger.consent import ZERO32, Reason
 from ledger.contract_events import Appended, batches_of
 from ledger.errors import (

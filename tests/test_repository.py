@@ -30,14 +30,14 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "compelled"),
-            *("importmap", "keys", "outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "typed_data"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "importmap", "keys"),
+            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "typed_data"),
         }
     ),
     frozenset(
         {
-            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "compiler"),
-            *("contract_events", "daily_limits", "exchange", "invitations", "notice_texts", "outbound"),
+            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "compelled"),
+            *("compiler", "contract_events", "daily_limits", "exchange", "invitations", "notice_texts", "outbound"),
             *("reconciliation", "requested", "vault", "verifying_keys", "wallets"),
         }
     ),

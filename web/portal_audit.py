@@ -134,10 +134,7 @@ def _report() -> AuditReport:
 
 
 def _found(report: AuditReport) -> list[tuple[str, int, Any]]:
-    counts = dict(report.finding_counts)
-    for finding in report.findings:
-        counts.setdefault(finding.code, 1)
-    return [(code, count, finding_text(code)) for code, count in sorted(counts.items(), key=lambda one: -one[1])]
+    return [(code, count, finding_text(code)) for code, count in report.by_code()]
 
 
 def _refused(report: AuditReport) -> list[tuple[str, str, Markup]]:

@@ -30,7 +30,7 @@ from ledger.blockproof import (
 from ledger.consent import Address, Hex32, hex32_of
 from ledger.contract_events import TOPICS
 from ledger.errors import AuditError, ChainUnavailableError, ReceiptsDifferError
-from ledger.stateproof import rlp_list, rlp_string
+from ledger.stateproof import block_hash_of, header_rlp, rlp_list, rlp_string
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -195,6 +195,19 @@ def test_a_header_under_another_hash_is_caught_and_what_is_none_is_told_apart() 
     ):
         with pytest.raises(ChainUnavailableError):
             read_header(nonsense)
+
+
+@pytest.mark.parametrize("name", ["number", "timestamp"])
+def test_a_number_that_no_block_has_makes_no_header_though_it_is_hashed_right(name: str) -> None:
+    block = HistoryRpc(history(1)).history.blocks[2].block
+    for value, fits in ((2**63 - 1, True), (2**63, False), (2**200, False)):
+        made = block | {name: hex(value)}
+        made["hash"] = block_hash_of(header_rlp(made))
+        if fits:
+            assert value in (read_header(made).number, read_header(made).timestamp)
+        else:
+            with pytest.raises(ChainUnavailableError):
+                read_header(made)
 
 
 @pytest.mark.slow

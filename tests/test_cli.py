@@ -1228,10 +1228,14 @@ def test_up_tells_a_person_what_to_do_next(fresh: Installation) -> None:
         # A platform says in this way which port is to be served.
         env=fresh.environment(PORT=str(http_port)),
     ) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(7)]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(SECONDS) == 0
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(7)]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == 0
+        finally:
+            # Otherwise nothing would end this test where it fails.
+            process.kill()
     said = "".join(lines)
     assert str(fresh.data) in said
     assert f"http://127.0.0.1:{http_port} " in said

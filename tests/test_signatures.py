@@ -157,10 +157,10 @@ def test_signing_leaves_the_request_as_it_was_and_adds_three_headers() -> None:
 
 def test_who_signs_again_leaves_nothing_of_an_earlier_signature_however_its_headers_are_written() -> None:
     once = without(signed(nonce="of-the-first-signature-0"), "Content-Digest")
-    lower = replace(once, headers={name.lower(): value for name, value in once.headers.items()})
-    again = sign_request(lower, party_id=BANK, key=KEY, at=NOW, nonce=NONCE)
-    assert {name.lower() for name in again.headers} == {*lower.headers, "content-digest"}
-    assert len(again.headers) == len(lower.headers) + 1
+    loud = replace(once, headers={name.upper(): value for name, value in once.headers.items()})
+    again = sign_request(loud, party_id=BANK, key=KEY, at=NOW, nonce=NONCE)
+    assert {name.upper() for name in again.headers} == {*loud.headers, "CONTENT-DIGEST"}
+    assert len(again.headers) == len(loud.headers) + 1
     assert verify(again).nonce == NONCE
 
 

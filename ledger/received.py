@@ -23,6 +23,7 @@ from ledger.disclosed_entry import (
     check_place,
     check_receipt,
     check_subject,
+    entry_at,
 )
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure, EntryPlace, read_consent
 from ledger.errors import AuditError, InvalidSignatureError, MalformedError
@@ -117,7 +118,9 @@ def _order_of(receipt: str, key: ECKey, one: DisclosedEntry) -> tuple[CompelledO
 
 
 def _access(one: DisclosedEntry, orders: tuple[CompelledOrder, ...], facts: Facts, key: ECKey) -> JudgedEntry:
-    found = {it.entry_hash: it for it in facts.entries or ()}.get(one.entry_hash)
+    mine = (one.entry.consent_id, one.entry_hash)
+    standing = [it for it in facts.entries or () if (it.consent_id, it.entry_hash) == mine]
+    found = entry_at(one.place, standing)
     marks = Marks(
         block_number=one.place.block_number,
         at=found.at if found else None,
@@ -128,7 +131,7 @@ def _access(one: DisclosedEntry, orders: tuple[CompelledOrder, ...], facts: Fact
     check_opening(one, marks)
     online = facts.entries is not None
     if online:
-        check_place(one, found, marks)
+        check_place(one, standing, marks)
     check_bundle(one, facts.bundles.get(one.entry_hash), online=online, marks=marks)
     check_receipt(one, facts.receipts.get(one.entry_hash), marks)
     if orders:

@@ -4,7 +4,7 @@ The chain alone says which consents an account gave and every access under them,
 what was read: for that the person has the openings in their export. So three things can show:
 
 - an access, or a consent, that is on chain and that the person was not told of;
-- one that they were told of and that is not on chain, or is something else there;
+- one that they were told of and that is not on chain, or is something else there, or stands there twice;
 - an access beyond what they agreed to.
 
 What came to the chain after the export was made cannot be in it: a newer export has to tell.
@@ -12,6 +12,7 @@ What came to the chain after the export was made cannot be in it: a newer export
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -139,6 +140,7 @@ def judge_subject(told: Told | None, facts: Facts, *, domain: Domain) -> JudgedS
         whole.unknown("accesses", "the chain did not show them")
     else:
         accesses += [_access(one, told, facts.embargoes) for one in facts.entries]
+        _doubles(facts.entries, whole)
         if told is not None:
             _consents(told, facts, domain, whole)
             accesses += _not_on_chain(told, facts)
@@ -178,6 +180,14 @@ def _access(found: FoundEntry, told: Told | None, embargoes: Mapping[Hex32, int]
         checks=tuple(marks.checks),
         findings=tuple(marks.findings),
     )
+
+
+def _doubles(entries: tuple[FoundEntry, ...], whole: Marks) -> None:
+    """The chain alone shows them: an entry has a salt of its own, so that no two are alike."""
+    for (consent_id, entry_hash), times in Counter((it.consent_id, it.entry_hash) for it in entries).items():
+        if times > 1:
+            said = f"an access stands on the log {times} times"
+            whole.differs("accesses", "double_entry", said, consent_id=consent_id, entry_hash=entry_hash)
 
 
 def _told_access(one: ToldAccess, found: FoundEntry, told: Told, embargoes: Mapping[Hex32, int], marks: Marks) -> None:

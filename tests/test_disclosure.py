@@ -17,7 +17,7 @@ from courts import execute, registered
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwe
-from on_chain import AS_DISCLOSED, codes, disclosed, entries_on, judged, unknown
+from on_chain import AS_DISCLOSED, codes, disclosed, entries_on, facts_of, judged, unknown
 
 from ledger import preparation
 from ledger.access import entry_hash_of
@@ -30,8 +30,9 @@ from ledger.disclosure import Disclosure, read_disclosure
 from ledger.disclosure_facts import offline_facts
 from ledger.errors import AuditError, ConsentError, ErasedError, MalformedError, NotFoundError
 from ledger.exchange import SEALING, key_for, release_request, seal_answer, verify_claims
+from ledger.received import judge_receipt
 from ledger.release import Release
-from ledger.scrutiny import Keyring
+from ledger.scrutiny import Facts, FoundEntry, Keyring
 from ledger.signatures import HttpRequest, SignedRequest, sign_request
 from ledger.verifying_keys import public_jwk
 
@@ -405,6 +406,37 @@ def test_a_request_used_for_two_accesses_is_found(world: World) -> None:
     assert codes(found) == {"request_reused"}
     # The same two of a request that asks for both would be none.
     assert codes(judged(world, made)) == set()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("before", [False, True])
+def test_an_entry_that_was_logged_twice_is_found_whichever_is_read_first(
+    world: World, document: dict[str, Any], place: int, *, before: bool
+) -> None:
+    chain = list(entries_on(world.chain))
+    first = chain[place]
+    copied = replace(first, place=replace(first.place, log_index=77, block_number=first.place.block_number + 1))
+    there = [copied, *chain] if before else [*chain, copied]
+    # Seen also where nothing in the file opens it.
+    for opened in (
+        document,
+        document | {"entries": [it for it in document["entries"] if it["entryHash"] != first.entry_hash]},
+    ):
+        assert codes(judged(world, opened, entries=tuple(there))) == {"double_entry"}
+    assert codes(judged(world, document, entries=tuple(chain))) == set()
+
+
+def test_a_receipt_of_an_entry_that_was_logged_twice_is_found(world: World) -> None:
+    receipt, key = world.ask(world.grant()).receipt, world.custodian.accounts.signing_key
+    (entry,) = entries_on(world.chain)
+    copied = replace(entry, place=replace(entry.place, log_index=77))
+    for there in ((entry,), (copied, entry), (entry, copied)):
+
+        def facts(disclosure: Disclosure, _: object, there: tuple[FoundEntry, ...] = there) -> Facts:
+            return facts_of(world.chain, disclosure, entries=there)
+
+        found = judge_receipt(receipt, key, facts, domain=world.chain.domain)
+        assert codes(found) == ({"double_entry"} if len(there) > 1 else set())
 
 
 def test_a_late_entry_is_found_with_its_reason(world: World) -> None:

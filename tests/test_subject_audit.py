@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,6 +86,17 @@ def test_an_access_that_the_person_was_not_told_of_is_found(world: World, place:
     found = judged(world, export)
     assert codes(found) == {"access_untold"}
     assert len(found.all_findings) == 1
+
+
+@pytest.mark.usefixtures("consent_id")
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_access_that_was_logged_twice_is_found_with_an_export_and_without(world: World, place: int) -> None:
+    export = export_of(world)
+    found = facts(world, export)
+    entries = found.entries or ()
+    twice = replace(found, entries=(*entries, replace(entries[place], at=entries[place].at + 1)))
+    for told in (read_export(export), None):
+        assert codes(judge_subject(told, twice, domain=world.chain.domain)) == {"double_entry"}
 
 
 def test_a_consent_that_the_person_was_not_told_of_is_found(world: World, consent_id: Hex32) -> None:

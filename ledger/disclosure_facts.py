@@ -16,7 +16,7 @@ from eth_abi import encode
 from joserfc.jwk import ECKey
 
 from ledger.audit import Asked, Audit, audit_chain
-from ledger.audit_report import AuditedEntry, Check, Finding
+from ledger.audit_report import AuditedEntry, Check, Finding, are_facts
 from ledger.chain import JsonRpcChain
 from ledger.consent import Address, Domain, Hex32, Reason
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure, EntryPlace
@@ -88,9 +88,7 @@ def online_facts(
 def chain_checks(audit: Audit, watched: Collection[Hex32]) -> tuple[tuple[Check, ...], bool]:
     """The audit's own checks, and whether what it found are facts: what is wrong with others' consents is left out."""
     others = [check for check in audit.report.checks if check.name != "replay"]
-    believed = (
-        bool(others) and all(check.holds for check in others) and others[-1].name in ("state_root", "checkpoints")
-    )
+    believed = are_facts(others) and others[-1].name in ("state_root", "checkpoints")
     mine = list(chain_findings(audit, watched))
     detail = "every entry of these consents has the contract's verdict" if not mine else "see the findings"
     return (*others, *([Check(name="replay", holds=not mine, detail=detail)] if believed else [])), believed

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from ledger.audit_report import AuditedEntry, Check, Finding
+from ledger.audit_report import AuditedEntry, Check, Finding, are_facts
 from ledger.consent import Hex32, Reason
 from ledger.envelope import ORDER, ORDER_RESUMED, RELEASE, RELEASE_RESUMED
 from ledger.reconciliation import EXPLANATIONS, OnFile, Reconciliation, Sides
@@ -43,11 +43,11 @@ ABORTED: Final = "aborted"
 def reconcile(sides: Sides, checks: Sequence[Check] = ()) -> Reconciliation:
     """Hold the accounts against each other. `checks` are those of the audit that proved the entries.
 
-    Where one of them does not hold there is nothing to compare with: what could not be read is no difference.
+    Where they are no facts there is nothing to compare with: what could not be read is no difference.
     """
     checks = checks or [Check(name="chain", holds=None, detail="nothing was proven of the chain")]
     work = _Work(sides)
-    if all(check.holds for check in checks):
+    if are_facts(checks):
         work.entries_and_rows()
         work.unwraps()
         work.receipts()

@@ -199,6 +199,16 @@ def test_one_unlogged_release_is_found_on_a_copy_and_the_original_is_left_alone(
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_with_fewer_headers_it_reconciles_what_it_read(place: Place) -> None:
+    done = place.run("reconcile", "--headers", "events", "--json")
+    assert (done.code, done.json["verdict"], done.json["numbers"]) == (2, "could_not_verify", {"released": 1})
+    with sqlite3.connect(place.custodian.config.database) as database:
+        database.execute("DELETE FROM releases")
+    database.close()
+    done = place.run("reconcile", "--headers", "events", "--json")
+    assert (done.code, done.json["differences"]) == (1, {"entry_not_on_file": 1, "unexplained_unwrap": 1})
+
+
 def test_a_chain_that_cannot_be_read_is_never_clean(place: Place) -> None:
     done = place.run("reconcile", "--rpc-url", "http://127.0.0.1:9", "--json")
     assert (done.code, done.json["verdict"], done.json["findings"]) == (2, "could_not_verify", [])

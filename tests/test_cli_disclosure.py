@@ -153,6 +153,24 @@ def test_without_a_node_a_bundle_and_a_blocks_hash_stand_for_the_chain(case: Cas
     assert (code, found["entries"][0]["findings"][0]["code"]) == (1, "bundle_differs")
 
 
+def test_with_fewer_headers_what_was_read_is_used_and_the_result_is_never_clean(case: Case) -> None:
+    few = ("--headers", "events")
+    key = ("--custodian-key", case.files / "custodian.json")
+    for verb in (
+        ("entry", case.files / "all.json", *case.keys()),
+        ("receipt", case.files / "receipt.jwt", *key),
+        ("receipt", case.files / "grant.jwt", *key),
+        ("subject", case.write("export.json", case.export)),
+    ):
+        code, found = case.run(*verb, *few)
+        assert (verb[:2], code, found["verdict"]) == (verb[:2], 2, "could_not_verify")
+        parts = [found, *found.get("entries", ()), *found.get("accesses", ())]
+        assert {one["name"] for part in parts for one in part["checks"] if one["holds"] is None} == {"headers"}
+    less = case.write("less.json", case.export | {"activity": case.export["activity"][1:]})
+    code, found = case.run("subject", less, *few)
+    assert (code, len(found["accesses"])) == (1, 3)
+
+
 def test_where_no_node_answers_or_another_chain_nothing_is_verified(case: Case) -> None:
     file = case.files / "all.json"
     done = CliRunner().invoke(app, ["entry", str(file), "--rpc-url", "http://127.0.0.1:9", "--believe-keys", "--json"])

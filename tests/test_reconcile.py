@@ -573,6 +573,18 @@ def test_a_chain_that_could_not_be_read_makes_no_differences_of_its_own(busy: Wo
     assert (found.verdict, found.findings, found.numbers) == (Verdict.UNVERIFIED, (), {})
 
 
+def test_headers_that_were_left_out_leave_it_unverified_and_hide_no_difference(busy: World) -> None:
+    left_out = Check(name="headers", holds=None, detail="only those with events")
+    sides = sides_of(books(busy), lambda: entries_of(busy))
+    found = reconcile.reconcile(sides, [left_out, PROVEN])
+    assert (found.verdict, found.findings, found.numbers["released"]) == (Verdict.UNVERIFIED, (), 4)
+    row = next(row for row in busy.custodian.journal.history() if row.state == journal.RELEASED)
+    less = replace(sides, entries=[one for one in sides.entries if one.entry_hash != row.entry_hash])
+    assert reconcile.reconcile(less, [left_out, PROVEN]).verdict is Verdict.FINDINGS
+    # An endpoint that fell silent at the headers showed nothing.
+    assert reconcile.reconcile(less, [PROVEN, left_out]).findings == ()
+
+
 def test_its_words_for_states_are_those_of_the_journal() -> None:
     names = ("INTENT", "RECORDED", "RELEASED", "REFUSED", "ABORTED")
     assert [getattr(reconcile, name) for name in names] == [getattr(journal, name) for name in names]

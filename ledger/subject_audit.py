@@ -36,6 +36,10 @@ from ledger.scrutiny import Facts, FoundEntry, Marks
 PENDING: Final = "pending"
 UNKNOWN: Final = "unknown"
 _REFUSED: Final = "refused"
+_RELEASED: Final = "released"
+_WAITING: Final = "waiting"
+JUST_NOW_SECONDS: Final = 60
+"""So near to each other neither the block's time nor the custodian's clock tells which came first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,19 +204,32 @@ def _told_access(one: ToldAccess, found: FoundEntry, told: Told, embargoes: Mapp
         reason=one.reason if found.outcome is DisclosedOutcome.REFUSED else None,
     )
     check_opening(entry, marks)
+    _told_outcome(one, entry, found, told.told_at, marks)
     if found.outcome is DisclosedOutcome.COMPELLED:
         check_order(entry, told.orders, embargoes, marks)
         return
-    if (one.outcome == _REFUSED) is (found.outcome is DisclosedOutcome.REFUSED):
-        check_outcome(entry, found.reason, marks)
-    else:
-        said = f"you were told that it was {one.outcome}, on chain it is {found.outcome}"
-        marks.differs("outcome", "outcome_differs", said)
     if one.entry.consent_id != found.consent_id:
         marks.differs("terms", "consent_differs", "it was logged under another consent than you were told")
         return
     grants = {it.consent_id: it.grant for it in told.consents}
     check_terms(entry, grants.get(found.consent_id), marks)
+
+
+def _told_outcome(one: ToldAccess, entry: DisclosedEntry, found: FoundEntry, told_at: int, marks: Marks) -> None:
+    refused = found.outcome is DisclosedOutcome.REFUSED
+    same = one.outcome == (_REFUSED if refused else _RELEASED)
+    if not one.on_chain and not same and found.at < told_at - JUST_NOW_SECONDS:
+        said = f"you were told that it was {one.outcome}, and not on the log: it was there, {found.outcome}"
+        marks.differs("outcome", "outcome_differs", said)
+    elif not one.on_chain and one.outcome == _WAITING:
+        marks.unknown("outcome", f"you were told that it was waiting, and it is {found.outcome} now: make a new export")
+    elif (one.outcome == _REFUSED) is not refused:
+        said = f"you were told that it was {one.outcome}, on chain it is {found.outcome}"
+        marks.differs("outcome", "outcome_differs", said)
+    elif not one.on_chain and found.at <= told_at:
+        marks.unknown("outcome", "you were told that it was not on the log yet: make a new export")
+    else:
+        check_outcome(entry, found.reason, marks)
 
 
 def _consents(told: Told, facts: Facts, domain: Domain, whole: Marks) -> None:
@@ -242,7 +259,7 @@ def _not_on_chain(told: Told, facts: Facts) -> list[SubjectAccess]:
         if one.entry_hash in there:
             continue
         marks = Marks(consent_id=one.entry.consent_id, entry_hash=one.entry_hash)
-        if one.on_chain or one.outcome == "released":
+        if one.on_chain or one.outcome == _RELEASED:
             said = "you were told that it is on the log, and it is not on chain under your consents"
             marks.differs("place", "entry_not_on_chain", said)
         else:

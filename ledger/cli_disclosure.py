@@ -210,13 +210,14 @@ def _with_answer(disclosure: Disclosure, token: str) -> Disclosure:
     return replace(disclosure, entries=entries)
 
 
-def _release_of(answer: str) -> object:
+def _release_of(answer: str) -> str | None:
     """The release that an answer says it is of, unchecked: to find the entry that it belongs to."""
     try:
         claims = json.loads(base64.urlsafe_b64decode(answer.split(".")[1] + "=="))
     except (ValueError, IndexError, RecursionError):
         return None
-    return claims.get("jti") if isinstance(claims, dict) else None
+    found = claims.get("jti") if isinstance(claims, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _end(verdict: Verdict) -> NoReturn:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from ledger.access import AccessEntry
 from ledger.audit_report import AuditedBlock, Check, Finding, Verdict, verdict_of
 from ledger.compelled import CompelledOrder
-from ledger.consent import Domain, Hex32
+from ledger.consent import Domain, Hex32, is_text, parse_hex32
 from ledger.disclosed_entry import check_opening, check_order, check_outcome, check_subject, check_terms
 from ledger.disclosure import (
     DisclosedConsent,
@@ -120,18 +120,24 @@ def read_export(document: Mapping[str, Any]) -> Told:
             states={one["consentId"]: str(one["state"]) for one in document["consents"]},
             accesses=tuple(
                 ToldAccess(
-                    entry_hash=Hex32(one["entryHash"]),
+                    entry_hash=parse_hex32(one["entryHash"], "activity.entryHash"),
                     entry=read_opening(one["entry"], "activity"),
                     outcome=str(one["outcome"]),
-                    reason=one.get("reason"),
+                    reason=_text_or_none(one.get("reason"), "activity.reason"),
                     on_chain=one["place"] is not None,
                 )
                 for one in [*document["activity"], *orders]
             ),
             orders=tuple(read_order(one["order"], "orders") for one in orders),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise MalformedError("export: expected the export of a person's data", field="export") from exc
+
+
+def _text_or_none(value: object, field: str) -> str | None:
+    if value is None or is_text(value):
+        return value
+    raise MalformedError(f"{field}: expected text or null", field=field)
 
 
 def judge_subject(told: Told | None, facts: Facts, *, domain: Domain) -> JudgedSubject:

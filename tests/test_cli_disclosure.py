@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ledger.config import Config
 from ledger.consent import Hex32
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
-from ledger.errors import ConsentError
+from ledger.errors import ConsentError, MalformedError
 from ledger.exchange import SEALING
 from ledger.release import Release
 from ledger.verifying_keys import public_jwk
@@ -124,6 +125,15 @@ def test_the_answer_that_an_institution_hands_on_is_checked_too(case: Case) -> N
     other = case.write("other.jwt", answer.read_text()[:-6] + "AAAAAA")
     code, found = case.run("entry", file, "--answer", other, *case.keys())
     assert (code, found["entries"][0]["findings"][0]["code"]) == (1, "answer_differs")
+
+
+@pytest.mark.parametrize("jti", [[], {}, 7, None])
+def test_an_answer_of_no_release_is_no_verdict(case: Case, jti: object) -> None:
+    file = case.write("one.json", case.disclosure)
+    claims = base64.urlsafe_b64encode(json.dumps({"jti": jti}).encode()).decode().rstrip("=")
+    answer = case.write("odd.jwt", f"e30.{claims}.AA")
+    done = CliRunner().invoke(app, ["entry", str(file), "--answer", str(answer), "--offline", "--believe-keys"])
+    assert isinstance(done.exception, MalformedError)
 
 
 def test_a_disclosure_that_was_altered_ends_with_1(case: Case) -> None:

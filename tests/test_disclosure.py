@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 from actors import DAY, NOON, Institution, Subject, World, new_nonce
-from altering import alterations
+from altering import alterations, oddities
 from courts import execute, registered
 from hypothesis import given
 from hypothesis import strategies as st
@@ -240,6 +240,16 @@ def test_a_consent_or_a_key_that_is_left_out_is_not_clean(world: World, document
         found = judged(world, other)
         assert found.verdict is Verdict.UNVERIFIED
         assert name in unknown(found)
+
+
+def test_nothing_odd_in_it_is_anything_but_malformed_or_judged(world: World, document: dict[str, Any]) -> None:
+    document["entries"] = document["entries"][:1]
+    for _, other in oddities(document):
+        try:
+            read = read_disclosure(other)
+        except MalformedError:
+            continue
+        judged(world, read)
 
 
 def test_nothing_is_verified_by_a_disclosure_of_nothing(world: World) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from actors import DAY, Subject, World
+from altering import oddities
 from courts import execute, registered
 from on_chain import facts_of
 
@@ -256,6 +257,22 @@ def test_without_an_export_the_chain_alone_lists_the_accesses(world: World, cons
 def test_without_a_chain_nothing_is_verified(world: World) -> None:
     found = judge_subject(read_export(export_of(world)), Facts(), domain=world.chain.domain)
     assert found.verdict is Verdict.UNVERIFIED
+
+
+@pytest.mark.usefixtures("consent_id")
+def test_nothing_odd_in_an_export_is_anything_but_malformed_or_judged(world: World) -> None:
+    registered(world)
+    execute(world, embargo_until=0)
+    export = export_of(world)
+    export = {name: export[name] for name in ("exportedAt", "consents", "activity", "orders")}
+    export["activity"] = export["activity"][:1]
+    found = facts(world, export)
+    for _, other in oddities(export):
+        try:
+            told = read_export(other)
+        except MalformedError:
+            continue
+        judge_subject(told, found, domain=world.chain.domain)
 
 
 @pytest.mark.parametrize("other", [{}, {"exportedAt": 1}, {"exportedAt": 1, "consents": 7, "activity": []}])

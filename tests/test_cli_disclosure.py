@@ -205,6 +205,25 @@ def test_the_receipt_of_an_access_is_checked_with_a_node_or_a_bundle(case: Case)
     assert (code, found["findings"][0]["code"]) == (1, "receipt_differs")
 
 
+def test_a_custodians_only_key_is_taken_by_whatever_name_it_goes(case: Case) -> None:
+    (jwk,) = json.loads((case.files / "custodian.json").read_text())["keys"]
+    nameless = {name: value for name, value in jwk.items() if name != "kid"}
+    for file in (case.write("named.json", jwk | {"kid": "main"}), case.write("nameless.json", nameless)):
+        for name in ("receipt.jwt", "grant.jwt"):
+            code, found = case.run("receipt", case.files / name, "--custodian-key", file)
+            assert (file.name, name, code, found["verdict"]) == (file.name, name, 0, "clean")
+    other = case.write("other.json", public_jwk(Institution().signing_key) | {"kid": jwk["kid"]})
+    code, found = case.run("receipt", case.files / "receipt.jwt", "--custodian-key", other)
+    assert (code, [one["code"] for one in found["findings"]]) == (1, ["receipt_differs"])
+
+
+def test_an_institutions_old_and_new_key_may_both_be_named(case: Case) -> None:
+    newer = f"bank-1={case.write('newer.json', public_jwk(Institution().signing_key))}"
+    for keys in ((*case.keys(), "--institution-key", newer), ("--institution-key", newer, *case.keys())):
+        code, found = case.run("entry", case.files / "all.json", *keys)
+        assert (code, found["verdict"]) == (0, "clean")
+
+
 def test_a_persons_receipts_are_checked_by_their_own_signature_and_on_chain(case: Case) -> None:
     key = ("--custodian-key", case.files / "custodian.json")
     for name in ("grant.jwt", "ended.jwt", "revocation.jwt"):

@@ -29,9 +29,9 @@ from ledger.disclosed import judge
 from ledger.disclosure import Disclosure, read_disclosure
 from ledger.disclosure_facts import offline_facts
 from ledger.errors import AuditError, ConsentError, ErasedError, MalformedError, NotFoundError
-from ledger.exchange import SEALING, key_for, release_request, seal_answer, verify_claims
+from ledger.exchange import SEALING, key_for, release_request, seal_answer, sign_claims, verify_claims
 from ledger.received import judge_receipt
-from ledger.release import Release
+from ledger.release import RECEIPT_TYPE, Release
 from ledger.scrutiny import Facts, FoundEntry, Keyring
 from ledger.signatures import HttpRequest, SignedRequest, sign_request
 from ledger.verifying_keys import public_jwk
@@ -250,6 +250,17 @@ def test_nothing_odd_in_it_is_anything_but_malformed_or_judged(world: World, doc
         except MalformedError:
             continue
         judged(world, read)
+
+
+@pytest.mark.parametrize("proof", [[], None, "x", 7])
+def test_a_receipt_with_an_odd_claim_is_found(world: World, document: dict[str, Any], proof: object) -> None:
+    key = world.custodian.accounts.signing_key
+    claims = verify_claims(document["entries"][0]["receipt"], key, RECEIPT_TYPE)
+    odd = sign_claims(claims | {"proof": proof}, key, RECEIPT_TYPE)
+    document["entries"][0]["receipt"] = odd
+    assert codes(judged(world, document)) == {"receipt_differs"}
+    found = judge_receipt(odd, key, lambda one, _: facts_of(world.chain, one), domain=world.chain.domain)
+    assert codes(found) == {"receipt_differs"}
 
 
 def test_nothing_is_verified_by_a_disclosure_of_nothing(world: World) -> None:

@@ -22,8 +22,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from joserfc.jwk import ECKey
-
 from ledger.compelled import order_hash_of
 from ledger.consent import Domain, Hex32
 from ledger.daily_limits import DatedAccess, daily_limit_held
@@ -43,7 +41,6 @@ from ledger.disclosed_entry import (
     standing_twice,
 )
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure
-from ledger.receipts import kid_of
 from ledger.scrutiny import (
     BundledEntry,
     Facts,
@@ -53,6 +50,7 @@ from ledger.scrutiny import (
     Keyring,
     Marks,
     ReceivedEntry,
+    custodian_keys,
 )
 from ledger.signatures import JWK
 from ledger.verifying_keys import public_jwk
@@ -141,7 +139,7 @@ class _Judge:
         # (7)
         receipt = self._facts.receipts.get(one.entry_hash)
         check_receipt(one, receipt, marks)
-        answered_with = check_answer(one, grant, self._custodian_keys(one.answer), marks)
+        answered_with = check_answer(one, grant, custodian_keys(self._disclosure, self._keys, one.answer), marks)
         for key in (receipt.key if isinstance(receipt, ReceivedEntry) else None, answered_with):
             if key is not None:
                 self._use(CUSTODIAN, key, given=self._is_given(key, self._keys.custodian))
@@ -249,11 +247,6 @@ class _Judge:
                     self._use(party_id, key, given=given)
                     return key
         return None
-
-    def _custodian_keys(self, token: str | None) -> Iterator[ECKey]:
-        for key in (*self._keys.custodian, *self._disclosure.custodian_keys):
-            if isinstance(key, ECKey) and key.kid == kid_of(token):
-                yield key
 
     def _is_given(self, key: JWK, given: tuple[JWK, ...]) -> bool:
         return public_jwk(key) in [public_jwk(one) for one in given]

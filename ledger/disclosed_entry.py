@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey
 
-from ledger.access import COMPELLED, entry_hash_of, records_hash_of, refusal_hash
+from ledger.access import COMPELLED, AccessEntry, entry_hash_of, records_hash_of, refusal_hash
 from ledger.asked_by import accesses_asked_by
 from ledger.compelled import CompelledOrder, order_hash_of
 from ledger.consent import ConsentGrant, Domain, Hex32, Reason
@@ -109,9 +109,15 @@ def check_bundle(one: DisclosedEntry, bundle: BundledEntry | str | None, *, onli
             check_outcome(one, Reason.NONE, marks)
 
 
+def outcome_let_out(entry: AccessEntry, *, late: bool) -> DisclosedOutcome:
+    """What an entry is that was not refused."""
+    if late:
+        return DisclosedOutcome.LATE
+    return DisclosedOutcome.COMPELLED if entry.purpose == COMPELLED else DisclosedOutcome.RECORDED
+
+
 def _check_proven(one: DisclosedEntry, bundle: BundledEntry, marks: Marks) -> None:
-    let_out = DisclosedOutcome.COMPELLED if bundle.entry.purpose == COMPELLED else DisclosedOutcome.RECORDED
-    proven = DisclosedOutcome.LATE if bundle.late else let_out
+    proven = outcome_let_out(bundle.entry, late=bundle.late)
     block = f"block {bundle.block_number}, {bundle.block_hash}"
     if bundle.entry != one.entry or not _is_at(one.place, bundle.claims):
         marks.differs("bundle", "bundle_differs", "the bundle is of another entry, or of another place")

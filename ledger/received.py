@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey
 
-from ledger.access import COMPELLED
 from ledger.compelled import CompelledOrder
 from ledger.consent import Domain, Hex32, parse_address, parse_hex32
 from ledger.disclosed_entry import (
@@ -24,6 +23,7 @@ from ledger.disclosed_entry import (
     check_receipt,
     check_subject,
     entry_at,
+    outcome_let_out,
 )
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure, EntryPlace, read_consent
 from ledger.errors import AuditError, InvalidSignatureError, MalformedError
@@ -93,11 +93,10 @@ def _document(
 def _disclosed(receipt: str, key: ECKey, bundle: Mapping[str, Any] | None, answer: str | None) -> DisclosedEntry:
     opened = open_receipt(receipt, key)
     proof = opened.proof
-    let_out = DisclosedOutcome.COMPELLED if opened.entry.purpose == COMPELLED else DisclosedOutcome.RECORDED
     return DisclosedEntry(
         entry_hash=opened.entry_hash,
         entry=opened.entry,
-        outcome=DisclosedOutcome.LATE if opened.late else let_out,
+        outcome=outcome_let_out(opened.entry, late=opened.late),
         place=EntryPlace(
             custodian=parse_address(proof["custodian"], "custodian"),
             writer=parse_address(proof["writer"], "writer"),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 from actors import DAY, NOON, Institution, Subject, World, new_nonce
@@ -23,13 +23,15 @@ from ledger import preparation
 from ledger.access import entry_hash_of
 from ledger.asked_by import accesses_asked_by
 from ledger.audit_report import Verdict
+from ledger.chain import QUESTION_GAS, JsonRpcChain
 from ledger.consent import Hex32
 from ledger.daily_limits import DatedAccess, daily_limit_held
 from ledger.disclosed import judge
 from ledger.disclosure import Disclosure, read_disclosure
-from ledger.disclosure_facts import offline_facts
+from ledger.disclosure_facts import _accepts, offline_facts
 from ledger.errors import AuditError, ConsentError, ErasedError, MalformedError, NotFoundError
 from ledger.exchange import SEALING, key_for, release_request, seal_answer, sign_claims, verify_claims
+from ledger.jsonrpc import JsonRpc, RpcError
 from ledger.received import judge_receipt
 from ledger.release import RECEIPT_TYPE, Release
 from ledger.scrutiny import Facts, FoundEntry, Keyring
@@ -563,6 +565,37 @@ def test_a_smart_accounts_signature_is_the_chains_to_judge(world: World, documen
     found = judge(offline, facts, AS_DISCLOSED, domain=world.chain.domain)
     assert found.verdict is Verdict.UNVERIFIED
     assert {"subject_signature", "place"} <= unknown(found)
+
+
+@pytest.mark.parametrize(
+    ("code", "answer", "accepts"),
+    [
+        ("0x", "0x", False),
+        ("0x60", "0x1626ba7e" + "0" * 56, True),
+        ("0x60", "0x" + "f" * 64, None),
+        ("0x60", "0x", None),
+        ("0x60", 7, None),
+        ("0x60", RpcError("eth_call", {"code": 3, "message": "out of gas"}), None),
+        (RpcError("eth_getCode", {"code": 1, "message": "not today"}), "0x", None),
+    ],
+)
+def test_a_smart_account_is_asked_once_and_not_for_long(
+    world: World, document: dict[str, Any], code: object, answer: object, *, accepts: bool | None
+) -> None:
+    asked: list[Any] = []
+
+    def rpc(method: str, *params: Any) -> object:
+        asked.append((method, *params))
+        said = code if method == "eth_getCode" else answer
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    (consent,) = read_disclosure(document).consents
+    chain = JsonRpcChain(cast("JsonRpc", rpc), world.chain.domain)
+    assert _accepts(chain, consent) is accepts
+    for method, call, *_ in asked[1:]:
+        assert (method, call["to"], int(call["gas"], 16)) == ("eth_call", consent.grant.subject, QUESTION_GAS)
 
 
 # --------------------------------------------------------------------------------------------------- an order's access

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 REPORT_VERSION: Final = 1
+HEADERS: Final = "headers"
+"""The check that every header was read and linked; who asks for less leaves it open and reads the rest all the same."""
 MAX_LISTED: Final = 1_000
 """How many findings of one code, and how many consents, a report lists; all are counted."""
 _TIMES: Final = frozenset(
@@ -57,6 +59,14 @@ def verdict_of(checks: Iterable[Check], *, found: bool) -> Verdict:
     if found or False in outcomes:
         return Verdict.FINDINGS
     return Verdict.CLEAN if outcomes == {True} else Verdict.UNVERIFIED
+
+
+def are_facts(checks: Sequence[Check]) -> bool:
+    """Whether what an audit read can be used, whatever its verdict: all holds, but for headers that were left out."""
+    if not checks or (checks[-1].name == HEADERS and not checks[-1].holds):
+        # It did not get beyond them.
+        return False
+    return all(check.holds or (check.name == HEADERS and check.holds is None) for check in checks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,7 @@ def disclose(
         if release is not None:
             made = making.of_release(parse_hex32(release, "release"), at=at, proofs=proofs)
         elif order is not None:
-            made = making.of_order(parse_hex32(order, "order"), at=at)
+            made = making.of_order(parse_hex32(order, "order"), at=at, proofs=proofs)
         elif consent is not None:
             made = making.of_consent(parse_hex32(consent, "consent"), at=at, proofs=proofs)
         else:

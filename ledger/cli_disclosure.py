@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 from joserfc.jwk import ECKey
@@ -40,7 +40,9 @@ from ledger.key_sources import signing_keys
 from ledger.receipts import kid_of
 from ledger.received import judge_receipt
 from ledger.scrutiny import Facts, Keyring
+from ledger.signatures import JWK
 from ledger.subject_audit import judge_subject, read_export
+from ledger.verifying_keys import public_jwk
 
 Offline = Annotated[
     bool, typer.Option("--offline", metavar="", help="Ask no node: proof bundles and --block-hash stand for the chain.")
@@ -100,7 +102,7 @@ def entry(
     """Check every entry of a disclosure: opening, place on chain, consent, terms, request, records, daily limits."""
     keys = Keyring(
         custodian=signing_keys(custodian_key) if custodian_key else (),
-        institutions=dict(_named(one) for one in institution_key or ()),
+        institutions=_by_institution(institution_key or ()),
         as_disclosed=believe_keys,
     )
     asked = asked_of(contract, chain_id, block, tag, from_block, headers)
@@ -138,7 +140,8 @@ def receipt(
     where = _Where(asked, rpc_url, block_hash, offline=offline, quiet=as_json)
     keys = [key for key in signing_keys(custodian_key) if isinstance(key, ECKey)]
     kid = kid_of(token)
-    named = [key for key in keys if key.kid == kid or len(keys) == 1]
+    # A key that comes alone may go by another name, or by none: it is the one that is meant.
+    named = [_called(kid, keys[0])] if len(keys) == 1 else [key for key in keys if key.kid == kid]
     if not named:
         raise MalformedError("custodian-key: expected the key that the receipt names", field="custodian-key")
     ring = Keyring(custodian=tuple(named))
@@ -193,11 +196,19 @@ def add_to(app: typer.Typer) -> None:
 # -------------------------------------------------------------------------------------------------------------- inside
 
 
-def _named(text: str) -> tuple[str, tuple[Any, ...]]:
-    party_id, separator, source = text.rpartition("=")
-    if not separator or not party_id:
-        raise MalformedError("institution-key: expected ID=FILE", field="institution-key")
-    return party_id, signing_keys(source)
+def _by_institution(named: Sequence[str]) -> dict[str, tuple[JWK, ...]]:
+    """Keys by the institution that gave them: of one that was named more than once all of them, old and new."""
+    found: dict[str, tuple[JWK, ...]] = {}
+    for text in named:
+        party_id, separator, source = text.rpartition("=")
+        if not separator or not party_id:
+            raise MalformedError("institution-key: expected ID=FILE", field="institution-key")
+        found[party_id] = found.get(party_id, ()) + signing_keys(source)
+    return found
+
+
+def _called(kid: str, key: ECKey) -> ECKey:
+    return ECKey.import_key(public_jwk(key) | {"kid": kid})
 
 
 def _with_answer(disclosure: Disclosure, token: str) -> Disclosure:
@@ -210,13 +221,14 @@ def _with_answer(disclosure: Disclosure, token: str) -> Disclosure:
     return replace(disclosure, entries=entries)
 
 
-def _release_of(answer: str) -> object:
+def _release_of(answer: str) -> str | None:
     """The release that an answer says it is of, unchecked: to find the entry that it belongs to."""
     try:
         claims = json.loads(base64.urlsafe_b64decode(answer.split(".")[1] + "=="))
     except (ValueError, IndexError, RecursionError):
         return None
-    return claims.get("jti") if isinstance(claims, dict) else None
+    found = claims.get("jti") if isinstance(claims, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _end(verdict: Verdict) -> NoReturn:

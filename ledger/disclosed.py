@@ -3,7 +3,7 @@
 What the chain, the bundles and the receipts say comes as `Facts` (`disclosure_facts.py` finds them). For each entry:
 
 (1) The opening has the entry's hash.
-(2) The entry stands on chain, at its place, with the outcome that is said; without a chain a bundle proves it.
+(2) The entry stands on chain, at its place and once, with the outcome that is said; without a chain a bundle proves it.
 (3) The consent's id is that of the grant, and the subject signed the grant.
 (4) Custodian, institution, purpose and attributes are those of the terms.
 (5) The institution signed a request whose digest is in the entry and that asks for just this.
@@ -18,11 +18,9 @@ a disclosure: one that the auditor did not bring along leaves it unverified, unl
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
-
-from joserfc.jwk import ECKey
 
 from ledger.compelled import order_hash_of
 from ledger.consent import Domain, Hex32
@@ -39,9 +37,10 @@ from ledger.disclosed_entry import (
     check_request,
     check_subject,
     check_terms,
+    entry_at,
+    standing_twice,
 )
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure
-from ledger.receipts import kid_of
 from ledger.scrutiny import (
     BundledEntry,
     Facts,
@@ -51,6 +50,7 @@ from ledger.scrutiny import (
     Keyring,
     Marks,
     ReceivedEntry,
+    custodian_keys,
 )
 from ledger.signatures import JWK
 from ledger.verifying_keys import public_jwk
@@ -69,7 +69,10 @@ class _Judge:
     def __init__(self, disclosure: Disclosure, facts: Facts, keys: Keyring, domain: Domain) -> None:
         self._disclosure, self._facts, self._keys, self._domain = disclosure, facts, keys, domain
         self._consents = {one.consent_id: one for one in disclosure.consents}
-        self._found = {(one.consent_id, one.entry_hash): one for one in facts.entries or ()}
+        self._standing: defaultdict[tuple[Hex32, Hex32], list[FoundEntry]] = defaultdict(list)
+        """Each entry as often as it is on chain."""
+        for one in facts.entries or ():
+            self._standing[one.consent_id, one.entry_hash].append(one)
         self._used: dict[tuple[str, str], tuple[JWK, bool]] = {}
         self._held: dict[Hex32, int] = {}
         """Entries whose request holds, with how many releases like them it asks for."""
@@ -90,6 +93,7 @@ class _Judge:
             # (3)
             check_subject(consent, self._facts, self._domain, whole)
             self._daily_limit(consent, whole)
+        self._doubles(whole)
         self._orders(whole)
         self._requests(whole)
         self._key_owners(whole)
@@ -105,7 +109,8 @@ class _Judge:
 
     def _entry(self, one: DisclosedEntry) -> JudgedEntry:
         online = self._facts.entries is not None
-        found, bundle = self._found_of(one), self._facts.bundles.get(one.entry_hash)
+        standing = self._standing.get((one.entry.consent_id, one.entry_hash), ())
+        found, bundle = entry_at(one.place, standing), self._facts.bundles.get(one.entry_hash)
         proven_at = bundle.at if isinstance(bundle, BundledEntry) else None
         marks = Marks(
             block_number=one.place.block_number,
@@ -120,7 +125,7 @@ class _Judge:
         check_opening(one, marks)
         # (2)
         if online:
-            check_place(one, found, marks)
+            check_place(one, standing, marks)
         check_bundle(one, bundle, online=online, marks=marks)
         # (3) is of the consent, (4)
         if one.outcome is DisclosedOutcome.COMPELLED:
@@ -134,7 +139,7 @@ class _Judge:
         # (7)
         receipt = self._facts.receipts.get(one.entry_hash)
         check_receipt(one, receipt, marks)
-        answered_with = check_answer(one, grant, self._custodian_keys(one.answer), marks)
+        answered_with = check_answer(one, grant, custodian_keys(self._disclosure, self._keys, one.answer), marks)
         for key in (receipt.key if isinstance(receipt, ReceivedEntry) else None, answered_with):
             if key is not None:
                 self._use(CUSTODIAN, key, given=self._is_given(key, self._keys.custodian))
@@ -147,8 +152,13 @@ class _Judge:
             findings=tuple(marks.findings),
         )
 
-    def _found_of(self, one: DisclosedEntry) -> FoundEntry | None:
-        return self._found.get((one.entry.consent_id, one.entry_hash))
+    def _doubles(self, whole: Marks) -> None:
+        """(2) of entries that are not opened."""
+        opened = {(one.entry.consent_id, one.entry_hash) for one in self._disclosure.entries}
+        for (consent_id, entry_hash), standing in self._standing.items():
+            if len(standing) > 1 and (consent_id, entry_hash) not in opened:
+                about = {"consent_id": consent_id, "entry_hash": entry_hash}
+                whole.differs("place", "double_entry", standing_twice(standing), **about)
 
     # --------------------------------------------------------------------------------------------------- each consent
 
@@ -237,11 +247,6 @@ class _Judge:
                     self._use(party_id, key, given=given)
                     return key
         return None
-
-    def _custodian_keys(self, token: str | None) -> Iterator[ECKey]:
-        for key in (*self._keys.custodian, *self._disclosure.custodian_keys):
-            if isinstance(key, ECKey) and key.kid == kid_of(token):
-                yield key
 
     def _is_given(self, key: JWK, given: tuple[JWK, ...]) -> bool:
         return public_jwk(key) in [public_jwk(one) for one in given]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from joserfc.jwk import ECKey
 
-from ledger.access import COMPELLED, entry_hash_of, records_hash_of, refusal_hash
+from ledger.access import COMPELLED, AccessEntry, entry_hash_of, records_hash_of, refusal_hash
 from ledger.asked_by import accesses_asked_by
 from ledger.compelled import CompelledOrder, order_hash_of
 from ledger.consent import ConsentGrant, Domain, Hex32, Reason
@@ -37,11 +37,19 @@ def check_opening(one: DisclosedEntry, marks: Marks) -> None:
 # -------------------------------------------------------------------------------------------------------------- place
 
 
-def check_place(one: DisclosedEntry, found: FoundEntry | None, marks: Marks) -> None:
-    """(2), where there is a chain."""
+def entry_at(place: EntryPlace, standing: Sequence[FoundEntry]) -> FoundEntry | None:
+    """Of the times that one entry stands on chain, the one at this place, else the first; None if there is none."""
+    return next((it for it in standing if it.place == place), standing[0] if standing else None)
+
+
+def check_place(one: DisclosedEntry, standing: Sequence[FoundEntry], marks: Marks) -> None:
+    """(2), where there is a chain: the entry is there, once. `standing` are all times that it is."""
+    found = entry_at(one.place, standing)
     if found is None:
         marks.differs("place", "entry_not_on_chain", "the chain has no such entry under this consent or order")
         return
+    if len(standing) > 1:
+        marks.differs("place", "double_entry", standing_twice(standing))
     if found.place != one.place:
         where = f"block {found.place.block_number}, transaction {found.place.transaction_hash}"
         marks.differs("place", "place_differs", f"it stands elsewhere: {where}; a reorganisation may have moved it")
@@ -53,6 +61,12 @@ def check_place(one: DisclosedEntry, found: FoundEntry | None, marks: Marks) -> 
         marks.differs("outcome", "outcome_differs", f"on chain it is {found.outcome}, not {one.outcome}")
         return
     check_outcome(one, found.reason, marks)
+
+
+def standing_twice(standing: Sequence[FoundEntry]) -> str:
+    """What is said of an entry that is on chain more than once."""
+    blocks = ", ".join(str(it.place.block_number) for it in standing)
+    return f"it stands on the log {len(standing)} times, in blocks {blocks}"
 
 
 def check_outcome(one: DisclosedEntry, reason: Reason, marks: Marks) -> None:
@@ -95,9 +109,15 @@ def check_bundle(one: DisclosedEntry, bundle: BundledEntry | str | None, *, onli
             check_outcome(one, Reason.NONE, marks)
 
 
+def outcome_let_out(entry: AccessEntry, *, late: bool) -> DisclosedOutcome:
+    """What an entry is that was not refused."""
+    if late:
+        return DisclosedOutcome.LATE
+    return DisclosedOutcome.COMPELLED if entry.purpose == COMPELLED else DisclosedOutcome.RECORDED
+
+
 def _check_proven(one: DisclosedEntry, bundle: BundledEntry, marks: Marks) -> None:
-    let_out = DisclosedOutcome.COMPELLED if bundle.entry.purpose == COMPELLED else DisclosedOutcome.RECORDED
-    proven = DisclosedOutcome.LATE if bundle.late else let_out
+    proven = outcome_let_out(bundle.entry, late=bundle.late)
     block = f"block {bundle.block_number}, {bundle.block_hash}"
     if bundle.entry != one.entry or not _is_at(one.place, bundle.claims):
         marks.differs("bundle", "bundle_differs", "the bundle is of another entry, or of another place")

@@ -103,13 +103,13 @@ class Disclosing:
             orders = self._book.visible(tx, subject_id, now=at)
         return self._made(self._rows(subject_id, None), consents, orders, at=at, proofs=proofs)
 
-    def of_order(self, order_hash: Hex32, *, at: int) -> MadeDisclosure:
+    def of_order(self, order_hash: Hex32, *, at: int, proofs: bool = False) -> MadeDisclosure:
         """The access that an authority ordered, also under its embargo. Raises as `of_release`."""
         with self._store.read() as tx:
             row = self._book.row(tx, order_hash)
         if row is None or row.log_index is None:
             raise NotFoundError("order: no such order on the log", field="order")
-        return self._made([], [], [row], at=at, proofs=False)
+        return self._made([], [], [row], at=at, proofs=proofs)
 
     def of_records(self, record_ids: Sequence[str], *, at: int) -> MadeDisclosure:
         """Exactly these access records, as an auditor's consent lets them be read. Raises as `of_release`."""
@@ -139,7 +139,7 @@ class Disclosing:
     ) -> MadeDisclosure:
         entries = [self._entry(row, at=at, proofs=proofs) for row in rows if _is_on_chain(row)]
         ordered = [(row, self._book.opened(row)) for row in orders if _is_on_chain(row)]
-        entries += [self._ordered(row, opened, at=at) for row, opened in ordered]
+        entries += [self._ordered(row, opened, at=at, proofs=proofs) for row, opened in ordered]
         signers = {one.request.keyid for one in entries if one.request is not None}
         keys = {keyid: key for keyid in sorted(signers) if (key := self._key(keyid)) is not None}
         institutions: dict[str, list[JWK]] = {}
@@ -183,16 +183,18 @@ class Disclosing:
             bundle=bundle,
         )
 
-    def _ordered(self, row: Row[Any], opened: OpenedOrder, *, at: int) -> DisclosedEntry:
+    def _ordered(self, row: Row[Any], opened: OpenedOrder, *, at: int, proofs: bool) -> DisclosedEntry:
         proof = self._journal.proof_of(row, self._domain, self._custodian)
         claims = receipt_claims(opened.entry, row.entry_hash, proof, at=at) | {"order": opened.order.as_json()}
+        receipt = sign_claims(claims, self._signing_key, RECEIPT_TYPE)
         return DisclosedEntry(
             entry_hash=row.entry_hash,
             entry=opened.entry,
             outcome=DisclosedOutcome.COMPELLED,
             place=EntryPlace.of(proof),
             records=self._digests(opened.records),
-            receipt=sign_claims(claims, self._signing_key, RECEIPT_TYPE),
+            receipt=receipt,
+            bundle=self._proofs.of_receipt(receipt, row.batch_id) if proofs else None,
         )
 
     def _digests(self, record_ids: Sequence[str]) -> tuple[Hex32, ...] | None:

@@ -12,22 +12,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from eth_abi import encode
 from joserfc.jwk import ECKey
 
 from ledger.audit import Asked, Audit, audit_chain
-from ledger.audit_report import AuditedEntry, Check, Finding
+from ledger.audit_report import AuditedEntry, Check, Finding, are_facts
 from ledger.chain import JsonRpcChain
-from ledger.consent import Address, Domain, Hex32, Reason
+from ledger.consent import Domain, Hex32, Reason
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure, EntryPlace
-from ledger.errors import AuditError, ChainUnavailableError
+from ledger.errors import AuditError, ChainError
 from ledger.evidence import open_receipt, verify_bundle, verify_receipt
-from ledger.jsonrpc import JsonRpc, RpcError
-from ledger.receipts import kid_of
-from ledger.scrutiny import BundledEntry, Facts, FoundEntry, Keyring, ReceivedEntry
+from ledger.jsonrpc import JsonRpc
+from ledger.scrutiny import BundledEntry, Facts, FoundEntry, Keyring, ReceivedEntry, custodian_keys
 
-ERC1271_MAGIC: Final = "0x1626ba7e"
-"""Selector of `isValidSignature(bytes32,bytes)`, and what it answers if it is."""
 _ELSEWHERE: Final = "late"
 
 
@@ -69,7 +65,7 @@ def online_facts(
         subjects=subjects,
         changes=audit.changes,
         embargoes={one.order_hash: one.embargo_until for one in audit.report.compelled},
-        accepts={one.consent_id: _accepts(rpcs[0], one) for one in disclosure.consents},
+        accepts={one.consent_id: _accepts(chain, one) for one in disclosure.consents},
         bundles={
             one.entry_hash: _bundled(one, disclosure, keys, lambda number, found: chain.block_hash(number) == found)
             for one in disclosure.entries
@@ -88,9 +84,7 @@ def online_facts(
 def chain_checks(audit: Audit, watched: Collection[Hex32]) -> tuple[tuple[Check, ...], bool]:
     """The audit's own checks, and whether what it found are facts: what is wrong with others' consents is left out."""
     others = [check for check in audit.report.checks if check.name != "replay"]
-    believed = (
-        bool(others) and all(check.holds for check in others) and others[-1].name in ("state_root", "checkpoints")
-    )
+    believed = are_facts(others) and others[-1].name in ("state_root", "checkpoints")
     mine = list(chain_findings(audit, watched))
     detail = "every entry of these consents has the contract's verdict" if not mine else "see the findings"
     return (*others, *([Check(name="replay", holds=not mine, detail=detail)] if believed else [])), believed
@@ -129,28 +123,18 @@ def outcome_of(one: AuditedEntry) -> DisclosedOutcome:
     return DisclosedOutcome.LATE if one.late else DisclosedOutcome.REFUSED
 
 
-def _accepts(rpc: JsonRpc, consent: DisclosedConsent) -> bool | None:
+def _accepts(chain: JsonRpcChain, consent: DisclosedConsent) -> bool | None:
     """Whether the subject's own code takes the signature; False if it has none, None if it does not take it."""
-    subject: Address = consent.grant.subject
-    calldata = encode(["bytes32", "bytes"], [bytes.fromhex(consent.consent_id[2:]), consent.signature])
-    call = {"to": subject, "data": ERC1271_MAGIC + calldata.hex()}
+    subject = consent.grant.subject
     try:
-        if rpc("eth_getCode", subject, "latest") == "0x":
+        if not chain.is_contract(subject):
             return False
-        answer = rpc("eth_call", call, "latest")
-    except (RpcError, ChainUnavailableError):
+        return chain.accepts_signature(subject, consent.consent_id, consent.signature) or None
+    except ChainError:
         return None
-    return True if isinstance(answer, str) and answer.lower() == ERC1271_MAGIC.ljust(66, "0") else None
 
 
 # ------------------------------------------------------------------------------------------------ bundles and receipts
-
-
-def custodian_keys(disclosure: Disclosure, keys: Keyring, token: object) -> Iterable[ECKey]:
-    """Those that a token names, the auditor's first, then the disclosure's."""
-    kid = kid_of(token)
-    every = (*keys.custodian, *disclosure.custodian_keys)
-    return [key for key in every if isinstance(key, ECKey) and key.kid == kid]
 
 
 def _bundled(

@@ -66,6 +66,11 @@ ROTATION: Final = Use("rotation")
 """Anything, to be wrapped anew; its content stays closed."""
 TRIAL: Final = Use("trial")
 """Anything, to see whether it still opens."""
+USES: Final = frozenset(
+    {RELEASE, RELEASE_RESUMED, ORDER, ORDER_RESUMED}
+    | {use.name for use in (OWN_VIEW, COMPARISON, OPENING, DISCLOSURE, ROTATION, TRIAL)}
+)
+"""The names of all of them: what was opened for anything else has no explanation."""
 
 
 class KeyWrapper(Protocol):

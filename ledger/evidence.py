@@ -115,6 +115,7 @@ def open_receipt(receipt: str, custodian_key: ECKey) -> OpenedReceipt:
         if entry.purpose == COMPELLED:
             ordered = order_hash_of(CompelledOrder.from_json(claims["order"]))
             _require(ordered == entry.consent_id, "the order's opening does not have the hash that the entry names")
+        _require(isinstance(claims["proof"], Mapping), "it does not say where the entry stands")
         return OpenedReceipt(entry=entry, entry_hash=entry_hash, late=claims["late"], proof=claims["proof"])
     except _MALFORMED as exc:
         raise AuditError("a receipt without all of its claims") from exc

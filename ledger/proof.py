@@ -55,8 +55,14 @@ class Proofs:
         row = self._releases.row_of(release_id, institution)
         if row.state == REFUSED or row.log_index is None:
             raise NotFoundError("release: no such release on the log", field="release")
-        receipt = self._releases.receipt(release_id)
-        batch = self._journal.batch_row(row.batch_id)
+        return self.of_receipt(self._releases.receipt(release_id), row.batch_id)
+
+    def of_receipt(self, receipt: str, batch_id: str) -> dict[str, Any]:
+        """The bundle of an entry in that batch, a compelled one too, around its receipt.
+
+        Raises `ChainUnavailableError` also where the node has no state to prove it by.
+        """
+        batch = self._journal.batch_row(batch_id)
         number, state = self._state(batch)
         made = bundle_of(receipt, state, list(self._batches(batch, number)))
         try:

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from joserfc.jwk import ECKey
 
-from ledger.access import COMPELLED
 from ledger.compelled import CompelledOrder
 from ledger.consent import Domain, Hex32, parse_address, parse_hex32
 from ledger.disclosed_entry import (
@@ -23,6 +22,8 @@ from ledger.disclosed_entry import (
     check_place,
     check_receipt,
     check_subject,
+    entry_at,
+    outcome_let_out,
 )
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure, EntryPlace, read_consent
 from ledger.errors import AuditError, InvalidSignatureError, MalformedError
@@ -92,11 +93,10 @@ def _document(
 def _disclosed(receipt: str, key: ECKey, bundle: Mapping[str, Any] | None, answer: str | None) -> DisclosedEntry:
     opened = open_receipt(receipt, key)
     proof = opened.proof
-    let_out = DisclosedOutcome.COMPELLED if opened.entry.purpose == COMPELLED else DisclosedOutcome.RECORDED
     return DisclosedEntry(
         entry_hash=opened.entry_hash,
         entry=opened.entry,
-        outcome=DisclosedOutcome.LATE if opened.late else let_out,
+        outcome=outcome_let_out(opened.entry, late=opened.late),
         place=EntryPlace(
             custodian=parse_address(proof["custodian"], "custodian"),
             writer=parse_address(proof["writer"], "writer"),
@@ -117,7 +117,9 @@ def _order_of(receipt: str, key: ECKey, one: DisclosedEntry) -> tuple[CompelledO
 
 
 def _access(one: DisclosedEntry, orders: tuple[CompelledOrder, ...], facts: Facts, key: ECKey) -> JudgedEntry:
-    found = {it.entry_hash: it for it in facts.entries or ()}.get(one.entry_hash)
+    mine = (one.entry.consent_id, one.entry_hash)
+    standing = [it for it in facts.entries or () if (it.consent_id, it.entry_hash) == mine]
+    found = entry_at(one.place, standing)
     marks = Marks(
         block_number=one.place.block_number,
         at=found.at if found else None,
@@ -128,7 +130,7 @@ def _access(one: DisclosedEntry, orders: tuple[CompelledOrder, ...], facts: Fact
     check_opening(one, marks)
     online = facts.entries is not None
     if online:
-        check_place(one, found, marks)
+        check_place(one, standing, marks)
     check_bundle(one, facts.bundles.get(one.entry_hash), online=online, marks=marks)
     check_receipt(one, facts.receipts.get(one.entry_hash), marks)
     if orders:

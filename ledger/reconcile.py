@@ -19,11 +19,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from ledger.audit_report import AuditedEntry, Check, Finding
+from ledger.audit_report import AuditedEntry, Check, Finding, are_facts
 from ledger.consent import Hex32, Reason
-from ledger.envelope import ORDER, ORDER_RESUMED, RELEASE, RELEASE_RESUMED
+from ledger.envelope import ORDER, ORDER_RESUMED, RELEASE, RELEASE_RESUMED, USES
 from ledger.reconciliation import EXPLANATIONS, OnFile, Reconciliation, Sides
-from ledger.unwraps import NOTHING, Gap, Line
+from ledger.unwraps import NOTHING, START, Gap, Line
 
 RESUME_SECONDS: Final = 10
 """How long after the time on file a release may have been opened: that time is taken just before."""
@@ -43,11 +43,11 @@ ABORTED: Final = "aborted"
 def reconcile(sides: Sides, checks: Sequence[Check] = ()) -> Reconciliation:
     """Hold the accounts against each other. `checks` are those of the audit that proved the entries.
 
-    Where one of them does not hold there is nothing to compare with: what could not be read is no difference.
+    Where they are no facts there is nothing to compare with: what could not be read is no difference.
     """
     checks = checks or [Check(name="chain", holds=None, detail="nothing was proven of the chain")]
     work = _Work(sides)
-    if all(check.holds for check in checks):
+    if are_facts(checks):
         work.entries_and_rows()
         work.unwraps()
         work.receipts()
@@ -126,10 +126,7 @@ class _Work:
             else:
                 self.numbers["logged_not_released" if row.state == ABORTED else "resumable"] += 1
         elif entry is not None:
-            if row.state != REFUSED:
-                self._find("row_altered", f"refused on chain, and {row.state} by the journal", row, entry)
-            else:
-                self.numbers["refused_here" if entry.reason is Reason.BY_CUSTODIAN else "refused"] += 1
+            self._judge_refused(row, entry)
         elif row.reached_log or row.state == RECORDED:
             detail = (
                 "on the log by the journal, and not on chain (if the chain lost it: run `consent-ledger sync` first)"
@@ -137,6 +134,16 @@ class _Work:
             self._find("entry_not_on_chain", detail, row)
         elif row.state in (REFUSED, INTENT):
             self.numbers["refusals_waiting" if row.state == REFUSED else "waiting"] += 1
+
+    def _judge_refused(self, row: OnFile, entry: AuditedEntry) -> None:
+        by_contract = entry.reason is not Reason.BY_CUSTODIAN
+        if row.state == REFUSED:
+            self.numbers["refused" if by_contract else "refused_here"] += 1
+        elif row.state == INTENT and by_contract:
+            # Read before its batch landed, or the service stopped in between; the next sync takes it over.
+            self.numbers["refused_unread"] += 1
+        else:
+            self._find("row_altered", f"refused on chain, and {row.state} by the journal", row, entry)
 
     def _count_released(self, row: OnFile, entry: AuditedEntry | None) -> None:
         assert entry is not None
@@ -231,12 +238,19 @@ class _Work:
                 self.numbers["receipts"] += 1
 
     def journal(self) -> None:
-        """The journal of unwraps itself."""
+        """The journal of unwraps itself: nothing in it was altered, and everything is for something."""
         for what in self._sides.counted.altered:
             self._find("unwraps_altered", what)
         for gap in self._sides.counted.gaps:
             if not gap.machine_stopped:
                 self._find("unwraps_cut", f"{gap.number} lines are missing after line {gap.seq}")
+        nameless: Counter[str] = Counter()
+        for line in self._sides.counted.lines:
+            if line.use not in USES | {START} or (line.use in OF_ATTRIBUTES and line.about == NOTHING):
+                nameless[line.use] += line.number
+        for use, number in sorted(nameless.items()):
+            said = "without saying for which" if use in USES else "a use that there is not"
+            self._find("unexplained_unwrap", f"{number} opened for {use}, {said}")
 
 
 def is_recorded(entry: AuditedEntry | None) -> bool:

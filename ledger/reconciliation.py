@@ -22,6 +22,7 @@ EXPLANATIONS: Final = {
     "resumable": "logged, and waiting for its institution to come back or for the time limit",
     "waiting": "on file, not logged yet",
     "refused": "refused by the contract, logged as such",
+    "refused_unread": "refused by the contract, and not yet so in the journal: in flight, or cut short by a crash",
     "refused_here": "refused by the custodian, logged as such",
     "refusals_waiting": "refused by the custodian, to be logged by the next sync",
     "before_counting": "released before unwraps were counted",

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from joserfc.jwk import ECKey
+
 from ledger.access import AccessEntry
 from ledger.audit_report import AuditedBlock, Check, ConsentChange, Finding, Verdict, verdict_of
 from ledger.consent import Address, Domain, Hex32, Reason
-from ledger.disclosure import DisclosedOutcome, EntryPlace
+from ledger.disclosure import DisclosedOutcome, Disclosure, EntryPlace
 from ledger.json_forms import camel_case, iso_time
+from ledger.receipts import kid_of
 from ledger.signatures import JWK
 
 # ------------------------------------------------------------------------------------------------------------ facts in
@@ -23,6 +26,13 @@ class Keyring:
     custodian: tuple[JWK, ...] = ()
     institutions: Mapping[str, tuple[JWK, ...]] = field(default_factory=dict)
     as_disclosed: bool = False
+
+
+def custodian_keys(disclosure: Disclosure, keys: Keyring, token: object) -> list[ECKey]:
+    """Those that a token names, the auditor's first, then the disclosure's."""
+    kid = kid_of(token)
+    every = (*keys.custodian, *disclosure.custodian_keys)
+    return [key for key in every if isinstance(key, ECKey) and key.kid == kid]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

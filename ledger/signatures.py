@@ -116,7 +116,7 @@ class SignedRequest:
                 signature=base64.b64decode(fields["signature"], validate=True),
                 body=base64.b64decode(fields["body"], validate=True),
             )
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise MalformedError("evidence: expected a signed request", field="evidence") from exc
 
 

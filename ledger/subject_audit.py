@@ -4,7 +4,7 @@ The chain alone says which consents an account gave and every access under them,
 what was read: for that the person has the openings in their export. So three things can show:
 
 - an access, or a consent, that is on chain and that the person was not told of;
-- one that they were told of and that is not on chain, or is something else there;
+- one that they were told of and that is not on chain, or is something else there, or stands there twice;
 - an access beyond what they agreed to.
 
 What came to the chain after the export was made cannot be in it: a newer export has to tell.
@@ -12,6 +12,7 @@ What came to the chain after the export was made cannot be in it: a newer export
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 from ledger.access import AccessEntry
 from ledger.audit_report import AuditedBlock, Check, Finding, Verdict, verdict_of
 from ledger.compelled import CompelledOrder
-from ledger.consent import Domain, Hex32
+from ledger.consent import Domain, Hex32, is_text, parse_hex32
 from ledger.disclosed_entry import check_opening, check_order, check_outcome, check_subject, check_terms
 from ledger.disclosure import (
     DisclosedConsent,
@@ -35,6 +36,10 @@ from ledger.scrutiny import Facts, FoundEntry, Marks
 PENDING: Final = "pending"
 UNKNOWN: Final = "unknown"
 _REFUSED: Final = "refused"
+_RELEASED: Final = "released"
+_WAITING: Final = "waiting"
+JUST_NOW_SECONDS: Final = 60
+"""So near to each other neither the block's time nor the custodian's clock tells which came first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,18 +120,24 @@ def read_export(document: Mapping[str, Any]) -> Told:
             states={one["consentId"]: str(one["state"]) for one in document["consents"]},
             accesses=tuple(
                 ToldAccess(
-                    entry_hash=Hex32(one["entryHash"]),
+                    entry_hash=parse_hex32(one["entryHash"], "activity.entryHash"),
                     entry=read_opening(one["entry"], "activity"),
                     outcome=str(one["outcome"]),
-                    reason=one.get("reason"),
+                    reason=_text_or_none(one.get("reason"), "activity.reason"),
                     on_chain=one["place"] is not None,
                 )
                 for one in [*document["activity"], *orders]
             ),
             orders=tuple(read_order(one["order"], "orders") for one in orders),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise MalformedError("export: expected the export of a person's data", field="export") from exc
+
+
+def _text_or_none(value: object, field: str) -> str | None:
+    if value is None or is_text(value):
+        return value
+    raise MalformedError(f"{field}: expected text or null", field=field)
 
 
 def judge_subject(told: Told | None, facts: Facts, *, domain: Domain) -> JudgedSubject:
@@ -139,6 +150,7 @@ def judge_subject(told: Told | None, facts: Facts, *, domain: Domain) -> JudgedS
         whole.unknown("accesses", "the chain did not show them")
     else:
         accesses += [_access(one, told, facts.embargoes) for one in facts.entries]
+        _doubles(facts.entries, whole)
         if told is not None:
             _consents(told, facts, domain, whole)
             accesses += _not_on_chain(told, facts)
@@ -180,6 +192,14 @@ def _access(found: FoundEntry, told: Told | None, embargoes: Mapping[Hex32, int]
     )
 
 
+def _doubles(entries: tuple[FoundEntry, ...], whole: Marks) -> None:
+    """The chain alone shows them: an entry has a salt of its own, so that no two are alike."""
+    for (consent_id, entry_hash), times in Counter((it.consent_id, it.entry_hash) for it in entries).items():
+        if times > 1:
+            said = f"an access stands on the log {times} times"
+            whole.differs("accesses", "double_entry", said, consent_id=consent_id, entry_hash=entry_hash)
+
+
 def _told_access(one: ToldAccess, found: FoundEntry, told: Told, embargoes: Mapping[Hex32, int], marks: Marks) -> None:
     marks.holds("told", "you were told of it")
     entry = DisclosedEntry(
@@ -190,19 +210,32 @@ def _told_access(one: ToldAccess, found: FoundEntry, told: Told, embargoes: Mapp
         reason=one.reason if found.outcome is DisclosedOutcome.REFUSED else None,
     )
     check_opening(entry, marks)
+    _told_outcome(one, entry, found, told.told_at, marks)
     if found.outcome is DisclosedOutcome.COMPELLED:
         check_order(entry, told.orders, embargoes, marks)
         return
-    if (one.outcome == _REFUSED) is (found.outcome is DisclosedOutcome.REFUSED):
-        check_outcome(entry, found.reason, marks)
-    else:
-        said = f"you were told that it was {one.outcome}, on chain it is {found.outcome}"
-        marks.differs("outcome", "outcome_differs", said)
     if one.entry.consent_id != found.consent_id:
         marks.differs("terms", "consent_differs", "it was logged under another consent than you were told")
         return
     grants = {it.consent_id: it.grant for it in told.consents}
     check_terms(entry, grants.get(found.consent_id), marks)
+
+
+def _told_outcome(one: ToldAccess, entry: DisclosedEntry, found: FoundEntry, told_at: int, marks: Marks) -> None:
+    refused = found.outcome is DisclosedOutcome.REFUSED
+    same = one.outcome == (_REFUSED if refused else _RELEASED)
+    if not one.on_chain and not same and found.at < told_at - JUST_NOW_SECONDS:
+        said = f"you were told that it was {one.outcome}, and not on the log: it was there, {found.outcome}"
+        marks.differs("outcome", "outcome_differs", said)
+    elif not one.on_chain and one.outcome == _WAITING:
+        marks.unknown("outcome", f"you were told that it was waiting, and it is {found.outcome} now: make a new export")
+    elif (one.outcome == _REFUSED) is not refused:
+        said = f"you were told that it was {one.outcome}, on chain it is {found.outcome}"
+        marks.differs("outcome", "outcome_differs", said)
+    elif not one.on_chain and found.at <= told_at:
+        marks.unknown("outcome", "you were told that it was not on the log yet: make a new export")
+    else:
+        check_outcome(entry, found.reason, marks)
 
 
 def _consents(told: Told, facts: Facts, domain: Domain, whole: Marks) -> None:
@@ -232,7 +265,7 @@ def _not_on_chain(told: Told, facts: Facts) -> list[SubjectAccess]:
         if one.entry_hash in there:
             continue
         marks = Marks(consent_id=one.entry.consent_id, entry_hash=one.entry_hash)
-        if one.on_chain or one.outcome == "released":
+        if one.on_chain or one.outcome == _RELEASED:
             said = "you were told that it is on the log, and it is not on chain under your consents"
             marks.differs("place", "entry_not_on_chain", said)
         else:

@@ -32,3 +32,19 @@ def alterations(value: Any) -> Iterator[tuple[str, Any]]:
     else:
         yield "number", value + 1
         yield "null", None
+
+
+ODD: tuple[Any, ...] = (float("inf"), float("nan"), 10**400, -1, True, [], [[]], {}, "", "\ud800", None)
+"""What a value may be in a document that somebody made by hand, and that JSON can say."""
+
+
+def oddities(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every way to put something odd in the place of one part of a JSON document, with where."""
+    for odd in ODD:
+        yield repr(odd), odd
+    parts: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        for path, altered in oddities(part):
+            other = value.copy()
+            other[name] = altered
+            yield f"{name}.{path}", other

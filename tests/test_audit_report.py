@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 import reports
 
 from ledger.audit_reader import report_of
 from ledger.audit_report import AuditReport, Check, Finding, Verdict, origin_of
+from ledger.audit_texts import FINDINGS
 from ledger.cli_audit_output import report_text
 from ledger.errors import MalformedError
 from ledger.json_forms import iso_date, iso_time
 
+LEDGER: Final = Path(__file__).parent.parent / "ledger"
 ALL = {
     "clean": reports.report(),
     "findings": reports.with_findings(),
@@ -162,6 +165,12 @@ def test_a_terminal_obeys_nothing_that_an_endpoint_says() -> None:
     text = report_text(report)
     assert not set(text) & set("\x1b\x07\r\u202e\u202c")
     assert "\n✓ CLEAN" not in text
+
+
+@pytest.mark.parametrize("code", FINDINGS)
+def test_words_are_kept_for_what_an_audit_of_the_chain_can_find_and_for_nothing_else(code: str) -> None:
+    sources = [*LEDGER.glob("audit*.py"), *LEDGER.glob("replay*.py")]
+    assert any(f'"{code}"' in path.read_text() for path in sources if path.name != "audit_texts.py")
 
 
 def test_numbers_of_any_size_are_shown() -> None:

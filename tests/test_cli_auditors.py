@@ -12,15 +12,18 @@ from typing import Any, Final
 
 import pytest
 from actors import Institution, Subject
+from typer.testing import CliRunner
 
 import ledger.cli
-from ledger import cli_auditor
+from ledger import cli_auditor, cli_disclose
 from ledger.checkpoint import open_checkpoint
+from ledger.compelled import NewOrder
 from ledger.consent import Hex32
 from ledger.custodian import Custodian
 from ledger.devnet import mine
 from ledger.envelope import RELEASE, Use
 from ledger.release import Release
+from ledger.stateproof import block_hash_of
 from ledger.witness import read_signer
 
 pytestmark = pytest.mark.devnet
@@ -190,6 +193,42 @@ def test_a_node_that_does_not_answer_makes_no_checkpoint(place: Place) -> None:
     assert place.run("checkpoint", "compare", place.desk / "1.note", place.desk / "1.note", "--by", "x").code == 2
 
 
+# ---------------------------------------------------------------------------------------------------- orders, offline
+
+
+def test_an_order_is_disclosed_with_a_bundle_that_stands_for_the_chain(place: Place) -> None:
+    custodian, court = place.custodian, Institution("court-1", "Court")
+    custodian.registry.add_authority("court-1", "Court", court.jwks, at=custodian.clock())
+    new = NewOrder(
+        authority="court-1",
+        reference="1/26",
+        document_hash=OTHER,
+        subject_id=custodian.vault.subject_of(place.subject.ref),
+        attributes=("savings",),
+        embargo_until=0,
+    )
+    order_hash = custodian.orders.execute(new).order_hash
+    place.ask()
+    for what, entries in (("--order", 1), ("--subject", 3)):
+        file = place.desk / f"disclosed{what}.json"
+        named = order_hash if what == "--order" else place.subject.ref
+        made = CliRunner().invoke(cli_disclose.app, [what, named, "--proofs", "--out", str(file)])
+        assert made.exit_code == 0, made
+        found = json.loads(file.read_text())["entries"]
+        hashes = [_block_of(one) for one in found]
+        assert len(hashes) == entries
+        known = [word for one in hashes for word in ("--block-hash", one)]
+        done = place.run("entry", file, "--offline", "--believe-keys", *known, "--json")
+        assert (done.code, done.json["verdict"]) == (0, "clean"), done
+        # Of another block's hash it proves nothing.
+        done = place.run("entry", file, "--offline", "--believe-keys", "--block-hash", OTHER)
+        assert done.code == 2, done
+
+
+def _block_of(entry: dict[str, Any]) -> Hex32:
+    return block_hash_of(bytes.fromhex(entry["bundle"]["headerRlp"][2:]))
+
+
 # ------------------------------------------------------------------------------------------------------- reconciliation
 
 
@@ -227,6 +266,16 @@ def test_one_unlogged_release_is_found_on_a_copy_and_the_original_is_left_alone(
         {"entry_not_on_file": 1, "unexplained_unwrap": 1, "unlogged_release": 1},
     )
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_with_fewer_headers_it_reconciles_what_it_read(place: Place) -> None:
+    done = place.run("reconcile", "--headers", "events", "--json")
+    assert (done.code, done.json["verdict"], done.json["numbers"]) == (2, "could_not_verify", {"released": 1})
+    with sqlite3.connect(place.custodian.config.database) as database:
+        database.execute("DELETE FROM releases")
+    database.close()
+    done = place.run("reconcile", "--headers", "events", "--json")
+    assert (done.code, done.json["differences"]) == (1, {"entry_not_on_file": 1, "unexplained_unwrap": 1})
 
 
 def test_a_chain_that_cannot_be_read_is_never_clean(place: Place) -> None:

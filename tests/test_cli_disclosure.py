@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -140,6 +141,15 @@ def test_an_audit_with_openings_says_who_received_data_and_believes_none_that_do
     assert isinstance(CliRunner().invoke(app, ["chain", *with_state]).exception, MalformedError)
 
 
+@pytest.mark.parametrize("jti", [[], {}, 7, None])
+def test_an_answer_of_no_release_is_no_verdict(case: Case, jti: object) -> None:
+    file = case.write("one.json", case.disclosure)
+    claims = base64.urlsafe_b64encode(json.dumps({"jti": jti}).encode()).decode().rstrip("=")
+    answer = case.write("odd.jwt", f"e30.{claims}.AA")
+    done = CliRunner().invoke(app, ["entry", str(file), "--answer", str(answer), "--offline", "--believe-keys"])
+    assert isinstance(done.exception, MalformedError)
+
+
 def test_a_disclosure_that_was_altered_ends_with_1(case: Case) -> None:
     document = json.loads((case.files / "all.json").read_text())
     document["entries"][0]["entry"]["attributes"] = ["savings"]
@@ -167,6 +177,24 @@ def test_without_a_node_a_bundle_and_a_blocks_hash_stand_for_the_chain(case: Cas
     assert (code, found["entries"][0]["findings"][0]["code"]) == (1, "bundle_differs")
 
 
+def test_with_fewer_headers_what_was_read_is_used_and_the_result_is_never_clean(case: Case) -> None:
+    few = ("--headers", "events")
+    key = ("--custodian-key", case.files / "custodian.json")
+    for verb in (
+        ("entry", case.files / "all.json", *case.keys()),
+        ("receipt", case.files / "receipt.jwt", *key),
+        ("receipt", case.files / "grant.jwt", *key),
+        ("subject", case.write("export.json", case.export)),
+    ):
+        code, found = case.run(*verb, *few)
+        assert (verb[:2], code, found["verdict"]) == (verb[:2], 2, "could_not_verify")
+        parts = [found, *found.get("entries", ()), *found.get("accesses", ())]
+        assert {one["name"] for part in parts for one in part["checks"] if one["holds"] is None} == {"headers"}
+    less = case.write("less.json", case.export | {"activity": case.export["activity"][1:]})
+    code, found = case.run("subject", less, *few)
+    assert (code, len(found["accesses"])) == (1, 3)
+
+
 def test_where_no_node_answers_or_another_chain_nothing_is_verified(case: Case) -> None:
     file = case.files / "all.json"
     done = CliRunner().invoke(app, ["entry", str(file), "--rpc-url", "http://127.0.0.1:9", "--believe-keys", "--json"])
@@ -189,6 +217,25 @@ def test_the_receipt_of_an_access_is_checked_with_a_node_or_a_bundle(case: Case)
     forged = case.write("forged.jwt", f"{head}.{claims}.{'A' * 86}")
     code, found = case.run("receipt", forged, *key)
     assert (code, found["findings"][0]["code"]) == (1, "receipt_differs")
+
+
+def test_a_custodians_only_key_is_taken_by_whatever_name_it_goes(case: Case) -> None:
+    (jwk,) = json.loads((case.files / "custodian.json").read_text())["keys"]
+    nameless = {name: value for name, value in jwk.items() if name != "kid"}
+    for file in (case.write("named.json", jwk | {"kid": "main"}), case.write("nameless.json", nameless)):
+        for name in ("receipt.jwt", "grant.jwt"):
+            code, found = case.run("receipt", case.files / name, "--custodian-key", file)
+            assert (file.name, name, code, found["verdict"]) == (file.name, name, 0, "clean")
+    other = case.write("other.json", public_jwk(Institution().signing_key) | {"kid": jwk["kid"]})
+    code, found = case.run("receipt", case.files / "receipt.jwt", "--custodian-key", other)
+    assert (code, [one["code"] for one in found["findings"]]) == (1, ["receipt_differs"])
+
+
+def test_an_institutions_old_and_new_key_may_both_be_named(case: Case) -> None:
+    newer = f"bank-1={case.write('newer.json', public_jwk(Institution().signing_key))}"
+    for keys in ((*case.keys(), "--institution-key", newer), ("--institution-key", newer, *case.keys())):
+        code, found = case.run("entry", case.files / "all.json", *keys)
+        assert (code, found["verdict"]) == (0, "clean")
 
 
 def test_a_persons_receipts_are_checked_by_their_own_signature_and_on_chain(case: Case) -> None:

@@ -8,30 +8,33 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 from actors import DAY, NOON, Institution, Subject, World, new_nonce
-from altering import alterations
+from altering import alterations, oddities
 from courts import execute, registered
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwe
-from on_chain import AS_DISCLOSED, codes, disclosed, entries_on, judged, unknown
+from on_chain import AS_DISCLOSED, codes, disclosed, entries_on, facts_of, judged, unknown
 
 from ledger import preparation
 from ledger.access import entry_hash_of
 from ledger.asked_by import accesses_asked_by
 from ledger.audit_report import Verdict
+from ledger.chain import QUESTION_GAS, JsonRpcChain
 from ledger.consent import Hex32
 from ledger.daily_limits import DatedAccess, daily_limit_held
 from ledger.disclosed import judge
 from ledger.disclosure import Disclosure, read_disclosure
-from ledger.disclosure_facts import offline_facts
+from ledger.disclosure_facts import _accepts, offline_facts
 from ledger.errors import AuditError, ConsentError, ErasedError, MalformedError, NotFoundError
-from ledger.exchange import SEALING, key_for, release_request, seal_answer, verify_claims
-from ledger.release import Release
-from ledger.scrutiny import Keyring
+from ledger.exchange import SEALING, key_for, release_request, seal_answer, sign_claims, verify_claims
+from ledger.jsonrpc import JsonRpc, RpcError
+from ledger.received import judge_receipt
+from ledger.release import RECEIPT_TYPE, Release
+from ledger.scrutiny import Facts, FoundEntry, Keyring
 from ledger.signatures import HttpRequest, SignedRequest, sign_request
 from ledger.verifying_keys import public_jwk
 
@@ -241,6 +244,27 @@ def test_a_consent_or_a_key_that_is_left_out_is_not_clean(world: World, document
         assert name in unknown(found)
 
 
+def test_nothing_odd_in_it_is_anything_but_malformed_or_judged(world: World, document: dict[str, Any]) -> None:
+    document["entries"] = document["entries"][:1]
+    for _, other in oddities(document):
+        try:
+            read = read_disclosure(other)
+        except MalformedError:
+            continue
+        judged(world, read)
+
+
+@pytest.mark.parametrize("proof", [[], None, "x", 7])
+def test_a_receipt_with_an_odd_claim_is_found(world: World, document: dict[str, Any], proof: object) -> None:
+    key = world.custodian.accounts.signing_key
+    claims = verify_claims(document["entries"][0]["receipt"], key, RECEIPT_TYPE)
+    odd = sign_claims(claims | {"proof": proof}, key, RECEIPT_TYPE)
+    document["entries"][0]["receipt"] = odd
+    assert codes(judged(world, document)) == {"receipt_differs"}
+    found = judge_receipt(odd, key, lambda one, _: facts_of(world.chain, one), domain=world.chain.domain)
+    assert codes(found) == {"receipt_differs"}
+
+
 def test_nothing_is_verified_by_a_disclosure_of_nothing(world: World) -> None:
     empty = Disclosure(domain=world.chain.domain, custodian_keys=(), institution_keys={}, consents=(), entries=())
     assert judged(world, empty).verdict is Verdict.UNVERIFIED
@@ -407,6 +431,37 @@ def test_a_request_used_for_two_accesses_is_found(world: World) -> None:
     assert codes(judged(world, made)) == set()
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("before", [False, True])
+def test_an_entry_that_was_logged_twice_is_found_whichever_is_read_first(
+    world: World, document: dict[str, Any], place: int, *, before: bool
+) -> None:
+    chain = list(entries_on(world.chain))
+    first = chain[place]
+    copied = replace(first, place=replace(first.place, log_index=77, block_number=first.place.block_number + 1))
+    there = [copied, *chain] if before else [*chain, copied]
+    # Seen also where nothing in the file opens it.
+    for opened in (
+        document,
+        document | {"entries": [it for it in document["entries"] if it["entryHash"] != first.entry_hash]},
+    ):
+        assert codes(judged(world, opened, entries=tuple(there))) == {"double_entry"}
+    assert codes(judged(world, document, entries=tuple(chain))) == set()
+
+
+def test_a_receipt_of_an_entry_that_was_logged_twice_is_found(world: World) -> None:
+    receipt, key = world.ask(world.grant()).receipt, world.custodian.accounts.signing_key
+    (entry,) = entries_on(world.chain)
+    copied = replace(entry, place=replace(entry.place, log_index=77))
+    for there in ((entry,), (copied, entry), (entry, copied)):
+
+        def facts(disclosure: Disclosure, _: object, there: tuple[FoundEntry, ...] = there) -> Facts:
+            return facts_of(world.chain, disclosure, entries=there)
+
+        found = judge_receipt(receipt, key, facts, domain=world.chain.domain)
+        assert codes(found) == ({"double_entry"} if len(there) > 1 else set())
+
+
 def test_a_late_entry_is_found_with_its_reason(world: World) -> None:
     consent_id = world.grant()
     world.ask(consent_id)
@@ -510,6 +565,37 @@ def test_a_smart_accounts_signature_is_the_chains_to_judge(world: World, documen
     found = judge(offline, facts, AS_DISCLOSED, domain=world.chain.domain)
     assert found.verdict is Verdict.UNVERIFIED
     assert {"subject_signature", "place"} <= unknown(found)
+
+
+@pytest.mark.parametrize(
+    ("code", "answer", "accepts"),
+    [
+        ("0x", "0x", False),
+        ("0x60", "0x1626ba7e" + "0" * 56, True),
+        ("0x60", "0x" + "f" * 64, None),
+        ("0x60", "0x", None),
+        ("0x60", 7, None),
+        ("0x60", RpcError("eth_call", {"code": 3, "message": "out of gas"}), None),
+        (RpcError("eth_getCode", {"code": 1, "message": "not today"}), "0x", None),
+    ],
+)
+def test_a_smart_account_is_asked_once_and_not_for_long(
+    world: World, document: dict[str, Any], code: object, answer: object, *, accepts: bool | None
+) -> None:
+    asked: list[Any] = []
+
+    def rpc(method: str, *params: Any) -> object:
+        asked.append((method, *params))
+        said = code if method == "eth_getCode" else answer
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    (consent,) = read_disclosure(document).consents
+    chain = JsonRpcChain(cast("JsonRpc", rpc), world.chain.domain)
+    assert _accepts(chain, consent) is accepts
+    for method, call, *_ in asked[1:]:
+        assert (method, call["to"], int(call["gas"], 16)) == ("eth_call", consent.grant.subject, QUESTION_GAS)
 
 
 # --------------------------------------------------------------------------------------------------- an order's access

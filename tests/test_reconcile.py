@@ -14,7 +14,7 @@ import pytest
 from actors import DAY, VALUES, Institution, World
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
 
-from ledger import journal, reconcile
+from ledger import envelope, journal, reconcile
 from ledger.access import AccessEntry, BatchKind, LoggedAccess, entry_hash_of
 from ledger.attributes import ACCESS_OPENINGS
 from ledger.audit_report import AuditedEntry, Check, Verdict
@@ -23,7 +23,7 @@ from ledger.consent import Hex32, Reason
 from ledger.contract import append_call
 from ledger.contract_events import batches_of
 from ledger.custodian_side import Books, receipts_in, sides_of
-from ledger.envelope import ORDER, RELEASE, RELEASE_RESUMED, Use, WrappedKey, open_envelope
+from ledger.envelope import ORDER, RELEASE, RELEASE_RESUMED, USES, Use, WrappedKey, open_envelope
 from ledger.errors import ConsentRevokedError, PurposeMismatchError, UnreadableFileError
 from ledger.exchange import sign_claims, verify_claims
 from ledger.keys import KeyFile
@@ -166,6 +166,37 @@ def test_a_release_that_nobody_came_back_for_is_explained(world: World) -> None:
     assert (codes(found), found.numbers) == ([], {"logged_not_released": 1})
 
 
+def test_a_crash_after_the_contract_refused_is_explained_before_and_after_the_sync(world: World) -> None:
+    consent = world.grant()
+    grant = world.grant_of(consent)
+    world.chain.before("sign", lambda: world.subject.revoke_directly(world.chain, grant))
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    world.steps.at("batch landed", die)
+    with pytest.raises(KeyboardInterrupt):
+        world.ask(consent)
+    world.restart()
+    found = reconciled(world)
+    assert (codes(found), found.numbers) == ([], {"refused_unread": 1})
+    world.custodian.sync()
+    found = reconciled(world)
+    assert (codes(found), found.numbers) == ([], {"refused": 1})
+
+
+def test_a_refusal_that_lands_between_the_reading_of_the_journal_and_of_the_chain_is_explained(world: World) -> None:
+    consent = world.grant()
+    grant = world.grant_of(consent)
+    world.chain.before("sign", lambda: world.subject.revoke_directly(world.chain, grant))
+    read: list[Sides] = []
+    world.steps.at("batch durable", lambda: read.append(sides_of(books(world), list)))
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent)
+    found = reconcile.reconcile(replace(read[0], entries=entries_of(world)), [PROVEN])
+    assert (codes(found), found.numbers) == ([], {"refused_unread": 1})
+
+
 def test_a_chain_that_lost_its_tail_is_a_difference_until_the_sync_and_then_explained(busy: World) -> None:
     lost = busy.grant()
     busy.ask(lost)
@@ -263,6 +294,21 @@ def test_one_extra_unwrap_under_the_name_of_a_release_that_there_was_is_found(
     world.clock.advance(later)
     world.custodian.vault.open(record_of(world), Use(name, released(world)))
     assert codes(reconciled(world)) == ["unexplained_unwrap"]
+
+
+@pytest.mark.parametrize(
+    "use", [Use("sold-to-a-friend"), Use(RELEASE), Use(ORDER), Use(RELEASE_RESUMED), Use("own-viewing")]
+)
+def test_an_unwrap_for_no_release_or_for_a_use_that_there_is_not_is_found(busy: World, use: Use) -> None:
+    busy.custodian.vault.open(record_of(busy), use)
+    found = reconciled(busy)
+    assert codes(found) == ["unexplained_unwrap"]
+    assert use.name in found.findings[0].detail
+
+
+def test_every_use_that_the_service_has_a_name_for_is_known() -> None:
+    names = [one for name, one in vars(envelope).items() if name.isupper() and isinstance(one, str | Use)]
+    assert {one if isinstance(one, str) else one.name for one in names} == USES
 
 
 def test_an_unwrap_for_an_access_that_was_refused_is_found(busy: World) -> None:
@@ -571,6 +617,18 @@ def test_a_chain_that_could_not_be_read_makes_no_differences_of_its_own(busy: Wo
     sides = sides_of(books(busy), list)
     found = reconcile.reconcile(sides, [replace(PROVEN, holds=None)])
     assert (found.verdict, found.findings, found.numbers) == (Verdict.UNVERIFIED, (), {})
+
+
+def test_headers_that_were_left_out_leave_it_unverified_and_hide_no_difference(busy: World) -> None:
+    left_out = Check(name="headers", holds=None, detail="only those with events")
+    sides = sides_of(books(busy), lambda: entries_of(busy))
+    found = reconcile.reconcile(sides, [left_out, PROVEN])
+    assert (found.verdict, found.findings, found.numbers["released"]) == (Verdict.UNVERIFIED, (), 4)
+    row = next(row for row in busy.custodian.journal.history() if row.state == journal.RELEASED)
+    less = replace(sides, entries=[one for one in sides.entries if one.entry_hash != row.entry_hash])
+    assert reconcile.reconcile(less, [left_out, PROVEN]).verdict is Verdict.FINDINGS
+    # An endpoint that fell silent at the headers showed nothing.
+    assert reconcile.reconcile(less, [PROVEN, left_out]).findings == ()
 
 
 def test_its_words_for_states_are_those_of_the_journal() -> None:

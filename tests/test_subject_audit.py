@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from actors import DAY, Subject, World
+from altering import oddities
 from courts import execute, registered
 from on_chain import facts_of
 
@@ -85,6 +87,17 @@ def test_an_access_that_the_person_was_not_told_of_is_found(world: World, place:
     found = judged(world, export)
     assert codes(found) == {"access_untold"}
     assert len(found.all_findings) == 1
+
+
+@pytest.mark.usefixtures("consent_id")
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_access_that_was_logged_twice_is_found_with_an_export_and_without(world: World, place: int) -> None:
+    export = export_of(world)
+    found = facts(world, export)
+    entries = found.entries or ()
+    twice = replace(found, entries=(*entries, replace(entries[place], at=entries[place].at + 1)))
+    for told in (read_export(export), None):
+        assert codes(judge_subject(told, twice, domain=world.chain.domain)) == {"double_entry"}
 
 
 def test_a_consent_that_the_person_was_not_told_of_is_found(world: World, consent_id: Hex32) -> None:
@@ -179,6 +192,61 @@ def test_an_order_that_the_person_may_know_of_is_among_the_accesses(world: World
     assert consent_id
 
 
+def test_an_order_that_was_told_as_refused_is_found(world: World) -> None:
+    registered(world)
+    execute(world, embargo_until=0)
+    for place in ("as told", None):
+        export = export_of(world)
+        (order,) = export["orders"]
+        order |= {"outcome": "refused"} | ({} if place else {"place": None})
+        assert codes(judged(world, export)) == {"outcome_differs"}
+
+
+@pytest.mark.usefixtures("consent_id")
+@pytest.mark.parametrize(
+    ("outcome", "seconds", "verdict"),
+    [
+        # Long on the log when the person was told that it was not.
+        ("waiting", 61, Verdict.FINDINGS),
+        ("aborted", 61, Verdict.FINDINGS),
+        # Nobody can tell which came first.
+        ("waiting", 60, Verdict.UNVERIFIED),
+        ("waiting", 0, Verdict.UNVERIFIED),
+        # It was so then.
+        ("waiting", -60, Verdict.UNVERIFIED),
+        # The worse was told, and where it stands was not.
+        ("released", 61, Verdict.UNVERIFIED),
+    ],
+)
+def test_an_access_that_was_on_the_log_is_not_told_as_one_that_was_not(
+    world: World, outcome: str, seconds: int, verdict: Verdict
+) -> None:
+    export = export_of(world)
+    found = facts(world, export)
+    (at,) = {one.at for one in found.entries or ()}
+    export["exportedAt"] = at + seconds
+    one = next(one for one in export["activity"] if one["outcome"] == "released")
+    one |= {"outcome": outcome, "place": None}
+    if seconds < 0:
+        # The others came before it.
+        others = tuple(
+            it if it.entry_hash == one["entryHash"] else replace(it, at=at + seconds) for it in found.entries or ()
+        )
+        found = replace(found, entries=others)
+    made = judge_subject(read_export(export), found, domain=world.chain.domain)
+    assert (made.verdict, codes(made)) == (verdict, {"outcome_differs"} if verdict is Verdict.FINDINGS else set())
+
+
+def test_a_refusal_that_was_logged_after_the_export_is_as_it_was_told(world: World) -> None:
+    consent_id = world.grant()
+    with pytest.raises(ConsentError):
+        world.ask(consent_id, attributes=("credit_duration",))
+    export = export_of(world)
+    world.clock.advance(60)
+    world.custodian.releases.log_refusals()
+    assert judged(world, export).verdict is Verdict.CLEAN
+
+
 def test_without_an_export_the_chain_alone_lists_the_accesses(world: World, consent_id: Hex32) -> None:
     found = judge_subject(None, facts(world, export_of(world)), domain=world.chain.domain)
     assert [one.consent_id for one in found.accesses] == [consent_id] * 3
@@ -189,6 +257,22 @@ def test_without_an_export_the_chain_alone_lists_the_accesses(world: World, cons
 def test_without_a_chain_nothing_is_verified(world: World) -> None:
     found = judge_subject(read_export(export_of(world)), Facts(), domain=world.chain.domain)
     assert found.verdict is Verdict.UNVERIFIED
+
+
+@pytest.mark.usefixtures("consent_id")
+def test_nothing_odd_in_an_export_is_anything_but_malformed_or_judged(world: World) -> None:
+    registered(world)
+    execute(world, embargo_until=0)
+    export = export_of(world)
+    export = {name: export[name] for name in ("exportedAt", "consents", "activity", "orders")}
+    export["activity"] = export["activity"][:1]
+    found = facts(world, export)
+    for _, other in oddities(export):
+        try:
+            told = read_export(other)
+        except MalformedError:
+            continue
+        judge_subject(told, found, domain=world.chain.domain)
 
 
 @pytest.mark.parametrize("other", [{}, {"exportedAt": 1}, {"exportedAt": 1, "consents": 7, "activity": []}])

@@ -202,6 +202,15 @@ class LogWriter:
             return True
         return self._chain.log(self._custodian, self.address).head == batch.expected_head
 
+    def require_on_chain(self, proof: ChainProof) -> None:
+        """What is on file of an access is not enough: the chain may have lost it since, whichever writer's it is.
+
+        Raises `ChainLostError`.
+        """
+        mined = self._chain.receipt(proof.transaction_hash)
+        if mined is None or not mined.succeeded or mined.block_hash != proof.block_hash:
+            raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
+
     def forget_head(self) -> None:
         """Ask the chain again where the log stands."""
         with self._in_flight:

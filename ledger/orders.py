@@ -34,7 +34,6 @@ from ledger.consent import Address, Hex32, hex32_of
 from ledger.envelope import ORDER, ORDER_RESUMED, Use
 from ledger.errors import (
     AnswerGoneError,
-    ChainLostError,
     ErasedError,
     IdempotencyConflictError,
     InstitutionSuspendedError,
@@ -226,7 +225,7 @@ class Orders:
             )
         proof = self._proof_of(row)
         if sealed is None:
-            self._require_on_chain(proof)
+            self._log.require_on_chain(proof)
             records = self._vault.load(opened.records)
             self._step("order before decrypting")
             sealed = self._sealed(opened, records, proof, authority, Use(use, opened.entry.release_id))
@@ -241,12 +240,6 @@ class Orders:
             sealed=sealed,
             receipt=self._receipt(opened, row.entry_hash, proof),
         )
-
-    def _require_on_chain(self, proof: ChainProof) -> None:
-        """What is on file is not enough: the chain may have lost it since."""
-        mined = self._chain.receipt(proof.transaction_hash)
-        if mined is None or not mined.succeeded or mined.block_hash != proof.block_hash:
-            raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
 
     def _sealed(
         self, opened: OpenedOrder, records: Sequence[StoredRecord], proof: ChainProof, authority: Party, use: Use

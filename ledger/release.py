@@ -493,7 +493,7 @@ class Releases:
             row = self._row(row.release_id)
 
     def _resume(self, row: Row[Any], institution: Party) -> Release:
-        """Go on where a crash or an unreachable chain stopped it: from (1), or from (6) if it is on the log."""
+        """Go on where a crash or an unreachable chain stopped it: from (1), or from (6) if the chain still has it."""
         self._log.resolve()
         row = self._row(row.release_id)
         if row.state == REFUSED:
@@ -507,6 +507,7 @@ class Releases:
         )
         if row.state == RECORDED:
             landed = Landed(release_id=entry.release_id, reason=Reason.NONE, late=row.late, proof=self._proof_of(row))
+            self._log.require_on_chain(landed.proof)
         else:
             (reason,) = self._chain.statuses([consent.consent_id], self._custodian)
             with self._store.read() as tx:

@@ -391,6 +391,37 @@ def test_a_reorganisation_that_takes_consent_and_access_before_decrypting_releas
     assert len(world.logged()) == 1
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["the same process", "another process"])
+def test_what_the_chain_lost_before_it_was_read_is_not_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    consent = world.grant()
+    leave_recorded(world, consent)
+    world.chain.reorg(1)
+    if restarted:
+        world.restart()
+    opened: list[StoredRecord] = []
+    monkeypatch.setattr(world.custodian.vault, "open", lambda record, _use: opened.append(record))
+    with pytest.raises(ChainLostError):
+        world.ask(consent, key="once")
+    monkeypatch.undo()
+    assert opened == []
+    assert world.states() == [RECORDED]
+    world.custodian.sync()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def leave_recorded(world: World, consent: Hex32) -> None:
+    """A release under the key `once` that is on the log and was not answered, because its process died."""
+    world.steps.at("6 before answer durable", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    world.custodian.log.resolve()
+    assert world.states() == [RECORDED]
+
+
 def test_an_access_that_comes_back_late_is_not_released_any_more(world: World) -> None:
     consent = world.grant()
     world.steps.at("5 logged", lambda: setattr(world.chain, "down", True))

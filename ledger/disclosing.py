@@ -27,7 +27,7 @@ from ledger.disclosure import (
 from ledger.envelope import DISCLOSURE
 from ledger.errors import ErasedError, NotFoundError
 from ledger.exchange import receipt_claims, sign_claims
-from ledger.journal import ANCHORED, REFUSED, Journal
+from ledger.journal import REFUSED, Journal, is_on_log
 from ledger.keys import KeyFile
 from ledger.order_book import OpenedOrder, OrderBook
 from ledger.parties import INSTITUTION
@@ -137,8 +137,8 @@ class Disclosing:
         at: int,
         proofs: bool,
     ) -> MadeDisclosure:
-        entries = [self._entry(row, at=at, proofs=proofs) for row in rows if _is_on_chain(row)]
-        ordered = [(row, self._book.opened(row)) for row in orders if _is_on_chain(row)]
+        entries = [self._entry(row, at=at, proofs=proofs) for row in rows if is_on_log(row)]
+        ordered = [(row, self._book.opened(row)) for row in orders if is_on_log(row)]
         entries += [self._ordered(row, opened, at=at) for row, opened in ordered]
         signers = {one.request.keyid for one in entries if one.request is not None}
         keys = {keyid: key for keyid in sorted(signers) if (key := self._key(keyid)) is not None}
@@ -206,10 +206,6 @@ class Disclosing:
             if key.kid == kid and key.get("use") == "sig":
                 return verifying_key(key)
         return None
-
-
-def _is_on_chain(row: Row[Any]) -> bool:
-    return bool(row.batch_state == ANCHORED and row.log_index is not None)
 
 
 def _outcome_of(row: Row[Any]) -> DisclosedOutcome:

@@ -357,10 +357,13 @@ class Journal:
             return tx.execute(select(batches).where(batches.c.batch_id == batch_id)).one()
 
     def proof_of(self, row: Row[Any], domain: Domain, custodian: Address) -> ChainProof:
-        """Where the entry of a release stands. Raises `ChainLostError` if the chain lost it."""
-        if row.batch_id is None:
+        """Where the entry of a release stands. Raises `ChainLostError` if the chain lost it and does not have it back.
+
+        A batch that is in flight stands nowhere yet, also if it is the one that puts an entry back.
+        """
+        batch = self.batch_row(row.batch_id) if row.batch_id is not None else None
+        if batch is None or not _stands(batch.state, row.log_index):
             raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
-        batch = self.batch_row(row.batch_id)
         return ChainProof(
             chain_id=domain.chain_id,
             contract=domain.contract,
@@ -629,6 +632,16 @@ class Journal:
         """Let the entries that are still on a lost batch go: refusals and accesses alike wait for another one."""
         with self._store.begin() as tx:
             _let_go(tx, batch_id)
+
+
+def is_on_log(row: Row[Any]) -> bool:
+    """Whether the entry of a row with its batch is on the log, as far as the journal knows."""
+    return _stands(row.batch_state, row.log_index)
+
+
+def _stands(batch_state: str | None, log_index: int | None) -> bool:
+    # What the chain lost keeps its old place until it is back: that is nowhere.
+    return batch_state == ANCHORED and log_index is not None
 
 
 def _let_go(tx: Connection, batch_id: str) -> None:

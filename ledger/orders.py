@@ -41,7 +41,7 @@ from ledger.errors import (
     ReleaseInProgressError,
 )
 from ledger.exchange import Party, receipt_claims, seal_answer, sign_claims
-from ledger.journal import INTENT, RELEASED, Journal, QueuedAccess, queued_order
+from ledger.journal import INTENT, RELEASED, Journal, QueuedAccess, is_on_log, queued_order
 from ledger.locks import FileLock
 from ledger.order_book import OpenedOrder, OrderBook
 from ledger.registry import Registry
@@ -320,7 +320,7 @@ class Orders:
             created_at=row.created_at,
             finished_at=row.finished_at,
             opened=self._book.opened(row) if row.body is not None else None,
-            proof=self._proof_of(row) if row.log_index is not None and row.batch_id is not None else None,
+            proof=self._proof_of(row) if is_on_log(row) else None,
         )
 
     def _receipt(self, opened: OpenedOrder, entry_hash: Hex32, proof: ChainProof) -> str:

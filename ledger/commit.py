@@ -96,13 +96,14 @@ class LogWriter:
         """Log a batch of what is on file and wait until it counts.
 
         Raises `ConfirmationTimeoutError` and other `ChainError`s: the outcome is then unknown, the entries stay in the
-        journal and `resolve` finds out later.
+        journal and `resolve` finds out later; `ReleaseInProgressError`: one of them is in another batch, nothing was
+        sent.
         """
         with self.turn():
             self.statuses([])
             with self._store.begin() as tx:
                 batch_id = self.put(tx, kind, [entry.access for entry in queued])
-                self._journal.put_in_batch(tx, batch_id, queued)
+                self._journal.put_in_batch(tx, batch_id, queued, writer=self.address)
             landed = self.land(queued)
             self.settle_alone()
         return landed

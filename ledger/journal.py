@@ -22,7 +22,7 @@ from ledger.access import BatchKind, ChainProof, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
 from ledger.consent import Address, Domain, Hex32
 from ledger.contract_events import Appended, Outcome
-from ledger.errors import ChainLostError
+from ledger.errors import ChainLostError, ReleaseInProgressError
 from ledger.store import Store, act_consents, acts, batches, insert_many, meta, new_id, orders, releases
 
 INTENT: Final = "intent"
@@ -91,8 +91,8 @@ _ANCHOR_BATCH: Final = (
 _PENDING_BATCH: Final = select(batches).where(batches.c.writer == bindparam("address"), batches.c.state == PENDING)
 _PUT_IN_BATCH: Final = (
     update(releases)
-    .where(releases.c.release_id == bindparam("entry"))
-    .values(batch_id=bindparam("batch"), position=bindparam("place"))
+    .where(releases.c.release_id == bindparam("entry"), releases.c.batch_id.is_(None))
+    .values(batch_id=bindparam("batch"), position=bindparam("place"), writer=bindparam("address"))
 )
 _WITH_BATCH: Final = select(
     releases,
@@ -283,15 +283,18 @@ class Journal:
         tx.execute(_ADD_BATCH, [row])
         return _batch_of(row)
 
-    def put_in_batch(self, tx: Connection, batch_id: str, queued: Sequence[QueuedAccess]) -> None:
-        """Say of releases on file that they are in a batch, in this order."""
-        tx.execute(
-            _PUT_IN_BATCH,
-            [
-                {"entry": entry.release_id, "batch": batch_id, "place": position}
-                for position, entry in enumerate(queued)
-            ],
-        )
+    def put_in_batch(self, tx: Connection, batch_id: str, queued: Sequence[QueuedAccess], *, writer: str) -> None:
+        """Say of releases on file that they are in a batch, in this order: they are that writer's from here on.
+
+        Raises `ReleaseInProgressError` if one of them is in a batch already: then none may be sent in this one.
+        """
+        rows = [
+            {"entry": entry.release_id, "batch": batch_id, "place": position, "address": writer}
+            for position, entry in enumerate(queued)
+        ]
+        if tx.execute(_PUT_IN_BATCH, rows).rowcount != len(rows):
+            # Another process found it in no batch at the same moment and came first: it must not be on the log twice.
+            raise ReleaseInProgressError("this access is on its way to the log in another batch: ask again")
 
     def pending_batch(self, writer: str) -> Batch | None:
         """The batch of this writer that is in flight, or was when its process died. There is at most one."""

@@ -211,7 +211,7 @@ class Orders:
                 batch_id = self._log.put(
                     tx, BatchKind.COMPELLED_ACCESSES, [queued.access], embargo_until=row.embargo_until
                 )
-                self._book.put_in_batch(tx, row.order_hash, batch_id)
+                self._book.put_in_batch(tx, row.order_hash, batch_id, writer=self._log.address)
             self._log.land([queued])
             self._log.settle_alone()
 

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -20,6 +20,7 @@ from simulator import SimulatedChain
 from ledger.chain import Receipt
 from ledger.commit import Finality
 from ledger.consent import Hex32, Reason
+from ledger.contract import call
 from ledger.custodian import Custodian
 from ledger.errors import (
     AuthenticationError,
@@ -40,6 +41,7 @@ from ledger.errors import (
     NotFoundError,
     NotWriterError,
     ReleaseAbortedError,
+    ReleaseInProgressError,
     ReplayedRequestError,
     StoreMismatchError,
     StoreUnavailableError,
@@ -547,6 +549,91 @@ def test_a_receipt_that_says_reverted_of_what_landed_makes_no_second_entry_and_t
     world.chain.lie = lambda receipt: receipt
     assert world.ask(consent, key="once").sealed
     assert len(world.logged()) == 1
+
+
+@pytest.fixture
+def impatient(data: Path, first_state: World) -> Iterator[World]:
+    """A world in which nobody waits long for a block."""
+    world = World(data, finality=Finality(timeout=0.05), like=first_state)
+    yield world
+    world.custodian.close()
+
+
+def leave_without_batch(world: World, message: HttpRequest) -> None:
+    """A release that is on file and in no batch, because its batch reverted; then its process ends."""
+    stop = call("setWriter", world.custodian.log.address, False)
+    world.steps.at("batch durable", lambda: world.chain.transact(world.custodian.accounts.custodian, stop))
+    with pytest.raises(TransactionRevertedError):
+        world.custodian.releases.release(message)
+    assert world.states() == [INTENT]
+    world.custodian.close()
+
+
+def test_an_access_that_waits_in_another_writers_batch_is_not_appended_by_a_third(
+    impatient: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = impatient
+    monkeypatch.setattr("ledger.release.OTHER_PROCESS_SECONDS", 0)
+    message = world.request(consent := world.grant())
+    with world.open() as second, world.open() as third:
+        leave_without_batch(world, message)
+        world.chain.automine = False
+        with pytest.raises(ConfirmationTimeoutError):
+            world.retry(message, second)
+        with pytest.raises(ReleaseInProgressError):
+            world.retry(message, third)
+        world.chain.mine()
+        world.chain.automine = True
+        answer = world.retry(message, second)
+        assert world.retry(message, third) == answer
+        assert len(world.logged()) == world.chain.consent(consent).accesses == 1
+        # Neither that writer nor sync is stuck.
+        assert second.releases.release(world.request(consent)).sealed
+        third.sync()
+    world.custodian = world.open()
+
+
+def test_an_access_in_the_batch_of_a_writer_that_died_is_found_by_a_third(impatient: World) -> None:
+    world = impatient
+    message = world.request(world.grant())
+    second, third = world.open(), world.open()
+    leave_without_batch(world, message)
+    world.steps.at("batch sent", die)
+    with pytest.raises(Killed):
+        world.retry(message, second)
+    second.close()
+    assert world.retry(message, third).sealed
+    assert len(world.logged()) == 1
+    third.close()
+    world.custodian = world.open()
+
+
+@pytest.mark.parametrize("mined", [True, False], ids=["answered by then", "in flight by then"])
+def test_an_access_that_another_process_appends_at_the_same_moment_is_not_appended_again(
+    impatient: World, monkeypatch: pytest.MonkeyPatch, mined: bool
+) -> None:
+    world = impatient
+    monkeypatch.setattr("ledger.release.OTHER_PROCESS_SECONDS", 0)
+    message = world.request(consent := world.grant())
+    with world.open() as second, world.open() as third:
+        leave_without_batch(world, message)
+
+        def append() -> None:
+            world.chain.automine = mined
+            outcome = outcome_of(lambda: world.retry(message, third))
+            assert isinstance(outcome, Release if mined else ConfirmationTimeoutError)
+
+        # The second has seen by then that it is in no batch.
+        world.chain.before("statuses", lambda: world.chain.before("statuses", append))
+        with pytest.raises(ReleaseInProgressError):
+            world.retry(message, second)
+        if not mined:
+            world.chain.mine()
+            world.chain.automine = True
+        assert world.retry(message, third) == world.retry(message, second)
+        assert len(world.logged()) == world.chain.consent(consent).accesses == 1
+        third.sync()
+    world.custodian = world.open()
 
 
 def test_a_writer_whose_log_was_rebuilt_by_another_process_goes_on(world: World) -> None:

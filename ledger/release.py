@@ -369,7 +369,7 @@ class Releases:
         for intent, landed in items:
             consent_id = intent.entry.consent_id
             withdrawal = withdrawals[consent_id] or _withdrawn_on_chain(reasons[consent_id])
-            if reasons[consent_id] is Reason.NOT_GRANTED:
+            if reasons[consent_id] is Reason.NOT_GRANTED and not landed.late:
                 stopped.append(
                     ChainLostError("the chain lost the consent, and the access with it: run `consent-ledger sync`")
                 )

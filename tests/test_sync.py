@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from actors import DAY, World, id_of
+from actors import DAY, Subject, World, id_of
 from courts import execute, registered
 
 from ledger.commit import Finality
@@ -19,10 +19,12 @@ from ledger.errors import (
     ChainError,
     ChainLostError,
     ChainUnavailableError,
+    ConsentNotGrantedError,
     ConsentPausedError,
     ConsentRevokedError,
     ContractMissingError,
     LedgerError,
+    ReleaseAbortedError,
 )
 from ledger.evidence import verify_receipt
 from ledger.exchange import verify_claims
@@ -307,6 +309,52 @@ def test_a_grant_that_will_never_be_taken_is_withdrawn(world: World) -> None:
     assert report.refused_by_contract == 1
     assert world.custodian.registry.find_consent(id_of(draft, world.chain)) is None
     assert world.custodian.journal.pending_acts() == []
+
+
+def by_a_smart_account(world: World) -> Hex32:
+    """A consent that a smart account granted."""
+    wallet = Subject("wallet")
+    wallet.furnish(world.custodian)
+    world.chain.smart_accounts[wallet.address] = lambda _, signature: signature == b"open sesame"
+    return wallet.hand_in(world.custodian, wallet.draft(world.custodian, world.institution), b"open sesame")
+
+
+def lost_with_its_owner(world: World) -> None:
+    """The chain is lost, and what the smart account signed counts no more, because its owner changed."""
+    for address in world.chain.smart_accounts:
+        world.chain.smart_accounts[address] = lambda *_: False
+    rebuilt(world)
+
+
+def test_a_lost_grant_that_will_never_be_taken_again_is_refused_and_not_said_to_be_lost_for_ever(world: World) -> None:
+    consent = by_a_smart_account(world)
+    world.ask(consent)
+    lost_with_its_owner(world)
+    with pytest.raises(ChainLostError):
+        world.ask(consent)
+    report = world.custodian.sync()
+    assert (report.refused_by_contract, report.late) == (1, 1)
+    assert world.custodian.sync() == SyncReport()
+    with pytest.raises(ConsentNotGrantedError):
+        world.ask(consent)
+    # What was released under it, and until when, stays on file.
+    stored = world.custodian.registry.consent(consent)
+    assert not stored.standing
+    assert status(world, consent) is Reason.NOT_GRANTED
+
+
+def test_a_release_that_is_back_under_a_grant_that_is_not_ends(world: World) -> None:
+    consent = by_a_smart_account(world)
+    world.steps.at("6 before answer durable", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    world.custodian.log.resolve()
+    lost_with_its_owner(world)
+    assert world.custodian.sync().late == 1
+    with pytest.raises(ReleaseAbortedError):
+        world.ask(consent, key="once")
+    assert world.states() == [ABORTED]
 
 
 def test_a_failing_chain_ends_a_sync_with_a_clear_error(data: Path, first_state: World) -> None:

@@ -3,9 +3,8 @@
 (1) Relay what is on file and not on chain yet (the outcome was unknown, or the chain could not be reached).
 (2) Compare every anchor with the chain by block hash. Where the chain lost its tail (a reorganisation) or all of it (a
     devnet restarted), replay what is missing in the old order: signatures are still valid (a smart account may say
-    otherwise by now: then its consent stands no more); accesses come back by
-    `appendLate`, so that those whose consent is no longer in force are marked late instead of being lost; accesses that
-    an authority ordered come back as such.
+    otherwise by now: then its consent stands no more); accesses come back by `appendLate`, so that those whose consent
+    is no longer in force are marked late instead of being lost; accesses that an authority ordered come back as such.
 (3) Take in what others did on chain: a revocation or a pause that the subject sent without us.
 (4) Put refusals on the log, end releases that no one came back for.
 """

@@ -118,7 +118,6 @@ def test_many_releases_asked_for_by_one_request_are_clean(world: World) -> None:
 
 def test_a_refusal_of_the_contracts_is_clean_with_its_reason(world: World) -> None:
     consent_id = world.grant()
-    world.steps.at("5 before append", lambda: None)
     grant = world.grant_of(consent_id)
     world.chain.before("sign", lambda: world.subject.revoke_directly(world.chain, grant))
     with pytest.raises(ConsentError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import DAY, World
+from actors import DAY, STEP_NAMES, World
 from simulator import SimulatedChain
 
 from ledger.chain import Receipt
@@ -81,6 +81,12 @@ def outcome_of(act: Callable[[], Release]) -> Release | LedgerError:
         return act()
     except LedgerError as exc:
         return exc
+
+
+def test_a_step_that_no_code_announces_is_an_error_and_no_empty_test(world: World) -> None:
+    assert {*BEFORE_THE_ANSWER, "6 answer durable"} <= STEP_NAMES
+    with pytest.raises(AssertionError, match="5 before append"):
+        world.steps.at("5 before append", die)
 
 
 # ---------------------------------------------------------------------- revoked, paused or erased between any two steps

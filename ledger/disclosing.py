@@ -26,7 +26,7 @@ from ledger.disclosure import (
 )
 from ledger.envelope import DISCLOSURE
 from ledger.errors import ErasedError, NotFoundError
-from ledger.exchange import receipt_claims, sign_claims
+from ledger.exchange import RECEIPT_TYPE, receipt_claims, sign_claims
 from ledger.journal import REFUSED, Journal, is_on_log
 from ledger.keys import KeyFile
 from ledger.order_book import OpenedOrder, OrderBook
@@ -34,7 +34,6 @@ from ledger.parties import INSTITUTION
 from ledger.preparation import opening_context
 from ledger.proof import Proofs
 from ledger.registry import Registry
-from ledger.release import RECEIPT_TYPE
 from ledger.signatures import JWK, SignedRequest, split_keyid
 from ledger.store import Store
 from ledger.vault import open_json

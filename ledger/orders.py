@@ -40,16 +40,15 @@ from ledger.errors import (
     NotFoundError,
     ReleaseInProgressError,
 )
-from ledger.exchange import Party, receipt_claims, seal_answer, sign_claims
-from ledger.journal import INTENT, RELEASED, Journal, QueuedAccess, is_on_log, queued_order
+from ledger.exchange import RECEIPT_TYPE, Party, receipt_claims, seal_answer, sign_claims
+from ledger.journal import INTENT, RELEASED, Journal, QueuedAccess, is_on_log, new_release_id, queued_order
 from ledger.locks import FileLock
 from ledger.order_book import OpenedOrder, OrderBook
 from ledger.registry import Registry
-from ledger.store import Store, new_id
+from ledger.store import Store
 from ledger.vault import StoredRecord, Vault
 
 LOCK_SECONDS: Final = 30.0
-RECEIPT_TYPE: Final = "access-receipt+jwt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +148,7 @@ class Orders:
         )
         entry = AccessEntry(
             consent_id=order_hash_of(order),
-            release_id=Hex32("0x" + new_id().replace("-", "") + secrets.token_hex(16)),
+            release_id=new_release_id(),
             institution=new.authority,
             purpose=COMPELLED,
             attributes=new.attributes,

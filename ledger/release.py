@@ -63,6 +63,7 @@ from ledger.errors import (
     ReleaseInProgressError,
 )
 from ledger.exchange import (
+    RECEIPT_TYPE,
     Party,
     ReleaseRequest,
     read_release,
@@ -95,7 +96,6 @@ KEPT_SECONDS: Final = DAY_SECONDS
 """How long the sealed bytes are kept, to be given again to a retry."""
 OTHER_PROCESS_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.05
-RECEIPT_TYPE: Final = "access-receipt+jwt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

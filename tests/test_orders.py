@@ -38,9 +38,8 @@ from ledger.errors import (
     UnknownAttributeError,
 )
 from ledger.evidence import verify_receipt
-from ledger.exchange import new_institution_keys, sign_claims, verify_claims
+from ledger.exchange import RECEIPT_TYPE, new_institution_keys, sign_claims, verify_claims
 from ledger.journal import ABORTED, INTENT, RECORDED, RELEASED
-from ledger.orders import RECEIPT_TYPE
 from ledger.parties import AUTHORITY
 from ledger.release import KEPT_SECONDS
 from ledger.store import orders

@@ -15,7 +15,7 @@ import {IConsentLedger} from "./IConsentLedger.sol";
 //      used up, and of this custodian.
 //   5. The counter never exceeds maxAccesses, and it is the number of AccessRecorded.
 //   6. Size and head of every log equal the fold of all its events.
-//   7. An entry sent twice lands once.
+//   7. A batch sent twice lands once.
 //   8. There is one validity question: what status answers is what an append does, and why, in the documented order.
 //   9. A custodian has one number, a number one custodian, and it never changes.
 //  10. A compelled access is one of its own kind: it counts under no consent, all of a batch are of one order and one

@@ -17,7 +17,7 @@ from ledger.attributes import ACCESS_OPENINGS
 from ledger.consent import Hex32
 from ledger.envelope import WrappedKey
 from ledger.errors import ErasedError
-from ledger.journal import ANCHORED, Journal
+from ledger.journal import Journal, is_on_log
 from ledger.registry import Registry
 from ledger.store import Store
 from ledger.vault import StoredRecord, Vault, envelope_of
@@ -41,7 +41,7 @@ class AccessRecords:
         releases: list[Row[Any]] = []
         while more := self._journal.of_subject(tx, subject_id, limit=PAGE, after=releases[-1] if releases else None):
             releases += more
-        logged = [row for row in reversed(releases) if row.batch_state == ANCHORED and row.log_index is not None]
+        logged = [row for row in reversed(releases) if is_on_log(row)]
         return [*consents, *(_record(_RELEASE + row.release_id, row) for row in logged)]
 
     def load(self, record_ids: Sequence[str]) -> list[StoredRecord]:

@@ -18,7 +18,7 @@ from ledger.access import AccessEntry, ChainProof
 from ledger.compelled import CompelledOrder
 from ledger.consent import Address, Domain, Hex32
 from ledger.errors import MalformedError, NotFoundError
-from ledger.journal import ABORTED, ANCHORED, INTENT, RECORDED, REFUSED, RELEASED, Journal
+from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Journal, is_on_log
 from ledger.json_forms import iso_date
 from ledger.keys import KeyFile
 from ledger.order_book import OrderBook
@@ -296,8 +296,7 @@ class Activities:
 
 
 def _place_of(row: Row[Any]) -> Place | None:
-    # What a reorganisation took away keeps its old place until it is back: that is nowhere.
-    if row.batch_state != ANCHORED or row.log_index is None:
+    if not is_on_log(row):
         return None
     return Place(
         block_number=row.block_number,

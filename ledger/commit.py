@@ -96,13 +96,14 @@ class LogWriter:
         """Log a batch of what is on file and wait until it counts.
 
         Raises `ConfirmationTimeoutError` and other `ChainError`s: the outcome is then unknown, the entries stay in the
-        journal and `resolve` finds out later.
+        journal and `resolve` finds out later; `ReleaseInProgressError`: one of them is in another batch, nothing was
+        sent.
         """
         with self.turn():
             self.statuses([])
             with self._store.begin() as tx:
                 batch_id = self.put(tx, kind, [entry.access for entry in queued])
-                self._journal.put_in_batch(tx, batch_id, queued)
+                self._journal.put_in_batch(tx, batch_id, queued, writer=self.address)
             landed = self.land(queued)
             self.settle_alone()
         return landed
@@ -201,6 +202,15 @@ class LogWriter:
         if self._chain.receipt(batch.transaction_hash) is not None:
             return True
         return self._chain.log(self._custodian, self.address).head == batch.expected_head
+
+    def require_on_chain(self, proof: ChainProof) -> None:
+        """What is on file of an access is not enough: the chain may have lost it since, whichever writer's it is.
+
+        Raises `ChainLostError`.
+        """
+        mined = self._chain.receipt(proof.transaction_hash)
+        if mined is None or not mined.succeeded or mined.block_hash != proof.block_hash:
+            raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
 
     def forget_head(self) -> None:
         """Ask the chain again where the log stands."""

@@ -330,7 +330,7 @@ def check_form(grant: ConsentGrant) -> None:
 
 def hex32_of(raw: bytes) -> Hex32:
     """32 bytes as hex."""
-    if len(raw) != 32:  # noqa: PLR2004
+    if len(raw) != 32:  # noqa: PLR2004 - the number is in the name
         raise ValueError(f"expected 32 bytes, got {len(raw)}")
     return Hex32("0x" + raw.hex())
 

@@ -13,13 +13,12 @@ from ledger.compelled import CompelledOrder, order_hash_of
 from ledger.consent import ConsentGrant, Domain, Hex32, Reason
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, EntryPlace
 from ledger.errors import AuditError, AuthenticationError, InvalidSignatureError
-from ledger.exchange import verify_claims
+from ledger.exchange import ANSWER_TYPE, verify_claims
 from ledger.purposes import AUDIT
 from ledger.scrutiny import BundledEntry, Facts, FoundEntry, Marks, ReceivedEntry
 from ledger.signatures import JWK, SignedRequest, split_keyid, verify_evidence
 from ledger.typed_data import consent_id_of, require_signer
 
-ANSWER_TYPE: Final = "answer+jwt"
 DAY_SECONDS: Final = 86_400
 _CONTRACT_REASONS: Final = frozenset(reason.name.lower() for reason in Reason if reason)
 READ: Final = (DisclosedOutcome.RECORDED, DisclosedOutcome.LATE)

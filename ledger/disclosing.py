@@ -26,15 +26,14 @@ from ledger.disclosure import (
 )
 from ledger.envelope import DISCLOSURE
 from ledger.errors import ErasedError, NotFoundError
-from ledger.exchange import receipt_claims, sign_claims
-from ledger.journal import ANCHORED, REFUSED, Journal
+from ledger.exchange import RECEIPT_TYPE, receipt_claims, sign_claims
+from ledger.journal import REFUSED, Journal, is_on_log
 from ledger.keys import KeyFile
 from ledger.order_book import OpenedOrder, OrderBook
 from ledger.parties import INSTITUTION
 from ledger.preparation import opening_context
 from ledger.proof import Proofs
 from ledger.registry import Registry
-from ledger.release import RECEIPT_TYPE
 from ledger.signatures import JWK, SignedRequest, split_keyid
 from ledger.store import Store
 from ledger.vault import open_json
@@ -137,8 +136,8 @@ class Disclosing:
         at: int,
         proofs: bool,
     ) -> MadeDisclosure:
-        entries = [self._entry(row, at=at, proofs=proofs) for row in rows if _is_on_chain(row)]
-        ordered = [(row, self._book.opened(row)) for row in orders if _is_on_chain(row)]
+        entries = [self._entry(row, at=at, proofs=proofs) for row in rows if is_on_log(row)]
+        ordered = [(row, self._book.opened(row)) for row in orders if is_on_log(row)]
         entries += [self._ordered(row, opened, at=at, proofs=proofs) for row, opened in ordered]
         signers = {one.request.keyid for one in entries if one.request is not None}
         keys = {keyid: key for keyid in sorted(signers) if (key := self._key(keyid)) is not None}
@@ -208,10 +207,6 @@ class Disclosing:
             if key.kid == kid and key.get("use") == "sig":
                 return verifying_key(key)
         return None
-
-
-def _is_on_chain(row: Row[Any]) -> bool:
-    return bool(row.batch_state == ANCHORED and row.log_index is not None)
 
 
 def _outcome_of(row: Row[Any]) -> DisclosedOutcome:

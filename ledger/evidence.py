@@ -34,7 +34,7 @@ from ledger.compelled import CompelledOrder, order_hash_of
 from ledger.consent import Address, Domain, Hex32, Reason, parse_address, parse_hex32
 from ledger.contract_events import Appended, Outcome, batches_of
 from ledger.errors import AuditError, MalformedError
-from ledger.exchange import verify_claims
+from ledger.exchange import RECEIPT_TYPE, verify_claims
 from ledger.stateproof import StateProof, block_hash_of, header_fields, log_of, log_slots, storage_root, storage_word
 
 BUNDLE_VERSION: Final = 1
@@ -103,7 +103,7 @@ class _Batch:
 
 def open_receipt(receipt: str, custodian_key: ECKey) -> OpenedReceipt:
     """What the custodian says, signed; whether it is so is for the chain to show. Raises `AuditError`."""
-    claims = verify_claims(receipt, custodian_key, "access-receipt+jwt")
+    claims = verify_claims(receipt, custodian_key, RECEIPT_TYPE)
     try:
         opening = claims["entry"]
         for name in _WORDS:

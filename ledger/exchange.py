@@ -31,6 +31,8 @@ from ledger.errors import AuditError, MalformedError
 from ledger.signatures import IDEMPOTENCY_KEY, JWK, SIGNING_CURVES, HttpRequest, SignedRequest, sign_request
 
 SEALING: Final = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM"}
+ANSWER_TYPE: Final = "answer+jwt"
+RECEIPT_TYPE: Final = "access-receipt+jwt"
 MAX_KEY_LENGTH: Final = 200
 MAX_NAME_LENGTH: Final = 100
 MAX_ATTRIBUTES: Final = 100
@@ -289,7 +291,7 @@ def resigned_claims(claims: Mapping[str, Any], signing_key: ECKey, typ: str, sig
 def seal_answer(claims: Mapping[str, Any], signing_key: ECKey, institution_key: JWK) -> bytes:
     """Sign, then encrypt to the institution."""
     header = {**SEALING, "cty": "JWT", "kid": institution_key.kid}
-    signed = sign_claims(claims, signing_key, "answer+jwt")
+    signed = sign_claims(claims, signing_key, ANSWER_TYPE)
     return jwe.encrypt_compact(header, signed, institution_key, algorithms=list(SEALING.values())).encode()
 
 
@@ -299,7 +301,7 @@ def open_answer(sealed: bytes, institution_key: JWK, custodian_key: ECKey) -> di
         signed = jwe.decrypt_compact(sealed, institution_key, algorithms=list(SEALING.values())).plaintext
     except _UNREADABLE as exc:
         raise AuditError("the answer does not open with this key") from exc
-    return verify_claims(signed or b"", custodian_key, "answer+jwt")
+    return verify_claims(signed or b"", custodian_key, ANSWER_TYPE)
 
 
 def verify_claims(signed: bytes | str, custodian_key: ECKey, typ: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ again: an act or a batch is `pending` until its block is known; a release is `in
 from __future__ import annotations
 
 import json
+import secrets
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ledger.access import BatchKind, ChainProof, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
 from ledger.consent import Address, Domain, Hex32
 from ledger.contract_events import Appended, Outcome
-from ledger.errors import ChainLostError
+from ledger.errors import ChainLostError, ReleaseInProgressError
 from ledger.store import Store, act_consents, acts, batches, insert_many, meta, new_id, orders, releases
 
 INTENT: Final = "intent"
@@ -91,8 +92,8 @@ _ANCHOR_BATCH: Final = (
 _PENDING_BATCH: Final = select(batches).where(batches.c.writer == bindparam("address"), batches.c.state == PENDING)
 _PUT_IN_BATCH: Final = (
     update(releases)
-    .where(releases.c.release_id == bindparam("entry"))
-    .values(batch_id=bindparam("batch"), position=bindparam("place"))
+    .where(releases.c.release_id == bindparam("entry"), releases.c.batch_id.is_(None))
+    .values(batch_id=bindparam("batch"), position=bindparam("place"), writer=bindparam("address"))
 )
 _WITH_BATCH: Final = select(
     releases,
@@ -283,15 +284,18 @@ class Journal:
         tx.execute(_ADD_BATCH, [row])
         return _batch_of(row)
 
-    def put_in_batch(self, tx: Connection, batch_id: str, queued: Sequence[QueuedAccess]) -> None:
-        """Say of releases on file that they are in a batch, in this order."""
-        tx.execute(
-            _PUT_IN_BATCH,
-            [
-                {"entry": entry.release_id, "batch": batch_id, "place": position}
-                for position, entry in enumerate(queued)
-            ],
-        )
+    def put_in_batch(self, tx: Connection, batch_id: str, queued: Sequence[QueuedAccess], *, writer: str) -> None:
+        """Say of releases on file that they are in a batch, in this order: they are that writer's from here on.
+
+        Raises `ReleaseInProgressError` if one of them is in a batch already: then none may be sent in this one.
+        """
+        rows = [
+            {"entry": entry.release_id, "batch": batch_id, "place": position, "address": writer}
+            for position, entry in enumerate(queued)
+        ]
+        if tx.execute(_PUT_IN_BATCH, rows).rowcount != len(rows):
+            # Another process found it in no batch at the same moment and came first: it must not be on the log twice.
+            raise ReleaseInProgressError("this access is on its way to the log in another batch: ask again")
 
     def pending_batch(self, writer: str) -> Batch | None:
         """The batch of this writer that is in flight, or was when its process died. There is at most one."""
@@ -357,10 +361,13 @@ class Journal:
             return tx.execute(select(batches).where(batches.c.batch_id == batch_id)).one()
 
     def proof_of(self, row: Row[Any], domain: Domain, custodian: Address) -> ChainProof:
-        """Where the entry of a release stands. Raises `ChainLostError` if the chain lost it."""
-        if row.batch_id is None:
+        """Where the entry of a release stands. Raises `ChainLostError` if the chain lost it and does not have it back.
+
+        A batch that is in flight stands nowhere yet, also if it is the one that puts an entry back.
+        """
+        batch = self.batch_row(row.batch_id) if row.batch_id is not None else None
+        if batch is None or not _stands(batch.state, row.log_index):
             raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
-        batch = self.batch_row(row.batch_id)
         return ChainProof(
             chain_id=domain.chain_id,
             contract=domain.contract,
@@ -629,6 +636,21 @@ class Journal:
         """Let the entries that are still on a lost batch go: refusals and accesses alike wait for another one."""
         with self._store.begin() as tx:
             _let_go(tx, batch_id)
+
+
+def new_release_id() -> Hex32:
+    """A UUIDv7 and as much chance again: releases of one second stay in order. It is on chain only inside a hash."""
+    return Hex32("0x" + new_id().replace("-", "") + secrets.token_hex(16))
+
+
+def is_on_log(row: Row[Any]) -> bool:
+    """Whether the entry of a row with its batch is on the log, as far as the journal knows."""
+    return _stands(row.batch_state, row.log_index)
+
+
+def _stands(batch_state: str | None, log_index: int | None) -> bool:
+    # What the chain lost keeps its old place until it is back: that is nowhere.
+    return batch_state == ANCHORED and log_index is not None
 
 
 def _let_go(tx: Connection, batch_id: str) -> None:

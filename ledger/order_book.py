@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from ledger.access import AccessEntry
 from ledger.compelled import CompelledOrder, is_visible
 from ledger.consent import Hex32
+from ledger.errors import ReleaseInProgressError
 from ledger.journal import ABORTED, INTENT, RECORDED, RELEASED
 from ledger.keys import KeyFile
 from ledger.store import Store, batches, orders
@@ -97,9 +98,14 @@ class OrderBook:
             records=tuple(opening["records"]),
         )
 
-    def put_in_batch(self, tx: Connection, order_hash: Hex32, batch_id: str) -> None:
-        """Say of an order that it is in a batch."""
-        tx.execute(update(orders).where(orders.c.order_hash == order_hash).values(batch_id=batch_id))
+    def put_in_batch(self, tx: Connection, order_hash: Hex32, batch_id: str, *, writer: str) -> None:
+        """Say of an order that it is in a batch: it is that writer's from here on.
+
+        Raises `ReleaseInProgressError` if it is in one already: it must not be on the log twice.
+        """
+        free = (orders.c.order_hash == order_hash, orders.c.batch_id.is_(None))
+        if not tx.execute(update(orders).where(*free).values(batch_id=batch_id, writer=writer)).rowcount:
+            raise ReleaseInProgressError("this order is on its way to the log in another batch: ask again")
 
     def answer(self, tx: Connection, order_hash: Hex32, sealed: bytes, *, at: int) -> bool:
         """The sealed bytes, once and for all. False if it was erased, or is not on the log."""

@@ -34,23 +34,21 @@ from ledger.consent import Address, Hex32, hex32_of
 from ledger.envelope import ORDER, ORDER_RESUMED, Use
 from ledger.errors import (
     AnswerGoneError,
-    ChainLostError,
     ErasedError,
     IdempotencyConflictError,
     InstitutionSuspendedError,
     NotFoundError,
     ReleaseInProgressError,
 )
-from ledger.exchange import Party, receipt_claims, seal_answer, sign_claims
-from ledger.journal import INTENT, RELEASED, Journal, QueuedAccess, queued_order
+from ledger.exchange import RECEIPT_TYPE, Party, receipt_claims, seal_answer, sign_claims
+from ledger.journal import INTENT, RELEASED, Journal, QueuedAccess, is_on_log, new_release_id, queued_order
 from ledger.locks import FileLock
 from ledger.order_book import OpenedOrder, OrderBook
 from ledger.registry import Registry
-from ledger.store import Store, new_id
+from ledger.store import Store
 from ledger.vault import StoredRecord, Vault
 
 LOCK_SECONDS: Final = 30.0
-RECEIPT_TYPE: Final = "access-receipt+jwt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +148,7 @@ class Orders:
         )
         entry = AccessEntry(
             consent_id=order_hash_of(order),
-            release_id=Hex32("0x" + new_id().replace("-", "") + secrets.token_hex(16)),
+            release_id=new_release_id(),
             institution=new.authority,
             purpose=COMPELLED,
             attributes=new.attributes,
@@ -212,7 +210,7 @@ class Orders:
                 batch_id = self._log.put(
                     tx, BatchKind.COMPELLED_ACCESSES, [queued.access], embargo_until=row.embargo_until
                 )
-                self._book.put_in_batch(tx, row.order_hash, batch_id)
+                self._book.put_in_batch(tx, row.order_hash, batch_id, writer=self._log.address)
             self._log.land([queued])
             self._log.settle_alone()
 
@@ -226,7 +224,7 @@ class Orders:
             )
         proof = self._proof_of(row)
         if sealed is None:
-            self._require_on_chain(proof)
+            self._log.require_on_chain(proof)
             records = self._vault.load(opened.records)
             self._step("order before decrypting")
             sealed = self._sealed(opened, records, proof, authority, Use(use, opened.entry.release_id))
@@ -241,12 +239,6 @@ class Orders:
             sealed=sealed,
             receipt=self._receipt(opened, row.entry_hash, proof),
         )
-
-    def _require_on_chain(self, proof: ChainProof) -> None:
-        """What is on file is not enough: the chain may have lost it since."""
-        mined = self._chain.receipt(proof.transaction_hash)
-        if mined is None or not mined.succeeded or mined.block_hash != proof.block_hash:
-            raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
 
     def _sealed(
         self, opened: OpenedOrder, records: Sequence[StoredRecord], proof: ChainProof, authority: Party, use: Use
@@ -327,7 +319,7 @@ class Orders:
             created_at=row.created_at,
             finished_at=row.finished_at,
             opened=self._book.opened(row) if row.body is not None else None,
-            proof=self._proof_of(row) if row.log_index is not None and row.batch_id is not None else None,
+            proof=self._proof_of(row) if is_on_log(row) else None,
         )
 
     def _receipt(self, opened: OpenedOrder, entry_hash: Hex32, proof: ChainProof) -> str:

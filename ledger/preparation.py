@@ -37,11 +37,10 @@ from ledger.errors import (
     WrongInstitutionError,
 )
 from ledger.exchange import Party, ReleaseRequest
-from ledger.journal import INTENT, REFUSED, Journal, QueuedAccess
+from ledger.journal import INTENT, REFUSED, Journal, QueuedAccess, new_release_id
 from ledger.keys import KeyFile
 from ledger.purposes import AUDIT
 from ledger.registry import Registry, StoredConsent, withdrawal_of
-from ledger.store import new_id
 from ledger.vault import StoredRecord, Vault, open_json, present, seal_json
 
 DAY_SECONDS: Final = 86_400
@@ -258,7 +257,7 @@ def require_usable(consent: StoredConsent, withdrawal: ConsentError | None, reas
 def _entry(request: ReleaseRequest, records_hash: Hex32) -> AccessEntry:
     return AccessEntry(
         consent_id=request.access.consent_id,
-        release_id=_new_release_id(),
+        release_id=new_release_id(),
         institution=request.access.institution,
         purpose=request.access.purpose,
         attributes=request.access.attributes,
@@ -266,11 +265,6 @@ def _entry(request: ReleaseRequest, records_hash: Hex32) -> AccessEntry:
         records_hash=records_hash,
         salt=hex32_of(secrets.token_bytes(32)),
     )
-
-
-def _new_release_id() -> Hex32:
-    """A UUIDv7 and as much chance again: releases of one second stay in order. It is on chain only inside a hash."""
-    return Hex32("0x" + new_id().replace("-", "") + secrets.token_hex(16))
 
 
 def entry_of(row: Row[Any], keys: KeyFile) -> AccessEntry:

@@ -21,7 +21,7 @@ from ledger.consent import Address, ConsentState, Hex32
 from ledger.contract import APPEND_CALLS, decode_call
 from ledger.contract_events import Event
 from ledger.errors import ChainError, NotFoundError
-from ledger.journal import ANCHORED, Journal
+from ledger.journal import ANCHORED, Journal, is_on_log
 from ledger.order_book import OrderBook
 from ledger.registry import Registry, StoredConsent
 from ledger.store import Store
@@ -166,9 +166,7 @@ class PublicRecords:
                 self._consent(one, None if slots is None else slots[place], is_chain_known=slots is not None)
                 for place, one in enumerate(consents)
             ),
-            orders=tuple(
-                self._order(row, is_chain_known=slots is not None) for row in ordered if row.batch_state == ANCHORED
-            ),
+            orders=tuple(self._order(row, is_chain_known=slots is not None) for row in ordered if is_on_log(row)),
         )
 
     def _consent(self, consent: StoredConsent, slot: ConsentState | None, *, is_chain_known: bool) -> PublicConsent:
@@ -181,11 +179,7 @@ class PublicRecords:
             consent_id=consent_id,
             slot=None if slot is None else _slot(slot),
             transactions=tuple(self._act(consent_id, row, is_chain_known=is_chain_known) for row in acts),
-            entries=tuple(
-                self._entry(row, is_chain_known=is_chain_known)
-                for row in rows
-                if row.batch_state == ANCHORED and row.log_index is not None
-            ),
+            entries=tuple(self._entry(row, is_chain_known=is_chain_known) for row in rows if is_on_log(row)),
         )
 
     def _act(self, consent_id: Hex32, row: Row[Any], *, is_chain_known: bool) -> PublicTransaction:

@@ -28,7 +28,7 @@ from ledger.disclosed_entry import (
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, Disclosure, EntryPlace, read_consent
 from ledger.errors import AuditError, InvalidSignatureError, MalformedError
 from ledger.evidence import open_receipt
-from ledger.exchange import verify_claims
+from ledger.exchange import RECEIPT_TYPE, verify_claims
 from ledger.receipts import ERASURE_TYPE, GRANT_TYPE, REVOCATION_TYPE, type_of, verify_erasure
 from ledger.scrutiny import Facts, JudgedDisclosure, JudgedEntry, Marks
 from ledger.typed_data import digest_of, require_signer, revocation_typed_data
@@ -36,7 +36,6 @@ from ledger.typed_data import digest_of, require_signer, revocation_typed_data
 FactsOf = Callable[[Disclosure, frozenset[Hex32]], Facts]
 """Finds the facts about what a disclosure has, and about these consents; `disclosure_facts.py` does."""
 VERSION: Final = 1
-ACCESS_TYPE: Final = "access-receipt+jwt"
 _MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError, MalformedError)
 
 
@@ -113,7 +112,7 @@ def _disclosed(receipt: str, key: ECKey, bundle: Mapping[str, Any] | None, answe
 def _order_of(receipt: str, key: ECKey, one: DisclosedEntry) -> tuple[CompelledOrder, ...]:
     if one.outcome is not DisclosedOutcome.COMPELLED:
         return ()
-    return (CompelledOrder.from_json(verify_claims(receipt, key, ACCESS_TYPE)["order"]),)
+    return (CompelledOrder.from_json(verify_claims(receipt, key, RECEIPT_TYPE)["order"]),)
 
 
 def _access(one: DisclosedEntry, orders: tuple[CompelledOrder, ...], facts: Facts, key: ECKey) -> JudgedEntry:

@@ -149,6 +149,10 @@ class Registry(Parties):
                 if told.revoked_at is None:
                     self._tell(tx, GRANTED, told, at, by=BY_SUBJECT)
 
+    def set_not_standing(self, tx: Connection, consent_id: Hex32) -> None:
+        """Its grant was on a chain that was lost and will never be on one again. What it was used for stays on file."""
+        tx.execute(update(consents).where(consents.c.consent_id == consent_id).values(standing=False))
+
     def not_standing(self) -> list[Hex32]:
         """Consents whose grant was not seen through yet."""
         row = (consents.c.standing.is_(False), consents.c.erased_at.is_(None))

@@ -63,6 +63,7 @@ from ledger.errors import (
     ReleaseInProgressError,
 )
 from ledger.exchange import (
+    RECEIPT_TYPE,
     Party,
     ReleaseRequest,
     read_release,
@@ -95,7 +96,6 @@ KEPT_SECONDS: Final = DAY_SECONDS
 """How long the sealed bytes are kept, to be given again to a retry."""
 OTHER_PROCESS_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.05
-RECEIPT_TYPE: Final = "access-receipt+jwt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,7 +369,7 @@ class Releases:
         for intent, landed in items:
             consent_id = intent.entry.consent_id
             withdrawal = withdrawals[consent_id] or _withdrawn_on_chain(reasons[consent_id])
-            if reasons[consent_id] is Reason.NOT_GRANTED:
+            if reasons[consent_id] is Reason.NOT_GRANTED and not landed.late:
                 stopped.append(
                     ChainLostError("the chain lost the consent, and the access with it: run `consent-ledger sync`")
                 )
@@ -493,7 +493,7 @@ class Releases:
             row = self._row(row.release_id)
 
     def _resume(self, row: Row[Any], institution: Party) -> Release:
-        """Go on where a crash or an unreachable chain stopped it: from (1), or from (6) if it is on the log."""
+        """Go on where a crash or an unreachable chain stopped it: from (1), or from (6) if the chain still has it."""
         self._log.resolve()
         row = self._row(row.release_id)
         if row.state == REFUSED:
@@ -507,6 +507,7 @@ class Releases:
         )
         if row.state == RECORDED:
             landed = Landed(release_id=entry.release_id, reason=Reason.NONE, late=row.late, proof=self._proof_of(row))
+            self._log.require_on_chain(landed.proof)
         else:
             (reason,) = self._chain.statuses([consent.consent_id], self._custodian)
             with self._store.read() as tx:

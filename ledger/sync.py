@@ -2,9 +2,9 @@
 
 (1) Relay what is on file and not on chain yet (the outcome was unknown, or the chain could not be reached).
 (2) Compare every anchor with the chain by block hash. Where the chain lost its tail (a reorganisation) or all of it (a
-    devnet restarted), replay what is missing in the old order: signatures are still valid; accesses come back by
-    `appendLate`, so that those whose consent is no longer in force are marked late instead of being lost; accesses that
-    an authority ordered come back as such.
+    devnet restarted), replay what is missing in the old order: signatures are still valid (a smart account may say
+    otherwise by now: then its consent stands no more); accesses come back by `appendLate`, so that those whose consent
+    is no longer in force are marked late instead of being lost; accesses that an authority ordered come back as such.
 (3) Take in what others did on chain: a revocation or a pause that the subject sent without us.
 (4) Put refusals on the log, end releases that no one came back for.
 """
@@ -174,8 +174,12 @@ class Sync:
             elif anchor.act_id is not None and self._relayed(self._journal.act(anchor.act_id), report):
                 report.replayed_acts += 1
             elif anchor.act_id is not None:
+                act = self._journal.act(anchor.act_id)
                 with self._store.begin() as tx:
-                    self._journal.fail_act(tx, anchor.act_id)
+                    self._journal.fail_act(tx, act.act_id)
+                    if act.kind == "grant":
+                        # No later run puts it back: whoever asks is told so, and not to wait for one.
+                        self._registry.set_not_standing(tx, act.consent_ids[0])
         self._replay_accesses(report)
 
     def _replay_accesses(self, report: SyncReport) -> None:

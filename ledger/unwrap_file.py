@@ -131,8 +131,14 @@ class UnwrapFile:
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._descriptor = os.open(self._path, flags | os.O_APPEND, PRIVATE)
-        self._head_file = os.open(head_path(self._path), flags, PRIVATE)
+        descriptor = os.open(self._path, flags | os.O_APPEND, PRIVATE)
+        try:
+            head_file = os.open(head_path(self._path), flags, PRIVATE)
+        except OSError:
+            # Both or none, so that the next line tries again.
+            os.close(descriptor)
+            raise
+        self._descriptor, self._head_file = descriptor, head_file
         self._process, self._run = os.getpid(), secrets.token_hex(8)
 
     def _start(self, descriptor: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import secrets
 import shutil
 from collections import defaultdict
@@ -43,6 +44,12 @@ NOON: Final = 20_712 * DAY + DAY // 2
 VALUES: Final[dict[str, Value]] = {"credit_amount": 1169, "savings": "below_100", "credit_duration": 24}
 SOURCE: Final = "urn:test:furnisher"
 NOTICE: Final = hex32_of(b"\x07" * 32)
+STEP_NAMES: Final = frozenset(
+    name
+    for path in sorted((Path(__file__).parent.parent / "ledger").glob("*.py"))
+    for name in re.findall(r"\bself\._step\(\"([^\"]+)\"\)", path.read_text("utf-8"))
+)
+"""Every step that a custodian announces. Whoever waits for another one waits in vain, and tests nothing."""
 # Not from 1: `person-1` is there already.
 _numbers = itertools.count(2)
 
@@ -68,6 +75,7 @@ class Steps:
         self._acts: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
 
     def at(self, name: str, act: Callable[[], object]) -> None:
+        assert name in STEP_NAMES, f"no code announces the step {name!r}: what is put there would never happen"
         self._acts[name].append(act)
 
     def forget(self) -> None:

@@ -41,9 +41,8 @@ from ledger.errors import (
     ServiceUnavailableError,
     StaleRequestError,
 )
-from ledger.exchange import new_institution_keys, seal_answer, sign_claims, verify_claims
+from ledger.exchange import RECEIPT_TYPE, new_institution_keys, seal_answer, sign_claims, verify_claims
 from ledger.jsonrpc import JsonRpc
-from ledger.release import RECEIPT_TYPE
 from ledger.signatures import HttpRequest, HttpResponse, sign_response
 from ledger.unsealing import Release, ReleaseAsk
 

@@ -30,10 +30,10 @@ from ledger.disclosed import judge
 from ledger.disclosure import Disclosure, read_disclosure
 from ledger.disclosure_facts import _accepts, offline_facts
 from ledger.errors import AuditError, ConsentError, ErasedError, MalformedError, NotFoundError
-from ledger.exchange import SEALING, key_for, release_request, seal_answer, sign_claims, verify_claims
+from ledger.exchange import RECEIPT_TYPE, SEALING, key_for, release_request, seal_answer, sign_claims, verify_claims
 from ledger.jsonrpc import JsonRpc, RpcError
 from ledger.received import judge_receipt
-from ledger.release import RECEIPT_TYPE, Release
+from ledger.release import Release
 from ledger.scrutiny import Facts, FoundEntry, Keyring
 from ledger.signatures import HttpRequest, SignedRequest, sign_request
 from ledger.verifying_keys import public_jwk
@@ -121,7 +121,6 @@ def test_many_releases_asked_for_by_one_request_are_clean(world: World) -> None:
 
 def test_a_refusal_of_the_contracts_is_clean_with_its_reason(world: World) -> None:
     consent_id = world.grant()
-    world.steps.at("5 before append", lambda: None)
     grant = world.grant_of(consent_id)
     world.chain.before("sign", lambda: world.subject.revoke_directly(world.chain, grant))
     with pytest.raises(ConsentError):

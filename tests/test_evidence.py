@@ -29,10 +29,10 @@ from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund, mine
 from ledger.errors import AuditError, ChainUnavailableError, NotFoundError
 from ledger.evidence import ProvenAccess, bundle_of, verify_bundle, verify_receipt
-from ledger.exchange import new_institution_keys, sign_claims, verify_claims
+from ledger.exchange import RECEIPT_TYPE, new_institution_keys, sign_claims, verify_claims
 from ledger.jsonrpc import JsonRpc
 from ledger.proof import Proofs
-from ledger.release import RECEIPT_TYPE, Release
+from ledger.release import Release
 from ledger.stateproof import StateProof, block_hash_of, header_fields, log_of, log_slots, storage_root, storage_word
 
 ROOT: Final = Path(__file__).parent.parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -21,8 +22,10 @@ from ledger.access import (
     records_hash_of,
 )
 from ledger.chain import Receipt
+from ledger.commit import Finality
 from ledger.compelled import CompelledOrder, order_hash_of
 from ledger.consent import ZERO32, Reason
+from ledger.contract import call
 from ledger.contract_events import Appended, batches_of
 from ledger.errors import (
     AnswerGoneError,
@@ -30,6 +33,7 @@ from ledger.errors import (
     AuditError,
     ChainLostError,
     ChainUnavailableError,
+    ConfirmationTimeoutError,
     EmbargoTooLongError,
     ErasedError,
     IdempotencyConflictError,
@@ -38,12 +42,12 @@ from ledger.errors import (
     MalformedError,
     NotFoundError,
     ReleaseInProgressError,
+    TransactionRevertedError,
     UnknownAttributeError,
 )
 from ledger.evidence import verify_receipt
-from ledger.exchange import new_institution_keys, sign_claims, verify_claims
+from ledger.exchange import RECEIPT_TYPE, new_institution_keys, sign_claims, verify_claims
 from ledger.journal import ABORTED, INTENT, RECORDED, RELEASED
-from ledger.orders import RECEIPT_TYPE
 from ledger.parties import AUTHORITY
 from ledger.release import KEPT_SECONDS
 from ledger.store import orders
@@ -349,6 +353,39 @@ def test_an_order_at_which_another_process_is_at_work_waits(world: World) -> Non
     finally:
         other.close()
     assert states(world) == [INTENT]
+
+
+def test_an_order_that_waits_in_another_writers_batch_is_not_appended_by_a_third(
+    data: Path, first_state: World
+) -> None:
+    world = World(data, finality=Finality(timeout=0.05), like=first_state)
+    registered(world)
+    new = new_order(world)
+    stop = call("setWriter", world.custodian.log.address, False)
+    with world.open() as second, world.open() as third:
+        world.steps.at("batch durable", lambda: world.chain.transact(world.custodian.accounts.custodian, stop))
+        with pytest.raises(TransactionRevertedError):
+            world.custodian.orders.execute(new)
+        world.custodian.close()
+        world.chain.automine = False
+        with pytest.raises(ConfirmationTimeoutError):
+            second.orders.execute(new)
+        with pytest.raises(ReleaseInProgressError):
+            third.orders.execute(new)
+        world.chain.mine()
+        world.chain.automine = True
+        assert second.orders.execute(new).sealed == third.orders.execute(new).sealed
+        assert len(compelled(world)) == 1
+        assert second.orders.execute(new_order(world, reference="13 C 1/26")).sealed
+        third.sync()
+
+
+@pytest.mark.usefixtures("court")
+def test_an_order_is_in_one_batch_at_a_time(world: World) -> None:
+    done = execute(world)
+    book, writer = world.custodian.order_book, world.custodian.log.address
+    with world.custodian.store.begin() as tx, pytest.raises(ReleaseInProgressError):
+        book.put_in_batch(tx, done.order_hash, "another", writer=writer)
 
 
 @pytest.mark.usefixtures("court")

@@ -25,12 +25,12 @@ from ledger.contract_events import batches_of
 from ledger.custodian_side import Books, receipts_in, sides_of
 from ledger.envelope import ORDER, RELEASE, RELEASE_RESUMED, USES, Use, WrappedKey, open_envelope
 from ledger.errors import ConsentRevokedError, PurposeMismatchError, UnreadableFileError
-from ledger.exchange import sign_claims, verify_claims
+from ledger.exchange import RECEIPT_TYPE, sign_claims, verify_claims
 from ledger.keys import KeyFile
 from ledger.preparation import opening_context
 from ledger.purposes import AUDIT
 from ledger.reconciliation import EXPLANATIONS, HandedIn, OnFile, Reconciliation, Sides, differences_of
-from ledger.release import RECEIPT_TYPE, Release
+from ledger.release import Release
 from ledger.unwrap_file import head_path
 from ledger.unwraps import Counted, Gap, Head
 from ledger.vault import envelope_of, open_json

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import DAY, World
+from actors import DAY, STEP_NAMES, World
 from simulator import SimulatedChain
 
 from ledger.chain import Receipt
 from ledger.commit import Finality
 from ledger.consent import Hex32, Reason
+from ledger.contract import call
 from ledger.custodian import Custodian
 from ledger.errors import (
     AuthenticationError,
@@ -40,6 +41,7 @@ from ledger.errors import (
     NotFoundError,
     NotWriterError,
     ReleaseAbortedError,
+    ReleaseInProgressError,
     ReplayedRequestError,
     StoreMismatchError,
     StoreUnavailableError,
@@ -79,6 +81,12 @@ def outcome_of(act: Callable[[], Release]) -> Release | LedgerError:
         return act()
     except LedgerError as exc:
         return exc
+
+
+def test_a_step_that_no_code_announces_is_an_error_and_no_empty_test(world: World) -> None:
+    assert {*BEFORE_THE_ANSWER, "6 answer durable"} <= STEP_NAMES
+    with pytest.raises(AssertionError, match="5 before append"):
+        world.steps.at("5 before append", die)
 
 
 # ---------------------------------------------------------------------- revoked, paused or erased between any two steps
@@ -391,6 +399,37 @@ def test_a_reorganisation_that_takes_consent_and_access_before_decrypting_releas
     assert len(world.logged()) == 1
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["the same process", "another process"])
+def test_what_the_chain_lost_before_it_was_read_is_not_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    consent = world.grant()
+    leave_recorded(world, consent)
+    world.chain.reorg(1)
+    if restarted:
+        world.restart()
+    opened: list[StoredRecord] = []
+    monkeypatch.setattr(world.custodian.vault, "open", lambda record, _use: opened.append(record))
+    with pytest.raises(ChainLostError):
+        world.ask(consent, key="once")
+    monkeypatch.undo()
+    assert opened == []
+    assert world.states() == [RECORDED]
+    world.custodian.sync()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def leave_recorded(world: World, consent: Hex32) -> None:
+    """A release under the key `once` that is on the log and was not answered, because its process died."""
+    world.steps.at("6 before answer durable", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    world.custodian.log.resolve()
+    assert world.states() == [RECORDED]
+
+
 def test_an_access_that_comes_back_late_is_not_released_any_more(world: World) -> None:
     consent = world.grant()
     world.steps.at("5 logged", lambda: setattr(world.chain, "down", True))
@@ -516,6 +555,91 @@ def test_a_receipt_that_says_reverted_of_what_landed_makes_no_second_entry_and_t
     world.chain.lie = lambda receipt: receipt
     assert world.ask(consent, key="once").sealed
     assert len(world.logged()) == 1
+
+
+@pytest.fixture
+def impatient(data: Path, first_state: World) -> Iterator[World]:
+    """A world in which nobody waits long for a block."""
+    world = World(data, finality=Finality(timeout=0.05), like=first_state)
+    yield world
+    world.custodian.close()
+
+
+def leave_without_batch(world: World, message: HttpRequest) -> None:
+    """A release that is on file and in no batch, because its batch reverted; then its process ends."""
+    stop = call("setWriter", world.custodian.log.address, False)
+    world.steps.at("batch durable", lambda: world.chain.transact(world.custodian.accounts.custodian, stop))
+    with pytest.raises(TransactionRevertedError):
+        world.custodian.releases.release(message)
+    assert world.states() == [INTENT]
+    world.custodian.close()
+
+
+def test_an_access_that_waits_in_another_writers_batch_is_not_appended_by_a_third(
+    impatient: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = impatient
+    monkeypatch.setattr("ledger.release.OTHER_PROCESS_SECONDS", 0)
+    message = world.request(consent := world.grant())
+    with world.open() as second, world.open() as third:
+        leave_without_batch(world, message)
+        world.chain.automine = False
+        with pytest.raises(ConfirmationTimeoutError):
+            world.retry(message, second)
+        with pytest.raises(ReleaseInProgressError):
+            world.retry(message, third)
+        world.chain.mine()
+        world.chain.automine = True
+        answer = world.retry(message, second)
+        assert world.retry(message, third) == answer
+        assert len(world.logged()) == world.chain.consent(consent).accesses == 1
+        # Neither that writer nor sync is stuck.
+        assert second.releases.release(world.request(consent)).sealed
+        third.sync()
+    world.custodian = world.open()
+
+
+def test_an_access_in_the_batch_of_a_writer_that_died_is_found_by_a_third(impatient: World) -> None:
+    world = impatient
+    message = world.request(world.grant())
+    second, third = world.open(), world.open()
+    leave_without_batch(world, message)
+    world.steps.at("batch sent", die)
+    with pytest.raises(Killed):
+        world.retry(message, second)
+    second.close()
+    assert world.retry(message, third).sealed
+    assert len(world.logged()) == 1
+    third.close()
+    world.custodian = world.open()
+
+
+@pytest.mark.parametrize("mined", [True, False], ids=["answered by then", "in flight by then"])
+def test_an_access_that_another_process_appends_at_the_same_moment_is_not_appended_again(
+    impatient: World, monkeypatch: pytest.MonkeyPatch, mined: bool
+) -> None:
+    world = impatient
+    monkeypatch.setattr("ledger.release.OTHER_PROCESS_SECONDS", 0)
+    message = world.request(consent := world.grant())
+    with world.open() as second, world.open() as third:
+        leave_without_batch(world, message)
+
+        def append() -> None:
+            world.chain.automine = mined
+            outcome = outcome_of(lambda: world.retry(message, third))
+            assert isinstance(outcome, Release if mined else ConfirmationTimeoutError)
+
+        # The second has seen by then that it is in no batch.
+        world.chain.before("statuses", lambda: world.chain.before("statuses", append))
+        with pytest.raises(ReleaseInProgressError):
+            world.retry(message, second)
+        if not mined:
+            world.chain.mine()
+            world.chain.automine = True
+        assert world.retry(message, third) == world.retry(message, second)
+        assert len(world.logged()) == world.chain.consent(consent).accesses == 1
+        third.sync()
+    world.custodian = world.open()
 
 
 def test_a_writer_whose_log_was_rebuilt_by_another_process_goes_on(world: World) -> None:

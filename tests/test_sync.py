@@ -6,25 +6,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from actors import DAY, World, id_of
+from actors import DAY, Subject, World, id_of
+from courts import execute, registered
 
 from ledger.commit import Finality
 from ledger.consent import Hex32, Reason
 from ledger.contract import call
 from ledger.contract_events import batches_of
+from ledger.custodian import Custodian
 from ledger.errors import (
     AnswerGoneError,
     ChainError,
     ChainLostError,
     ChainUnavailableError,
+    ConsentNotGrantedError,
     ConsentPausedError,
     ConsentRevokedError,
     ContractMissingError,
     LedgerError,
+    ReleaseAbortedError,
 )
+from ledger.evidence import verify_receipt
 from ledger.exchange import verify_claims
 from ledger.journal import ABORTED, RELEASED
 from ledger.sync import SyncReport
+from ledger.vault import StoredRecord
 
 
 class Killed(BaseException):
@@ -305,6 +311,52 @@ def test_a_grant_that_will_never_be_taken_is_withdrawn(world: World) -> None:
     assert world.custodian.journal.pending_acts() == []
 
 
+def by_a_smart_account(world: World) -> Hex32:
+    """A consent that a smart account granted."""
+    wallet = Subject("wallet")
+    wallet.furnish(world.custodian)
+    world.chain.smart_accounts[wallet.address] = lambda _, signature: signature == b"open sesame"
+    return wallet.hand_in(world.custodian, wallet.draft(world.custodian, world.institution), b"open sesame")
+
+
+def lost_with_its_owner(world: World) -> None:
+    """The chain is lost, and what the smart account signed counts no more, because its owner changed."""
+    for address in world.chain.smart_accounts:
+        world.chain.smart_accounts[address] = lambda *_: False
+    rebuilt(world)
+
+
+def test_a_lost_grant_that_will_never_be_taken_again_is_refused_and_not_said_to_be_lost_for_ever(world: World) -> None:
+    consent = by_a_smart_account(world)
+    world.ask(consent)
+    lost_with_its_owner(world)
+    with pytest.raises(ChainLostError):
+        world.ask(consent)
+    report = world.custodian.sync()
+    assert (report.refused_by_contract, report.late) == (1, 1)
+    assert world.custodian.sync() == SyncReport()
+    with pytest.raises(ConsentNotGrantedError):
+        world.ask(consent)
+    # What was released under it, and until when, stays on file.
+    stored = world.custodian.registry.consent(consent)
+    assert not stored.standing
+    assert status(world, consent) is Reason.NOT_GRANTED
+
+
+def test_a_release_that_is_back_under_a_grant_that_is_not_ends(world: World) -> None:
+    consent = by_a_smart_account(world)
+    world.steps.at("6 before answer durable", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    world.custodian.log.resolve()
+    lost_with_its_owner(world)
+    assert world.custodian.sync().late == 1
+    with pytest.raises(ReleaseAbortedError):
+        world.ask(consent, key="once")
+    assert world.states() == [ABORTED]
+
+
 def test_a_failing_chain_ends_a_sync_with_a_clear_error(data: Path, first_state: World) -> None:
     world = World(data, finality=Finality(timeout=0.05), like=first_state)
     draft = world.subject.draft(world.custodian, world.institution)
@@ -357,6 +409,73 @@ def test_a_release_that_was_cut_off_before_the_chain_was_lost_ends_within_the_bo
     assert set(world.states()) == {RELEASED, ABORTED, "refused"}
     entries = world.logged() + world.logged("AccessLate")
     assert len(entries) == len(set(entries))
+
+
+def while_put_back(world: World, other: Custodian, act: Callable[[], None]) -> None:
+    """The chain lost the newest access; while `other` puts it back, it is in a batch that is not on the chain yet."""
+    world.chain.reorg(1)
+    world.steps.at("batch durable", act)
+    assert other.sync(stale_after=DAY).replayed_accesses == 1
+
+
+def test_a_release_that_is_being_put_back_is_not_answered_before_it_is_on_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.release.OTHER_PROCESS_SECONDS", 0)
+    consent = world.grant()
+    world.steps.at("6 before answer durable", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    world.custodian.log.resolve()
+    opened: list[StoredRecord] = []
+
+    def ask() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(world.custodian.vault, "open", lambda record, _use: opened.append(record))
+            assert raising(lambda: world.ask(consent, key="once")) in ("chain_lost", "in_progress")
+
+    with world.open() as other:
+        while_put_back(world, other, ask)
+    assert opened == []
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
+def test_while_an_access_is_being_put_back_no_receipt_says_where_it_stands(world: World) -> None:
+    consent = world.grant()
+    release = world.ask(consent, key="once")
+    institution = world.custodian.registry.institution("bank-1")
+
+    def ask() -> None:
+        for act in (
+            lambda: world.custodian.releases.receipt(release.release_id),
+            lambda: world.custodian.releases.found(release.release_id, institution),
+            lambda: world.custodian.proofs.bundle(release.release_id, institution),
+        ):
+            assert raising(act) == "chain_lost"
+
+    with world.open() as other:
+        while_put_back(world, other, ask)
+    again = world.custodian.releases.receipt(release.release_id)
+    assert verify_receipt(again, world.chain, world.custodian.accounts.signing_key)
+
+
+def test_while_an_order_is_being_put_back_it_is_listed_without_a_place(world: World) -> None:
+    registered(world)
+    done = execute(world)
+
+    def ask() -> None:
+        (listed,) = world.custodian.orders.listed()
+        assert listed.proof is None
+        assert raising(lambda: world.custodian.orders.receipt(done.order_hash)) == "chain_lost"
+
+    with world.open() as other:
+        world.chain.reorg(1)
+        world.steps.at("batch durable", ask)
+        assert other.sync().replayed_orders == 1
+    (listed,) = world.custodian.orders.listed()
+    assert listed.proof is not None
 
 
 def raising(act: Callable[[], object]) -> str:

@@ -190,6 +190,32 @@ def test_nothing_is_counted_half_when_the_disk_is_full(path: Path, monkeypatch: 
     assert uses(path) == {"own-view": 1, "comparison": 1}
 
 
+def test_a_journal_that_did_not_open_is_an_error_each_time_and_opens_once_it_can(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = opened(path)
+    really_open, held = os.open, []
+
+    def open_all_but_the_head(name: Path, *how: int) -> int:
+        if name == head_path(path):
+            raise OSError(24, "Too many open files")
+        held.append(really_open(name, *how))
+        return held[-1]
+
+    monkeypatch.setattr(os, "open", open_all_but_the_head)
+    for _ in range(2):
+        with pytest.raises(UnwrapsError, match="Too many"):
+            file.write([Entry("own-view", "-", 1)])
+    monkeypatch.undo()
+    for descriptor in held:
+        # It was given back.
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    file.write([Entry("own-view", "-", 1)])
+    file.close()
+    assert uses(path) == {"own-view": 1}
+
+
 def test_a_process_that_keeps_the_lock_stops_unwrapping_and_not_the_count(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

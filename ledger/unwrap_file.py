@@ -147,7 +147,7 @@ class UnwrapFile:
         found = self._last_line(descriptor, end) or Head(seq=0, mac=FIRST_MAC)
         said = self._noted_head()
         missing = max(0, said.seq - found.seq) if said else (HEAD_LOST if end else 0)
-        if end and os.pread(descriptor, 1, end - 1) != b"\n":
+        if _torn(descriptor, end):
             # A line that the machine did not get to write whole.
             end += os.write(descriptor, b"\n")
         self._head = found
@@ -155,6 +155,10 @@ class UnwrapFile:
 
     def _catch_up(self, descriptor: int, end: int) -> None:
         """Another process wrote since."""
+        if torn := _torn(descriptor, end):
+            # It was killed while it wrote a line, which therefore counts nothing.
+            end -= torn
+            os.ftruncate(descriptor, end)
         found, said = self._last_line(descriptor, end), self._noted_head()
         if found is None or said is None or found.seq < max(said.seq, self._head.seq) or end < self._end:
             raise UnwrapsError(f"{self._path} was altered while it was in use: nothing is opened until a new start")
@@ -261,6 +265,12 @@ def _text_of(path: Path) -> str | None:
 def head_path(path: Path) -> Path:
     """Where the journal's end is noted."""
     return path.with_name(f"{path.name}.head")
+
+
+def _torn(descriptor: int, end: int) -> int:
+    """How many bytes at the end are of a line that was not written whole."""
+    tail = os.pread(descriptor, TAIL_BYTES, max(0, end - TAIL_BYTES))
+    return len(tail) - tail.rfind(b"\n") - 1
 
 
 @contextmanager

@@ -164,8 +164,9 @@ def read_unwraps(content: str, head: str | None, key: bytes, *, known: Sequence[
     torn = lines.pop()
     for text in lines:
         reader.take(text)
-    if torn:
+    if parse_line(torn):
         reader.take(torn)
+    # Otherwise a process was killed while it wrote a line, and did nothing after it: where the journal ends says so.
     reader.end(head, known)
     return Counted(
         lines=tuple(reader.lines),
@@ -205,7 +206,8 @@ class _Reader:
 
     def _accept(self, line: Line) -> None:
         stopped = line.use == START and NOTHING not in (line.about, self._boot) and line.about != self._boot
-        if self._broken is not None and not (stopped and isinstance(self._broken, str)):
+        if not (line.use == START and isinstance(self._broken, str)):
+            # Half a line before a start that follows the line before it was never a whole one.
             self._tell_broken()
         self._broken = None
         missing = line.number if line.use == START and line.number > 0 else 0

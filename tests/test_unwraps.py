@@ -171,6 +171,20 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_a_journal_that_reads_and_g
     assert uses(path)["comparison"] == 6
 
 
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_line_that_a_killed_process_did_not_finish_is_no_line_and_no_reproach(path: Path, is_running: bool) -> None:
+    file = opened(path)
+    file.write([Entry("own-view", "-", 1)])
+    with path.open("a") as torn:
+        torn.write("1 3 17640")
+    assert (read(path).altered, read(path).gaps) == ((), ())
+    if not is_running:
+        file = opened(path)
+    file.write([Entry("comparison", "-", 1)])
+    assert (read(path).altered, read(path).gaps) == ((), ())
+    assert uses(path) == {"own-view": 1, "comparison": 1}
+
+
 def test_nothing_is_counted_half_when_the_disk_is_full(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = opened(path)
     file.write([Entry("own-view", "-", 1)])

@@ -245,6 +245,46 @@ def test_a_stop_is_said_to_be_on_the_log_only_when_it_is(
     assert "does not have this yet" not in anna.get(f"/consents/{consent}").text
 
 
+# ------------------------------------------------------------------------------------------------------------ activity
+
+
+def test_a_lender_cannot_push_its_own_read_out_of_what_the_person_sees(world: World, anna: Browser) -> None:
+    consent = consent_of(world)
+    release = world.ask(consent).release_id
+    for _ in range(5):
+        world.clock.advance(DAY)
+        for _ in range(50):
+            with pytest.raises(LedgerError):
+                world.ask(consent, attributes=("age",))
+    anna.sign_in()
+    page = anna.get("/activity").text
+    assert "Read 1 time, refused or broken off 250 times." in page
+    assert "First Bank: 1 read, 250 refused." in page
+    assert len(re.findall(r'<circle class="read" cx="3', page)) == 1
+    assert page.count('<path class="refused"') > 20
+    assert f"/activity/{release}" in anna.get(f"/consents/{consent}").text
+    assert f"/activity/{release}" in anna.get("/").text
+
+
+def test_the_numbers_of_the_activity_are_those_of_the_institution_and_the_time_chosen(
+    world: World, anna: Browser
+) -> None:
+    consent = consent_of(world)
+    world.ask(consent)
+    world.clock.advance(31 * DAY)
+    other = world.another_institution()
+    with pytest.raises(LedgerError):
+        world.custodian.releases.release(other.request(world.custodian, consent))
+    anna.sign_in()
+    for query, numbers in (
+        ("", "Read 0 times, refused or broken off 1 time."),
+        ("?days=90", "Read 1 time, refused or broken off 1 time."),
+        ("?days=90&institution=bank-1", "Read 1 time, refused or broken off 0 times."),
+        ("?institution=bank-1", "Read 0 times, refused or broken off 0 times."),
+    ):
+        assert numbers in anna.get(f"/activity{query}").text, query
+
+
 # ------------------------------------------------------------------------------------------------------------- my data
 
 

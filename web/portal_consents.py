@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from flask import Blueprint, Response, jsonify, make_response, render_template
 from pydantic import Field
 
+from ledger.activity import READ, TURNED_AWAY, WAITING
 from ledger.consent import Hex32, parse_hex32
 from ledger.errors import NotFoundError
 from ledger.grants import ActResult
@@ -114,7 +115,8 @@ def _page(consent: StoredConsent, *, stopped: ActResult | None = None, milliseco
         terms=consent.grant.terms,
         part=notice.part(language.language()) if notice else None,
         acts=held.journal.acts_about(consent.consent_id),
-        activity=held.activity.page(me.subject_id, consent_id=consent.consent_id),
+        reads=held.activity.page(me.subject_id, consent_id=consent.consent_id, outcomes=READ),
+        tries=held.activity.page(me.subject_id, consent_id=consent.consent_id, outcomes=(*TURNED_AWAY, WAITING)),
         duty=held.duties.standing([consent.consent_id])[consent.consent_id],
         stopped=stopped,
         seconds=f"{milliseconds / 1000:.1f}",

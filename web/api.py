@@ -40,7 +40,11 @@ routes = APIBlueprint("api", __name__, url_prefix="/v1")
 
 
 def _answer(model: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(model.model_dump_json(by_alias=True), status=status, content_type="application/json")
+    return _json(model.model_dump_json(by_alias=True), status)
+
+
+def _json(text: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(text, status=status, content_type="application/json")
 
 
 # ----------------------------------------------------------------------------------------------------- consent requests
@@ -237,7 +241,9 @@ def see_proof(path: models.ReleasePath) -> Response:
     against a block hash that you have from elsewhere (`consent-ledger receipts verify`). Fetch it
     soon: a node that is no archive proves an old entry by a recent block, and the bundle has all that came in between.
     """
-    return _answer(models.ProofBundle(**custodian().proofs.bundle(Hex32(path.release), caller().party)))
+    bundle = models.ProofBundle(**custodian().proofs.bundle(Hex32(path.release), caller().party))
+    # Exactly what was made: who verifies it refuses a field more.
+    return _json(bundle.model_dump_json(by_alias=True, exclude_unset=True))
 
 
 @routes.post("/batch/releases", tags=[RELEASES], responses={200: models.BatchResults})

@@ -230,12 +230,13 @@ class ProvenBatch(Model):
     kind: int
     accesses: Annotated[list[list[Hex32]], Field(description="pairs: consent id, entry hash")]
     reasons: list[int]
+    embargo_until: Annotated[Time, Field(description="of a batch that an authority ordered; no other has it")] = 0
 
 
 class ProofBundle(Model):
     """A receipt, and what leads from it to the hash of a block."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1, 2], Field(description="2 where a batch that an authority ordered is among them")]
     receipt: str
     header: Annotated[dict[str, str], Field(description="the fields of the block's header, as in JSON-RPC")]
     header_rlp: Annotated[str, Field(description="the same as the bytes that are hashed")]

@@ -419,6 +419,11 @@ def test_who_is_not_registered_is_said_to_be_so_in_words(world: World, anna: Bro
         ("eth_getLogs", [{"address": "CONTRACT", "fromBlock": "0x0", "toBlock": "0xffffff"}]),
         ("eth_getLogs", [{"address": "CONTRACT", "fromBlock": "earliest", "toBlock": "latest"}]),
         ("eth_getBlockByNumber", ["latest"]),
+        ("eth_getBlockByNumber", ["latest", True]),
+        ("eth_getBlockByNumber", [{"a": 1}, False]),
+        ("eth_getTransactionReceipt", ["0x" + "00" * 900]),
+        ("eth_getTransactionReceipt", [["0x00"]]),
+        ("eth_call", [{"to": "CONTRACT", "data": "0x"}, {"blockHash": "0x00"}]),
     ],
 )
 def test_nothing_but_reading_the_contract_is_handed_on_to_the_node(

@@ -461,6 +461,14 @@ def test_the_language_is_the_one_asked_for_then_the_one_remembered_then_the_brow
     assert "Your credit data" in out.get("/?lang=xx", **chinese).text
 
 
+def test_where_a_person_was_going_is_kept_through_another_language_and_the_way_to_enrol(world: World) -> None:
+    out = Browser(world)
+    page = out.get("/sign-in?next=/requests/abc&lang=en").text
+    assert f'href="/sign-in?next=%2Frequests%2Fabc&amp;lang={CHINESE}"' in page
+    assert 'href="/enrol?next=/requests/abc"' in page
+    assert 'href="/enrol"' in out.get("/sign-in?next=//evil.example&lang=en").text
+
+
 def test_every_purpose_and_attribute_reads_in_chinese(world: World, anna: Browser) -> None:
     text = anna.get(f"/verify?lang={CHINESE}").text
     block = re.search(r'id="portal">(.*?)</script>', text, re.DOTALL)

@@ -2,10 +2,11 @@
 
 What the templates are given:
 
-- `portal/sign_in.html`   `next` (a local path, for the script to send back with its answer), `chain_id`
-- `portal/enrol.html`     `next`, `chain_id`
+- `portal/sign_in.html`   `next` (a local path: where the person was going)
 - `portal/security.html`  `passkeys`, `wallets` (`ledger.enrolment`), `sessions` (`ledger.sessions.ListedSession`),
-  `invitations` (open codes), `stepped_up` (whether the five minutes run), `chain_id`
+  `invitations` (open codes), `stepped_up` (whether the five minutes run)
+
+The scripts take `next` from the page's own address, and send it back with their answer.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ def sign_in_page() -> Response | str:
     going = local_path(request.args.get("next"))
     if maybe_signed_in() is not None:
         return _see_other(going)
-    return render_template("portal/sign_in.html", next=going, chain_id=custodian().config.chain_id)
+    return render_template("portal/sign_in.html", next=going)
 
 
 @routes.get("/enrol")
 def enrol_page() -> str:
     """Open an account with an invitation code."""
-    going = local_path(request.args.get("next"))
-    return render_template("portal/enrol.html", next=going, chain_id=custodian().config.chain_id)
+    return render_template("portal/enrol.html")
 
 
 @routes.get("/security")
@@ -51,7 +51,6 @@ def security_page() -> str:
         sessions=held.sessions.listed(me.account_id),
         invitations=held.invitations.open(me.subject_id),
         stepped_up=is_stepped_up(),
-        chain_id=held.config.chain_id,
     )
 
 

@@ -6,7 +6,7 @@ Who asks was settled before a route is reached (`door.py`); whatever is another'
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import segno
 from flask import Response, request
@@ -250,23 +250,18 @@ def see_proof(path: models.ReleasePath) -> Response:
 def release_many(body: models.NewBatch) -> Response:
     """Many releases in one signed request, one append to the log; each has its own key and its own result."""
     asked = signed()
-    wanted: list[Any] = []
-    for item in body.releases:
-        try:
-            wanted.append(
-                release_request(
-                    asked.evidence,
-                    asked.party.party_id,
-                    consent_id=Hex32(item.consent),
-                    purpose=item.purpose,
-                    attributes=item.attributes,
-                    idempotency_key=item.idempotency_key,
-                )
-            )
-        except LedgerError as exc:
-            wanted.append(exc)
-    sound = iter(answered([one for one in wanted if not isinstance(one, LedgerError)]))
-    results = [one if isinstance(one, LedgerError) else next(sound) for one in wanted]
+    wanted = [
+        release_request(
+            asked.evidence,
+            asked.party.party_id,
+            consent_id=Hex32(item.consent),
+            purpose=item.purpose,
+            attributes=item.attributes,
+            idempotency_key=item.idempotency_key,
+        )
+        for item in body.releases
+    ]
+    results = answered(wanted)
     for result in results:
         count_release(result)
     return _answer(

@@ -1,9 +1,6 @@
 """Signing in to the portal: by a passkey or a wallet, after enrolment with an invitation code.
 
-For the portal's pages: `signed_in`, `maybe_signed_in`, `require_step_up`; in templates `csrf_token()` and `me`. The
-pages themselves are in `auth_pages.py`.
-
-What is here is JSON, for the scripts of those pages. An answer never tells whether a code, an account
+What is here is JSON, for the scripts of the pages in `auth_pages.py`. An answer never tells whether a code, an account
 or a credential exists.
 """
 
@@ -37,15 +34,13 @@ from web.clients import device_of
 from web.door import client, custodian
 from web.json_body import body_of
 from web.security import is_portal, local_path, session_token
-from web.signed_in import SignedIn, maybe_signed_in, require_step_up, signed_in, start
+from web.signed_in import maybe_signed_in, require_step_up, signed_in, start
 
 CHALLENGE_BYTES: Final = 32
 REGISTER: Final = "register"
 SIGN_IN: Final = "sign-in"
 STEP_UP: Final = "step-up"
 BY_WALLET: Final = "wallet"
-
-__all__ = ["SignedIn", "install", "maybe_signed_in", "require_step_up", "routes", "signed_in"]
 
 routes = Blueprint("auth", __name__)
 

@@ -152,7 +152,7 @@ def reason_text(code: str) -> str:
 def catalogue_labels() -> Iterable[str]:
     """Every label of `ledger` that a person may read here: the source texts that no template holds."""
     for purpose in PURPOSES.values():
-        yield from (purpose.label, purpose.description)
+        yield purpose.label
     for attribute in ASKABLE.values():
         yield attribute.label
         yield from attribute.categories.values()

@@ -15,7 +15,6 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
 from ledger import release, standing
-from ledger.authentication import Caller
 from ledger.consent import ZERO32, Hex32
 from ledger.errors import LedgerError
 from ledger.exchange import release_request
@@ -375,12 +374,12 @@ def see_keys() -> Response:
 @routes.put("/keys", tags=[KEYS], responses={200: models.KeySet})
 def rotate_keys(body: models.NewKeys) -> Response:
     """Replace your keys. The present ones count for the overlap, the new ones at once; answers go to the new ones."""
-    held: Caller = caller()
-    party = custodian().registry.rotate_keys(
+    held = custodian()
+    party = held.registry.rotate_keys(
         INSTITUTION,
-        held.party.party_id,
+        caller().party.party_id,
         body.jwks,
-        now=custodian().clock(),
+        now=held.clock(),
         overlap_seconds=body.overlap_days * DAY_SECONDS,
     )
     return _answer(models.KeySet(keys=party.jwks["keys"]))

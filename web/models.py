@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 MAX_BATCH = 100
 
 Hex32 = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$", description="32 bytes, `0x` and 64 lower-case hex digits")]
+Signature = Annotated[str, Field(pattern=r"^0x(?:[0-9a-fA-F]{2}){1,4096}$", description="hex; an account's, or longer")]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\x20-\x7e]+$")]
 Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, render_template, request
 from ledger.activity import MAX_PAGE, PAGE, READ, TURNED_AWAY
 from ledger.consent import parse_hex32
 from web.door import custodian
+from web.responses import download
 from web.signed_in import signed_in
 from web.timeline import DAY_SECONDS, WIDTH, timeline
 
@@ -82,8 +83,7 @@ def order_receipt(order_hash: str) -> Response:
     """The receipt of it: it proves by itself what was ordered, and where on the log it stands."""
     me = signed_in()
     token = custodian().orders.receipt(parse_hex32(order_hash, "activity"), subject_id=me.subject_id)
-    headers = {"Content-Disposition": 'attachment; filename="order-receipt.jwt"'}
-    return Response(token, content_type="application/jwt; charset=utf-8", headers=headers)
+    return download(token, "order-receipt.jwt", "application/jwt")
 
 
 @routes.get("/activity/<release_id>")

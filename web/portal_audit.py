@@ -32,6 +32,7 @@ from web.door import client, custodian
 from web.live_audit import LiveAudit
 from web.models import Model
 from web.portal_chain import NODE_ERROR, Question, require_log_filter, require_plain
+from web.responses import download
 
 MAX_RPC: Final = 64 * 1024
 MOST_CALLS: Final = 128
@@ -161,8 +162,9 @@ def _figures(report: AuditReport) -> list[tuple[Any, Markup, Markup]]:
 
 
 def _file(text: str, name: str, kind: str) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return Response(text, content_type=f"{kind}; charset=utf-8", headers=headers)
+    response = download(text, name, kind)
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 # ------------------------------------------------------------------------------------------------------------- the node

@@ -83,4 +83,4 @@ bench-audit: setup ## A full audit of up to a million entries beside its floor, 
 	@$(BIN)/python bench/audit_bench.py
 
 clean: ## Remove everything that setup and the tools made
-	@rm -rf .venv node_modules artifacts cache coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv node_modules artifacts cache coverage test-artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis

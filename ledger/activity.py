@@ -8,7 +8,7 @@ Accesses that an authority ordered are a list of their own, without those that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,17 +19,14 @@ from ledger.compelled import CompelledOrder
 from ledger.consent import Address, Domain, Hex32
 from ledger.errors import MalformedError, NotFoundError
 from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Journal, is_on_log
-from ledger.json_forms import iso_date
 from ledger.keys import KeyFile
 from ledger.order_book import OrderBook
 from ledger.preparation import entry_of
 from ledger.registry import Registry
 from ledger.store import Store
 
-DAY_SECONDS: Final = 86_400
 PAGE: Final = 50
 MAX_PAGE: Final = 200
-MAX_DAYS: Final = 731
 
 WAITING: Final = "waiting"
 """Asked, and not ended yet: on its way to the log, or logged and not answered."""
@@ -40,6 +37,8 @@ OUTCOMES: Final[Mapping[str, str]] = {
     REFUSED: "refused",
     ABORTED: "aborted",
 }
+READ: Final = ("released",)
+TURNED_AWAY: Final = ("refused", "aborted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,15 +129,6 @@ class Reader:
     last_asked_at: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DayTally:
-    """One UTC day (ISO date): how often the data were read, and how often someone was refused."""
-
-    day: str
-    reads: int
-    refusals: int
-
-
 class Activities:
     """Reads the journal for one person at a time. What is another's is not there."""
 
@@ -165,9 +155,11 @@ class Activities:
         after: Hex32 | None = None,
         institution: str | None = None,
         consent_id: Hex32 | None = None,
+        outcomes: Collection[str] = (),
     ) -> list[Activity]:
-        """A page, newest first, from the release `after` on; of one institution or consent if given.
+        """A page, newest first, from the release `after` on; of one institution, consent or some outcomes if given.
 
+        What must not be missed is asked for by its outcome: any number of attempts then leave it where it is.
         Raises `MalformedError` for a limit out of bounds, `NotFoundError` if `after` is not one of this person's.
         """
         if not 1 <= limit <= MAX_PAGE:
@@ -176,7 +168,13 @@ class Activities:
         with self._store.read() as tx:
             last = None if after is None else self._row(tx, subject_id, after)
             rows = self._journal.of_subject(
-                tx, subject_id, limit=limit, after=last, institution_index=index, consent_id=consent_id
+                tx,
+                subject_id,
+                limit=limit,
+                after=last,
+                institution_index=index,
+                consent_id=consent_id,
+                states=[state for state, outcome in OUTCOMES.items() if outcome in outcomes],
             )
         names = self._names()
         return [self._activity(row, entry_of(row, self._keys), names) for row in rows]
@@ -193,10 +191,10 @@ class Activities:
             proof=self._journal.proof_of(row, self._domain, self._custodian) if activity.place else None,
         )
 
-    def readers(self, subject_id: str) -> list[Reader]:
-        """Who asked about this person, who read last first. Opens nothing."""
+    def readers(self, subject_id: str, *, since: int = 0) -> list[Reader]:
+        """Who asked about this person, from then on (Unix seconds), who read last first. Opens nothing."""
         with self._store.read() as tx:
-            rows = self._journal.readers(tx, subject_id)
+            rows = self._journal.readers(tx, subject_id, since)
         by_index = {self._registry.institution_index(one.party_id): one for one in self._registry.institutions()}
         found = [
             Reader(
@@ -211,22 +209,6 @@ class Activities:
             if row.institution_index in by_index
         ]
         return sorted(found, key=lambda one: (one.last_read_at or 0, one.last_asked_at, one.institution), reverse=True)
-
-    def daily(self, subject_id: str, *, days: int = 30) -> list[DayTally]:
-        """The last days, today included, each with its numbers, also where they are zero; the oldest first.
-
-        Raises `MalformedError` for a number of days out of bounds.
-        """
-        if not 1 <= days <= MAX_DAYS:
-            raise MalformedError(f"days: expected 1 to {MAX_DAYS}", field="days")
-        today = self._clock() // DAY_SECONDS
-        with self._store.read() as tx:
-            found = self._journal.daily(tx, subject_id, today - days + 1, today)
-        return [
-            DayTally(day=iso_date(day), reads=reads, refusals=refusals)
-            for day in range(today - days + 1, today + 1)
-            for reads, refusals in (found.get(day, (0, 0)),)
-        ]
 
     def compelled(self, subject_id: str) -> list[CompelledActivity]:
         """What authorities ordered about this person, newest first: as far as the person may know by now."""

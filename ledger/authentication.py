@@ -36,7 +36,6 @@ from ledger.signatures import FRESH_SECONDS, HttpRequest, SignedRequest, claimed
 from ledger.store import Store, nonces, rates
 
 WINDOW_SECONDS: Final = 60
-DEFAULT_RATE_LIMIT: Final = 600
 """Requests a minute of one party, unless configured otherwise."""
 
 _KNOWN_NONCES: Final = select(nonces.c.nonce_index).where(nonces.c.nonce_index.in_(bindparam("ids", expanding=True)))

@@ -569,9 +569,12 @@ class Journal:
         after: Row[Any] | None = None,
         institution_index: str | None = None,
         consent_id: Hex32 | None = None,
+        states: Sequence[str] = (),
     ) -> list[Row[Any]]:
         """A page of what was asked about a person, newest first, from the row `after` on, with its batch."""
         query = _WITH_BATCH.where(releases.c.subject_id == subject_id)
+        if states:
+            query = query.where(releases.c.state.in_(states))
         if after is not None:
             query = query.where(
                 tuple_(releases.c.created_at, releases.c.release_id) < (after.created_at, after.release_id)
@@ -593,16 +596,11 @@ class Journal:
         mine = (releases.c.subject_id == subject_id, releases.c.release_id == release_id)
         return tx.execute(_WITH_BATCH.where(*mine)).first()
 
-    def readers(self, tx: Connection, subject_id: str) -> list[Row[Any]]:
+    def readers(self, tx: Connection, subject_id: str, since: int) -> list[Row[Any]]:
         """For each institution that asked about a person: `reads`, `refusals`, `last_read_at`, `last_asked_at`."""
+        mine = (releases.c.subject_id == subject_id, releases.c.created_at >= since)
         query = select(releases.c.institution_index, *_TALLY, *_LAST)
-        return list(tx.execute(query.where(releases.c.subject_id == subject_id).group_by(releases.c.institution_index)))
-
-    def daily(self, tx: Connection, subject_id: str, first: int, last: int) -> dict[int, tuple[int, int]]:
-        """For each UTC day on which something was asked about a person: how often it was read, and refused."""
-        mine = (releases.c.subject_id == subject_id, releases.c.day.between(first, last))
-        rows = tx.execute(select(releases.c.day, *_TALLY).where(*mine).group_by(releases.c.day))
-        return {row.day: (row.reads, row.refusals) for row in rows}
+        return list(tx.execute(query.where(*mine).group_by(releases.c.institution_index)))
 
     # -------------------------------------------------------------------------------------------------------- anchors
 

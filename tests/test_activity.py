@@ -9,7 +9,7 @@ import pytest
 from actors import DAY, NOON, Institution, Subject, World
 
 from ledger.access import entry_hash_of
-from ledger.activity import Activity, DayTally
+from ledger.activity import READ, TURNED_AWAY, Activity
 from ledger.consent import ZERO32, Hex32
 from ledger.contract_events import batches_of
 from ledger.errors import ChainError, ConsentError, LedgerError, MalformedError, NotFoundError
@@ -128,7 +128,6 @@ def test_another_persons_accesses_do_not_exist(world: World) -> None:
                 act()
             assert caught.value.message == "activity: no such access"
     assert [one.reads for one in world.custodian.activity.readers(me(world))] == [1]
-    assert sum(one.reads for one in world.custodian.activity.daily(me(world))) == 1
 
 
 @pytest.mark.parametrize("limit", [0, -1, 201])
@@ -231,22 +230,24 @@ def test_who_read_my_data_is_told_by_institution_the_last_reader_first(world: Wo
     assert found[2].last_asked_at == NOON + 60
 
 
-def test_a_series_has_every_day_and_only_those(world: World) -> None:
+def test_numbers_of_a_period_have_that_period_only(world: World) -> None:
     consent = world.grant()
     world.ask(consent)
     world.clock.advance(2 * DAY)
     world.ask(consent)
     refused(world, consent, purpose="account-review")
-    assert world.custodian.activity.daily(me(world), days=4) == [
-        DayTally(day="2026-09-15", reads=0, refusals=0),
-        DayTally(day="2026-09-16", reads=1, refusals=0),
-        DayTally(day="2026-09-17", reads=0, refusals=0),
-        DayTally(day="2026-09-18", reads=1, refusals=1),
-    ]
-    assert len(world.custodian.activity.daily(me(world))) == 30
-    for days in (0, 732):
-        with pytest.raises(MalformedError):
-            world.custodian.activity.daily(me(world), days=days)
+    activity = world.custodian.activity
+    for since, reads in ((NOON, 2), (NOON + 1, 1)):
+        assert [(one.reads, one.refusals) for one in activity.readers(me(world), since=since)] == [(reads, 1)]
+    assert activity.readers(me(world), since=NOON + 2 * DAY + 1) == []
+
+
+def test_a_page_of_reads_has_no_attempt_and_the_other_way_round(world: World) -> None:
+    consent = world.grant()
+    release = world.ask(consent)
+    refused(world, consent, attributes=("age",))
+    assert [one.release_id for one in page(world, outcomes=READ)] == [release.release_id]
+    assert [one.reason for one in page(world, outcomes=TURNED_AWAY)] == ["attribute_not_consented"]
 
 
 def test_of_an_erased_person_nothing_is_left_to_see(world: World) -> None:

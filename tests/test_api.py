@@ -67,6 +67,25 @@ def test_a_consent_is_asked_for_granted_used_and_given_up(world: World, api: Api
     assert kinds(api) == [("consent.granted", consent), ("consent.revoked", consent)]
 
 
+@pytest.mark.parametrize("is_ordered", [False, True])
+def test_a_proof_is_handed_out_as_it_was_made_also_with_an_order_in_its_log(
+    world: World, api: Api, monkeypatch: pytest.MonkeyPatch, is_ordered: bool
+) -> None:
+    batch = {"expectedHead": NOWHERE, "kind": 0, "accesses": [[NOWHERE, NOWHERE]], "reasons": [0]}
+    order = batch | {"kind": 3, "reasons": [12], "embargoUntil": 1_790_000_000}
+    bundle = {
+        "version": 2 if is_ordered else 1,
+        "receipt": "a.b.c",
+        "header": {"number": "0x1"},
+        "headerRlp": "0x00",
+        "accountProof": ["0x00"],
+        "storageProof": [["0x00"], ["0x00"]],
+        "batches": [batch, order] if is_ordered else [batch],
+    }
+    monkeypatch.setattr(world.custodian.proofs, "bundle", lambda *_: bundle)
+    assert said(api.ask(world.institution, "GET", f"/v1/releases/{NOWHERE}/proof")) == bundle
+
+
 def test_where_a_consent_stands_is_said_with_the_reason(world: World, api: Api) -> None:
     subject, custodian = world.subject, world.custodian
     paused, expired, exhausted, revoked = (world.grant(max_accesses=n, accesses_per_day=n) for n in (3, 2, 1, 3))

@@ -309,7 +309,6 @@ def test_no_way_to_write_a_path_gets_past_the_door(live: Live, target: str) -> N
     assert unsigned.status in (400, 401, 404), unsigned
     borrowed = live.ask(live.raw(live.signed("GET", "/v1/webhook"), target=target))
     assert borrowed.status in (400, 401, 404), borrowed
-    assert "keys" not in str(borrowed.json.get("keys", ""))
 
 
 def test_what_was_signed_is_served_in_the_absolute_form_too(live: Live) -> None:

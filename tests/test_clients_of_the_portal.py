@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from actors import World
-from browsing import Browser, code, invite
+from browsing import Browser, code, enrolled, invite
 
 from ledger import attempts
 from web.clients import client_of, device_of
@@ -68,3 +70,29 @@ def test_behind_a_proxy_people_are_told_apart(world: World) -> None:
     browser = Browser(world)
     browser.client.environ_base["HTTP_X_FORWARDED_FOR"] = "198.51.100.2"
     assert browser.enrol(invite(world)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/rpc", "/audit/rpc"])
+@pytest.mark.parametrize(
+    ("proxies", "mine", "theirs"),
+    [
+        (1, {"HTTP_X_FORWARDED_FOR": "198.51.100.1"}, {"HTTP_X_FORWARDED_FOR": "198.51.100.2"}),
+        (0, {"REMOTE_ADDR": "2001:db8:0:1::%x"}, {"REMOTE_ADDR": "2001:db8:0:2::1"}),
+    ],
+)
+def test_a_stranger_uses_up_nobody_elses_questions_to_the_chain(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str, proxies: int, mine: dict[str, str], theirs: dict[str, str]
+) -> None:
+    object.__setattr__(world.custodian.config, "proxies", proxies)
+    monkeypatch.setattr("web.portal_chain.RPC", replace(attempts.RPC, tries=3))
+    monkeypatch.setattr("web.portal_audit.AUDIT_RPC", replace(attempts.AUDIT_RPC, tries=3))
+    monkeypatch.setattr(type(world.custodian.rpc), "each", lambda *_: ["0x7a69"])
+    browser = enrolled(world)
+
+    def asked(environ: dict[str, str]) -> int:
+        browser.client.environ_base.update(environ)
+        return browser.post(path, {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}).status_code
+
+    answers = [asked({name: value.replace("%x", f"{number:x}") for name, value in mine.items()}) for number in range(4)]
+    assert answers == [200, 200, 200, 429]
+    assert asked(theirs) == 200

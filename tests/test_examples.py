@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from actors import Subject
@@ -185,6 +185,20 @@ def test_a_request_for_another_service_is_refused(engineer: Engineer) -> None:
     )
     done = elsewhere.run("ask")
     assert done.returncode == 1
+    assert "not signed by the custodian" in done.stderr
+
+
+@pytest.mark.parametrize("engineer", ["lender.mjs"], indirect=True)
+@pytest.mark.parametrize("other", [{"contract": "0x" + "11" * 20}, {"chainId": 1}], ids=["contract", "chain"])
+def test_a_receipt_of_another_contract_than_the_pinned_one_is_not_believed(
+    engineer: Engineer, other: dict[str, Any]
+) -> None:
+    consent = granted(engineer)
+    file = engineer.home / f"{engineer.name}.custodian.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | other))
+    done = engineer.run("release", consent, "savings")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "another contract than the pinned one" in done.stderr
 
 
 @pytest.mark.parametrize(

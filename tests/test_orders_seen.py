@@ -46,7 +46,7 @@ def everything_told(world: World, browser: Browser) -> str:
     held = world.custodian
     pages = [browser.get(page).text for page in ("/", "/activity", "/chain", "/data", "/data/erase", "/notices")]
     told = [json.dumps(held.subject_export.of_subject(me(world))), repr(held.activity.page(me(world)))]
-    told += [repr(held.activity.readers(me(world))), repr(held.activity.daily(me(world)))]
+    told += [repr(held.activity.readers(me(world))), repr(held.activity.readers(me(world), since=1))]
     return "\n".join(pages + told + [repr(held.activity.compelled(me(world)))])
 
 

@@ -245,6 +245,46 @@ def test_a_stop_is_said_to_be_on_the_log_only_when_it_is(
     assert "does not have this yet" not in anna.get(f"/consents/{consent}").text
 
 
+# ------------------------------------------------------------------------------------------------------------ activity
+
+
+def test_a_lender_cannot_push_its_own_read_out_of_what_the_person_sees(world: World, anna: Browser) -> None:
+    consent = consent_of(world)
+    release = world.ask(consent).release_id
+    for _ in range(5):
+        world.clock.advance(DAY)
+        for _ in range(50):
+            with pytest.raises(LedgerError):
+                world.ask(consent, attributes=("age",))
+    anna.sign_in()
+    page = anna.get("/activity").text
+    assert "Read 1 time, refused or broken off 250 times." in page
+    assert "First Bank: 1 read, 250 refused." in page
+    assert len(re.findall(r'<circle class="read" cx="3', page)) == 1
+    assert page.count('<path class="refused"') > 20
+    assert f"/activity/{release}" in anna.get(f"/consents/{consent}").text
+    assert f"/activity/{release}" in anna.get("/").text
+
+
+def test_the_numbers_of_the_activity_are_those_of_the_institution_and_the_time_chosen(
+    world: World, anna: Browser
+) -> None:
+    consent = consent_of(world)
+    world.ask(consent)
+    world.clock.advance(31 * DAY)
+    other = world.another_institution()
+    with pytest.raises(LedgerError):
+        world.custodian.releases.release(other.request(world.custodian, consent))
+    anna.sign_in()
+    for query, numbers in (
+        ("", "Read 0 times, refused or broken off 1 time."),
+        ("?days=90", "Read 1 time, refused or broken off 1 time."),
+        ("?days=90&institution=bank-1", "Read 1 time, refused or broken off 0 times."),
+        ("?institution=bank-1", "Read 0 times, refused or broken off 0 times."),
+    ):
+        assert numbers in anna.get(f"/activity{query}").text, query
+
+
 # ------------------------------------------------------------------------------------------------------------- my data
 
 
@@ -379,6 +419,11 @@ def test_who_is_not_registered_is_said_to_be_so_in_words(world: World, anna: Bro
         ("eth_getLogs", [{"address": "CONTRACT", "fromBlock": "0x0", "toBlock": "0xffffff"}]),
         ("eth_getLogs", [{"address": "CONTRACT", "fromBlock": "earliest", "toBlock": "latest"}]),
         ("eth_getBlockByNumber", ["latest"]),
+        ("eth_getBlockByNumber", ["latest", True]),
+        ("eth_getBlockByNumber", [{"a": 1}, False]),
+        ("eth_getTransactionReceipt", ["0x" + "00" * 900]),
+        ("eth_getTransactionReceipt", [["0x00"]]),
+        ("eth_call", [{"to": "CONTRACT", "data": "0x"}, {"blockHash": "0x00"}]),
     ],
 )
 def test_nothing_but_reading_the_contract_is_handed_on_to_the_node(
@@ -414,6 +459,14 @@ def test_the_language_is_the_one_asked_for_then_the_one_remembered_then_the_brow
     assert "您的信用数据" in out.get("/").text
     assert "Your credit data" in out.get("/?lang=en").text
     assert "Your credit data" in out.get("/?lang=xx", **chinese).text
+
+
+def test_where_a_person_was_going_is_kept_through_another_language_and_the_way_to_enrol(world: World) -> None:
+    out = Browser(world)
+    page = out.get("/sign-in?next=/requests/abc&lang=en").text
+    assert f'href="/sign-in?next=%2Frequests%2Fabc&amp;lang={CHINESE}"' in page
+    assert 'href="/enrol?next=/requests/abc"' in page
+    assert 'href="/enrol"' in out.get("/sign-in?next=//evil.example&lang=en").text
 
 
 def test_every_purpose_and_attribute_reads_in_chinese(world: World, anna: Browser) -> None:

@@ -295,6 +295,7 @@ FORBIDDEN: Final[list[Any]] = [
     call("eth_getCode", OTHER, "latest"),
     call("eth_getBlockByNumber", "0x1", True),
     call("eth_getBlockByNumber", {"a": 1}, False),
+    call("eth_getBlockByNumber", ["0x1"], False),
     call("eth_getBlockByHash", "0x" + "00" * 900, False),
     call("eth_getLogs", {"address": OTHER, "fromBlock": "0x0", "toBlock": "0x1"}),
     call("eth_getLogs", {"address": CONTRACT, "fromBlock": "0x0", "toBlock": "0xffffff"}),

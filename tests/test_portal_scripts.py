@@ -83,7 +83,7 @@ def test_what_the_custodian_signs_is_genuine_on_the_page(world: World) -> None:
     granted, held = world.grant(), world.custodian
     jwks = {"keys": [held.accounts.signing_key.as_dict(private=False)]}
     domain = held.chain.domain
-    place = {"chainId": domain.chain_id, "contract": domain.contract}
+    place: dict[str, object] = {"chainId": domain.chain_id, "contract": domain.contract}
 
     def checked(receipt: str) -> dict[str, object]:
         said: dict[str, object] = json.loads(
@@ -92,7 +92,12 @@ def test_what_the_custodian_signs_is_genuine_on_the_page(world: World) -> None:
         return said
 
     access = world.ask(granted).receipt
-    assert checked(access) == {"verdict": "good", "failed": [], "names": ["custodian", "entry"]}
+    assert checked(access) == {"verdict": "good", "failed": [], "names": ["custodian", "place", "entry"]}
+    for name, other in (("chainId", 1), ("contract", "0x" + "11" * 20)):
+        here = place[name]
+        place[name] = other
+        assert checked(access) == {"verdict": "bad", "failed": ["place"], "names": ["custodian", "place", "entry"]}
+        place[name] = here
     names = ["custodian", "place", "consent", "subject"]
     assert checked(held.grants.receipt(granted)) == {"verdict": "good", "failed": [], "names": names}
     world.subject.revoke(held, granted)

@@ -6,7 +6,7 @@ Who asks was settled before a route is reached (`door.py`); whatever is another'
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import segno
 from flask import Response, request
@@ -15,7 +15,6 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
 from ledger import release, standing
-from ledger.authentication import Caller
 from ledger.consent import ZERO32, Hex32
 from ledger.errors import LedgerError
 from ledger.exchange import release_request
@@ -40,7 +39,11 @@ routes = APIBlueprint("api", __name__, url_prefix="/v1")
 
 
 def _answer(model: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(model.model_dump_json(by_alias=True), status=status, content_type="application/json")
+    return _json(model.model_dump_json(by_alias=True), status)
+
+
+def _json(text: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(text, status=status, content_type="application/json")
 
 
 # ----------------------------------------------------------------------------------------------------- consent requests
@@ -237,30 +240,27 @@ def see_proof(path: models.ReleasePath) -> Response:
     against a block hash that you have from elsewhere (`consent-ledger receipts verify`). Fetch it
     soon: a node that is no archive proves an old entry by a recent block, and the bundle has all that came in between.
     """
-    return _answer(models.ProofBundle(**custodian().proofs.bundle(Hex32(path.release), caller().party)))
+    bundle = models.ProofBundle(**custodian().proofs.bundle(Hex32(path.release), caller().party))
+    # Exactly what was made: who verifies it refuses a field more.
+    return _json(bundle.model_dump_json(by_alias=True, exclude_unset=True))
 
 
 @routes.post("/batch/releases", tags=[RELEASES], responses={200: models.BatchResults})
 def release_many(body: models.NewBatch) -> Response:
     """Many releases in one signed request, one append to the log; each has its own key and its own result."""
     asked = signed()
-    wanted: list[Any] = []
-    for item in body.releases:
-        try:
-            wanted.append(
-                release_request(
-                    asked.evidence,
-                    asked.party.party_id,
-                    consent_id=Hex32(item.consent),
-                    purpose=item.purpose,
-                    attributes=item.attributes,
-                    idempotency_key=item.idempotency_key,
-                )
-            )
-        except LedgerError as exc:
-            wanted.append(exc)
-    sound = iter(answered([one for one in wanted if not isinstance(one, LedgerError)]))
-    results = [one if isinstance(one, LedgerError) else next(sound) for one in wanted]
+    wanted = [
+        release_request(
+            asked.evidence,
+            asked.party.party_id,
+            consent_id=Hex32(item.consent),
+            purpose=item.purpose,
+            attributes=item.attributes,
+            idempotency_key=item.idempotency_key,
+        )
+        for item in body.releases
+    ]
+    results = answered(wanted)
     for result in results:
         count_release(result)
     return _answer(
@@ -374,12 +374,12 @@ def see_keys() -> Response:
 @routes.put("/keys", tags=[KEYS], responses={200: models.KeySet})
 def rotate_keys(body: models.NewKeys) -> Response:
     """Replace your keys. The present ones count for the overlap, the new ones at once; answers go to the new ones."""
-    held: Caller = caller()
-    party = custodian().registry.rotate_keys(
+    held = custodian()
+    party = held.registry.rotate_keys(
         INSTITUTION,
-        held.party.party_id,
+        caller().party.party_id,
         body.jwks,
-        now=custodian().clock(),
+        now=held.clock(),
         overlap_seconds=body.overlap_days * DAY_SECONDS,
     )
     return _answer(models.KeySet(keys=party.jwks["keys"]))

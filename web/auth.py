@@ -1,9 +1,6 @@
 """Signing in to the portal: by a passkey or a wallet, after enrolment with an invitation code.
 
-For the portal's pages: `signed_in`, `maybe_signed_in`, `require_step_up`; in templates `csrf_token()` and `me`. The
-pages themselves are in `auth_pages.py`.
-
-What is here is JSON, for the scripts of those pages. An answer never tells whether a code, an account
+What is here is JSON, for the scripts of the pages in `auth_pages.py`. An answer never tells whether a code, an account
 or a credential exists.
 """
 
@@ -33,19 +30,17 @@ from ledger.store import new_id
 from ledger.wallets import Ask, require_signed
 from web import auth_models as models
 from web import auth_pages
-from web.clients import client_of, device_of
-from web.door import custodian
+from web.clients import device_of
+from web.door import client, custodian
 from web.json_body import body_of
 from web.security import is_portal, local_path, session_token
-from web.signed_in import SignedIn, maybe_signed_in, require_step_up, signed_in, start
+from web.signed_in import maybe_signed_in, require_step_up, signed_in, start
 
 CHALLENGE_BYTES: Final = 32
 REGISTER: Final = "register"
 SIGN_IN: Final = "sign-in"
 STEP_UP: Final = "step-up"
 BY_WALLET: Final = "wallet"
-
-__all__ = ["SignedIn", "install", "maybe_signed_in", "require_step_up", "routes", "signed_in"]
 
 routes = Blueprint("auth", __name__)
 
@@ -132,7 +127,7 @@ def passkey_step_up() -> Response:
 def _proved(use: str, credential: dict[str, Any], *, account_id: str | None = None) -> Passkey:
     """The passkey that an answer proves, of this account if one is given."""
     held = custodian()
-    held.attempts.count(PROOFS, _client())
+    held.attempts.count(PROOFS, client())
     challenge, _ = _taken(use, credential)
     passkey = held.enrolment.passkey_of(passkeys.credential_id_of(credential))
     if passkey is None or account_id not in (None, passkey.account_id):
@@ -142,7 +137,7 @@ def _proved(use: str, credential: dict[str, Any], *, account_id: str | None = No
         raise passkeys.refused()
     used = passkeys.verify_sign_in(credential, challenge, _site(), passkey.known)
     held.enrolment.passkey_used(passkey, used)
-    held.attempts.give_back(PROOFS, _client())
+    held.attempts.give_back(PROOFS, client())
     return passkey
 
 
@@ -153,7 +148,7 @@ def _site() -> Site:
 
 def _challenge(use: str, fields: Mapping[str, Any], *, subject_id: str | None = None) -> bytes:
     held = custodian()
-    held.attempts.count(BEGINNINGS, _client())
+    held.attempts.count(BEGINNINGS, client())
     challenge = secrets.token_bytes(CHALLENGE_BYTES)
     held.challenges.put(session_token(), use, bytes_to_base64url(challenge), fields, subject_id=subject_id)
     return challenge
@@ -193,7 +188,7 @@ def wallet_challenge() -> Response:
         issued_at=now,
         expires_at=now + VALID_SECONDS,
     ).text()
-    held.attempts.count(BEGINNINGS, _client())
+    held.attempts.count(BEGINNINGS, client())
     held.challenges.put(session_token(), BY_WALLET, "", fields, subject_id=subject_id)
     return jsonify(text=fields["text"])
 
@@ -202,7 +197,7 @@ def wallet_challenge() -> Response:
 def wallet_answer() -> Response:
     """The signature over this session's text: enrols, signs in, steps up or links, as the text says."""
     given, held = body_of(models.WalletSignature), custodian()
-    held.attempts.count(PROOFS, _client())
+    held.attempts.count(PROOFS, client())
     fields = held.challenges.take(session_token(), BY_WALLET, "")
     address = Address(fields["address"])
     try:
@@ -223,7 +218,7 @@ def wallet_answer() -> Response:
             held.sessions.step_up(signed_in().session_id)
         else:
             _start(wallet.proof)
-    held.attempts.give_back(PROOFS, _client())
+    held.attempts.give_back(PROOFS, client())
     return _go_on(given.next)
 
 
@@ -232,9 +227,9 @@ def wallet_answer() -> Response:
 
 def _invited(code: str) -> Invited:
     held = custodian()
-    held.attempts.count(CODES, _client())
+    held.attempts.count(CODES, client())
     invited = held.invitations.of_code(code)
-    held.attempts.give_back(CODES, _client())
+    held.attempts.give_back(CODES, client())
     return invited
 
 
@@ -256,8 +251,3 @@ def _start(proof: Proof) -> None:
 
 def _go_on(target: str | None) -> Response:
     return jsonify(next=local_path(target))
-
-
-def _client() -> str:
-    forwarded = request.headers.get("X-Forwarded-For", "")
-    return client_of(request.remote_addr or "", forwarded, proxies=custodian().config.proxies)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from web.models import Model
+from web.models import Model, Signature
 
 Code = Annotated[str, Field(max_length=64)]
 Next = Annotated[str, Field(max_length=2000, description="where the person was going; only paths of ours are used")]
@@ -50,5 +50,5 @@ class WalletChallenge(Model):
 class WalletSignature(Model):
     """The signature over the text that was given (`personal_sign`), in hex; a smart account's may be of any form."""
 
-    signature: Annotated[str, Field(pattern=r"^0x(?:[0-9a-fA-F]{2}){1,4096}$")]
+    signature: Signature
     next: Next | None = None

@@ -2,19 +2,19 @@
 
 What the templates are given:
 
-- `portal/sign_in.html`   `next` (a local path, for the script to send back with its answer), `chain_id`
-- `portal/enrol.html`     `next`, `chain_id`
+- `portal/sign_in.html`   `next` (a local path: where the person was going)
 - `portal/security.html`  `passkeys`, `wallets` (`ledger.enrolment`), `sessions` (`ledger.sessions.ListedSession`),
-  `invitations` (open codes), `stepped_up` (whether the five minutes run), `chain_id`
+  `invitations` (open codes), `stepped_up` (whether the five minutes run)
+
+The scripts take `next` from the page's own address, and send it back with their answer.
 """
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
-from flask import Blueprint, Response, redirect, render_template, request
+from flask import Blueprint, Response, render_template, request
 
 from web.door import custodian
+from web.responses import see_other
 from web.security import drop_token, local_path
 from web.signed_in import is_stepped_up, maybe_signed_in, require_step_up, signed_in
 
@@ -29,15 +29,14 @@ def sign_in_page() -> Response | str:
     """Sign in; whoever has done so goes on."""
     going = local_path(request.args.get("next"))
     if maybe_signed_in() is not None:
-        return _see_other(going)
-    return render_template("portal/sign_in.html", next=going, chain_id=custodian().config.chain_id)
+        return see_other(going)
+    return render_template("portal/sign_in.html", next=going)
 
 
 @routes.get("/enrol")
 def enrol_page() -> str:
     """Open an account with an invitation code."""
-    going = local_path(request.args.get("next"))
-    return render_template("portal/enrol.html", next=going, chain_id=custodian().config.chain_id)
+    return render_template("portal/enrol.html")
 
 
 @routes.get("/security")
@@ -51,7 +50,6 @@ def security_page() -> str:
         sessions=held.sessions.listed(me.account_id),
         invitations=held.invitations.open(me.subject_id),
         stepped_up=is_stepped_up(),
-        chain_id=held.config.chain_id,
     )
 
 
@@ -62,7 +60,7 @@ def sign_out() -> Response:
     if me is not None:
         custodian().sessions.end(me.session_id, me.account_id)
     drop_token()
-    return _see_other("/")
+    return see_other("/")
 
 
 # --------------------------------------------------------------------------------------------------- forms of /security
@@ -80,8 +78,8 @@ def end_session() -> Response:
         held.sessions.end(which, me.account_id)
     if which == me.session_id:
         drop_token()
-        return _see_other("/")
-    return _see_other("/security")
+        return see_other("/")
+    return see_other("/security")
 
 
 @routes.post("/auth/passkeys/remove")
@@ -89,7 +87,7 @@ def remove_passkey() -> Response:
     """Field `passkey`. Needs step-up; the last way to sign in stays."""
     me = require_step_up()
     custodian().enrolment.remove_passkey(me.account_id, request.form.get("passkey", ""), keep_session=me.session_id)
-    return _see_other("/security")
+    return see_other("/security")
 
 
 @routes.post("/auth/wallets/remove")
@@ -97,17 +95,11 @@ def remove_wallet() -> Response:
     """Field `wallet`. Needs step-up; the last way to sign in stays."""
     me = require_step_up()
     custodian().enrolment.remove_wallet(me.account_id, request.form.get("wallet", ""), keep_session=me.session_id)
-    return _see_other("/security")
+    return see_other("/security")
 
 
 @routes.post("/auth/invitations/void")
 def void_invitations() -> Response:
     """A code that was handed out and not used opens nothing any more."""
     custodian().invitations.void(signed_in().subject_id)
-    return _see_other("/security")
-
-
-def _see_other(path: str) -> Response:
-    response = redirect(path, HTTPStatus.SEE_OTHER)
-    assert isinstance(response, Response)
-    return response
+    return see_other("/security")

@@ -12,10 +12,9 @@ import secrets
 import threading
 from collections.abc import Callable
 from functools import partial
-from http import HTTPStatus
 from typing import Any, Final
 
-from flask import Blueprint, Flask, Response, current_app, redirect, render_template, request
+from flask import Blueprint, Flask, Response, current_app, render_template, request
 from flask_babel import gettext as _
 
 from ledger import demo_seed
@@ -27,6 +26,7 @@ from ledger.demo_seed import INSTITUTIONS, DemoInstitution
 from ledger.errors import ConfigError, LedgerError, MalformedError, NotFoundError
 from ledger.unsealing import Release
 from web.door import custodian
+from web.responses import see_other
 
 SHOWN: Final = 8
 """Of consents and of requests: the newest."""
@@ -76,7 +76,7 @@ def home() -> str:
 def new_code() -> Response:
     """A new code for one of the people."""
     made = demo_seed.invite(custodian(), request.form.get("ref", ""))
-    return _see_other(f"/demo#{made.person.ref}")
+    return see_other(f"/demo#{made.person.ref}")
 
 
 # --------------------------------------------------------------------------------------------------------- the lenders
@@ -106,7 +106,7 @@ def ask(key: str) -> Response | str:
         )
 
     _made, refused = _tried(act)
-    return _console(institution, refused=refused) if refused else _see_other(f"/demo/{key}#requests")
+    return _console(institution, refused=refused) if refused else see_other(f"/demo/{key}#requests")
 
 
 @routes.post("/<key>/releases")
@@ -225,9 +225,3 @@ def _institution(key: str) -> DemoInstitution:
 def _client(institution: DemoInstitution) -> InstitutionClient:
     clients: _Clients = current_app.extensions["demo"]
     return clients.of(institution)
-
-
-def _see_other(path: str) -> Response:
-    answer = redirect(path, HTTPStatus.SEE_OTHER)
-    assert isinstance(answer, Response)
-    return answer

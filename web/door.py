@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask, Response, abort, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
-from werkzeug.exceptions import HTTPException
 
 from ledger.authentication import Caller, Signed
 from ledger.custodian import Custodian
-from ledger.errors import LedgerError, MalformedError
+from ledger.errors import MalformedError
 from ledger.exchange import ReleaseRequest
 from ledger.parties import FURNISHER, INSTITUTION
 from ledger.release import Release
 from ledger.signatures import HttpRequest, HttpResponse, sign_response
-from web import problems
+from web.clients import client_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -78,6 +77,12 @@ def custodian() -> Custodian:
     return held
 
 
+def client() -> str:
+    """Whose tries this request counts among: an address that whoever sends it cannot choose."""
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    return client_of(request.remote_addr or "", forwarded, proxies=custodian().config.proxies)
+
+
 def caller() -> Caller:
     """Who sent this request, authenticated and let in."""
     let_in: Caller = g.caller
@@ -97,15 +102,12 @@ def answered(requests: Sequence[ReleaseRequest]) -> list[Release | Exception]:
 
 
 def install(app: Flask) -> None:
-    """Put the door in front of every route of the app."""
+    """Put the door in front of every route of the app. Errors are answered by `error_pages`."""
     app.json = StrictJson(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.wsgi_app = _near(app)  # type: ignore[method-assign,assignment] # the way that Flask documents for a middleware
     app.before_request(_authenticate)
     app.after_request(_sign)
-    app.register_error_handler(LedgerError, problems.response_of)
-    app.register_error_handler(HTTPException, problems.http_response)
-    app.register_error_handler(Exception, _unexpected)
 
 
 def _near(app: Flask) -> WSGIApplication:
@@ -184,13 +186,3 @@ def _sign(response: Response) -> Response:
         return response
     response.headers.update(signed.headers)
     return response
-
-
-def _unexpected(error: Exception) -> Response:
-    # The trace goes to the log of the service, without the request; the answer says nothing.
-    current_app.logger.error("unexpected %s", problems.trace_of(error))
-    return problems.http_response(_InternalError())
-
-
-class _InternalError(HTTPException):
-    code = HTTPStatus.INTERNAL_SERVER_ERROR

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
 from babel.dates import format_date, format_datetime
 from babel.lists import format_list
@@ -85,8 +86,10 @@ def _remember(response: Response) -> Response:
 
 def _addresses() -> list[tuple[str, str, str, str]]:
     """Code, tag, name and address of this very page in every language but the present one."""
+    others = [(name, value) for name, value in request.args.items(multi=True) if name != "lang"]
+    path, kept = (request.path, others) if request.method == "GET" else ("/", [])
     return [
-        (code, TAGS[code], name, f"{request.path}?lang={code}" if request.method == "GET" else f"/?lang={code}")
+        (code, TAGS[code], name, f"{path}?{urlencode([*kept, ('lang', code)])}")
         for code, name in LANGUAGES.items()
         if code != language()
     ]
@@ -149,7 +152,7 @@ def reason_text(code: str) -> str:
 def catalogue_labels() -> Iterable[str]:
     """Every label of `ledger` that a person may read here: the source texts that no template holds."""
     for purpose in PURPOSES.values():
-        yield from (purpose.label, purpose.description)
+        yield purpose.label
     for attribute in ASKABLE.values():
         yield attribute.label
         yield from attribute.categories.values()

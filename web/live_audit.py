@@ -1,9 +1,12 @@
 """The audit of this deployment that anyone can look at: the auditor's command, run now and then, and its report.
 
 It runs as a process of its own (`consent-ledger audit chain`), so that what the page says is what the command says, and
-so that no request waits for it longer than a moment. One at a time on this machine; not before the last report is
-`FRESH_SECONDS` old. The report lies beside the database, with the state from which the next audit goes on. After any
-report that is not clean the next one begins from the first block: a state that led to it may be what is wrong.
+so that no request waits for it longer than a moment. It checks less than the command that the page prints: it compiles
+nothing, and of a chain longer than `MOST_LINKED` it reads the headers of blocks with events only.
+
+One at a time on this machine; not before the last report is `FRESH_SECONDS` old. The report lies beside the database,
+with the state from which the next audit goes on. After any report that is not clean the next one begins from the first
+block: a state that led to it may be what is wrong.
 """
 
 from __future__ import annotations

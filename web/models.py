@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 MAX_BATCH = 100
 
 Hex32 = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$", description="32 bytes, `0x` and 64 lower-case hex digits")]
+Signature = Annotated[str, Field(pattern=r"^0x(?:[0-9a-fA-F]{2}){1,4096}$", description="hex; an account's, or longer")]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\x20-\x7e]+$")]
 Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
@@ -230,12 +231,13 @@ class ProvenBatch(Model):
     kind: int
     accesses: Annotated[list[list[Hex32]], Field(description="pairs: consent id, entry hash")]
     reasons: list[int]
+    embargo_until: Annotated[Time, Field(description="of a batch that an authority ordered; no other has it")] = 0
 
 
 class ProofBundle(Model):
     """A receipt, and what leads from it to the hash of a block."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1, 2], Field(description="2 where a batch that an authority ordered is among them")]
     receipt: str
     header: Annotated[dict[str, str], Field(description="the fields of the block's header, as in JSON-RPC")]
     header_rlp: Annotated[str, Field(description="the same as the bytes that are hashed")]

@@ -7,7 +7,6 @@ stopping; signing needs them, because keys never leave the browser.
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,9 +66,7 @@ def install(app: Flask) -> None:
 @routes.get("/static/portal/<path:asset>")
 def static(asset: str) -> Response:
     """Style sheet, scripts and pictures."""
-    response = send_from_directory(STATIC, asset, max_age=ASSET_SECONDS)
-    response.status_code = response.status_code or HTTPStatus.OK
-    return response
+    return send_from_directory(STATIC, asset, max_age=ASSET_SECONDS)
 
 
 def waiting() -> int:

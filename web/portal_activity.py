@@ -6,11 +6,12 @@ from typing import Final
 
 from flask import Blueprint, Response, render_template, request
 
-from ledger.activity import MAX_PAGE, PAGE
+from ledger.activity import MAX_PAGE, PAGE, READ, TURNED_AWAY
 from ledger.consent import parse_hex32
 from web.door import custodian
+from web.responses import download
 from web.signed_in import signed_in
-from web.timeline import WIDTH, timeline
+from web.timeline import DAY_SECONDS, WIDTH, timeline
 
 PERIODS: Final = (30, 90, 365)
 
@@ -30,19 +31,36 @@ def listed() -> str:
         after=parse_hex32(after, "after") if after else None,
         institution=institution,
     )
-    drawn = held.activity.page(me.subject_id, limit=MAX_PAGE, institution=institution)
     period = days if days in PERIODS else PERIODS[0]
+    now = held.clock()
+    readers = held.activity.readers(me.subject_id)
+    # By themselves, so that no number of refused attempts takes a read out of the picture.
+    reads, refusals = (
+        held.activity.page(me.subject_id, limit=MAX_PAGE, institution=institution, outcomes=outcomes)
+        for outcomes in (READ, TURNED_AWAY)
+    )
+    picture = timeline(
+        [
+            one
+            for one in held.activity.readers(me.subject_id, since=now - period * DAY_SECONDS)
+            if institution in (None, one.institution)
+        ],
+        [*reads, *refusals],
+        held.registry.consents(me.subject_id),
+        now=now,
+        days=period,
+    )
     return render_template(
         "portal/activity.html",
         entries=entries,
         has_more=len(entries) == PAGE,
-        readers=held.activity.readers(me.subject_id),
+        readers=readers,
         ordered=held.activity.compelled(me.subject_id),
         institution=institution,
         after=after,
         period=period,
         periods=PERIODS,
-        picture=timeline(drawn, held.registry.consents(me.subject_id), now=held.clock(), days=period),
+        picture=picture,
         width=WIDTH,
     )
 
@@ -65,8 +83,7 @@ def order_receipt(order_hash: str) -> Response:
     """The receipt of it: it proves by itself what was ordered, and where on the log it stands."""
     me = signed_in()
     token = custodian().orders.receipt(parse_hex32(order_hash, "activity"), subject_id=me.subject_id)
-    headers = {"Content-Disposition": 'attachment; filename="order-receipt.jwt"'}
-    return Response(token, content_type="application/jwt; charset=utf-8", headers=headers)
+    return download(token, "order-receipt.jwt", "application/jwt")
 
 
 @routes.get("/activity/<release_id>")

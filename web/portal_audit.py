@@ -28,10 +28,11 @@ from ledger.json_forms import DAY_SECONDS
 from ledger.jsonrpc import RpcError
 from ledger.picture_parts import bar, grouped, patterns
 from web import problems
-from web.door import custodian
+from web.door import client, custodian
 from web.live_audit import LiveAudit
 from web.models import Model
-from web.portal_chain import NODE_ERROR, Question, require_log_filter
+from web.portal_chain import NODE_ERROR, Question, require_log_filter, require_plain
+from web.responses import download
 
 MAX_RPC: Final = 64 * 1024
 MOST_CALLS: Final = 128
@@ -158,8 +159,9 @@ def _figures(report: AuditReport) -> list[tuple[Any, Markup, Markup]]:
 
 
 def _file(text: str, name: str, kind: str) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return Response(text, content_type=f"{kind}; charset=utf-8", headers=headers)
+    response = download(text, name, kind)
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 # ------------------------------------------------------------------------------------------------------------- the node
@@ -175,7 +177,7 @@ class Questions(Model):
 def rpc() -> Response:
     """An auditor's questions to the chain, each of them one of a few. Errors of the node come back as they are."""
     held = custodian()
-    held.attempts.count(AUDIT_RPC, request.remote_addr or "")
+    held.attempts.count(AUDIT_RPC, client())
     asked, is_batch = _questions()
     for one in asked:
         _require_allowed(one.method, one.params)
@@ -225,14 +227,12 @@ def _require_allowed(method: str, params: list[Any]) -> None:
     if method == "eth_getLogs":
         require_log_filter(params[0])
         return
-    if method in ("eth_getBlockByNumber", "eth_getBlockByHash") and params[1] is not False:
-        raise MalformedError("params: expected no whole transactions", field="params")
     if method in ("eth_getProof", "eth_getCode"):
         contract = custodian().chain.domain.contract
         if str(params[0]).lower() != contract.lower():
             raise MalformedError("params: expected a question about the contract", field="params")
-    if method == "eth_getProof" and not (isinstance(params[1], list) and len(params[1]) <= MOST_SLOTS):
-        raise MalformedError(f"params: expected at most {MOST_SLOTS} slots", field="params")
-    plain = [param for param in params if not isinstance(param, list | bool)]
-    if not all(isinstance(param, str) and len(param) <= len("0x") + 64 for param in plain):
-        raise MalformedError("params: expected numbers and hashes", field="params")
+    if method == "eth_getProof":
+        if not (isinstance(params[1], list) and len(params[1]) <= MOST_SLOTS):
+            raise MalformedError(f"params: expected at most {MOST_SLOTS} slots", field="params")
+        params = [params[0], params[2]]
+    require_plain(method, params)

@@ -1,20 +1,21 @@
 """What is on chain about the person, every byte of it; receipts; and a way to ask the chain that is not our word.
 
-`POST /rpc` hands a question on to the node, unchanged: reading only, about our contract only. Whoever does not want to
-rely on it asks a node of their own, or through a wallet.
+`POST /rpc` hands a question on to the node, unchanged: reading only, about our contract, a transaction's receipt or a
+block's header. Whoever does not want to rely on it asks a node of their own, or through a wallet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
-from flask import Blueprint, Response, jsonify, render_template, request
+from flask import Blueprint, Response, jsonify, render_template
 from pydantic import Field
 
 from ledger.attempts import RPC
 from ledger.errors import MalformedError
 from ledger.jsonrpc import RpcError
-from web.door import custodian
+from web.door import client, custodian
 from web.json_body import body_of
 from web.models import Model
 from web.signed_in import signed_in
@@ -58,7 +59,7 @@ def page() -> str:
 def rpc() -> Response:
     """One question to the chain. Errors of the node come back as they are."""
     held = custodian()
-    held.attempts.count(RPC, request.remote_addr or "")
+    held.attempts.count(RPC, client())
     asked = body_of(Question, most=MAX_RPC)
     _require_allowed(asked.method, asked.params)
     answer: dict[str, Any] = {"jsonrpc": "2.0", "id": asked.id}
@@ -75,8 +76,11 @@ def _require_allowed(method: str, params: list[Any]) -> None:
         raise MalformedError(f"method: expected one of {', '.join(METHODS)} with its parameters", field="method")
     if method == "eth_call":
         _require_contract(params[0], "to", {"to", "data"})
+        params = params[1:]
     if method == "eth_getLogs":
         require_log_filter(params[0])
+        params = params[1:]
+    require_plain(method, params)
 
 
 def require_log_filter(given: Any) -> None:  # noqa: ANN401 - JSON
@@ -84,6 +88,16 @@ def require_log_filter(given: Any) -> None:  # noqa: ANN401 - JSON
     _require_contract(given, "address", {"address", "topics", "fromBlock", "toBlock", "blockHash"})
     if "blockHash" not in given and not 0 <= _blocks(given) <= MOST_BLOCKS:
         raise MalformedError(f"params: expected at most {MOST_BLOCKS} blocks, by their numbers", field="params")
+
+
+def require_plain(method: str, params: Sequence[Any]) -> None:
+    """Raises `MalformedError` unless they are numbers and hashes, and ask for no whole transactions."""
+    if method in ("eth_getBlockByNumber", "eth_getBlockByHash"):
+        if params[1] is not False:
+            raise MalformedError("params: expected no whole transactions", field="params")
+        params = params[:1]
+    if not all(isinstance(param, str) and len(param) <= len("0x") + 64 for param in params):
+        raise MalformedError("params: expected numbers and hashes", field="params")
 
 
 def _require_contract(given: object, name: str, fields: set[str]) -> None:

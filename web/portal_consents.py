@@ -14,22 +14,21 @@ from typing import Annotated, Any, Final, Literal
 from flask import Blueprint, Response, jsonify, make_response, render_template
 from pydantic import Field
 
+from ledger.activity import READ, TURNED_AWAY, WAITING
 from ledger.consent import Hex32, parse_hex32
 from ledger.errors import NotFoundError
 from ledger.grants import ActResult
 from ledger.outbox import BY_SUBJECT
 from ledger.registry import StoredConsent
 from ledger.typed_data import pause_typed_data, revocation_typed_data
-from web import language, views
+from web import language, models, views
 from web.door import custodian
 from web.json_body import body_of
-from web.models import Model
+from web.models import Model, Signature
 from web.signed_in import signed_in
 
 MOST: Final = 500
-ConsentId = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
-Signature = Annotated[str, Field(pattern=r"^0x(?:[0-9a-fA-F]{2}){1,4096}$")]
-Consents = Annotated[list[ConsentId], Field(min_length=1, max_length=MOST)]
+Consents = Annotated[list[models.Hex32], Field(min_length=1, max_length=MOST)]
 
 routes = Blueprint("consents", __name__)
 
@@ -89,19 +88,19 @@ def listed() -> str:
 @routes.get("/consents/<consent_id>")
 def page(consent_id: str) -> str:
     """One consent with everything about it."""
-    return _page(_mine(consent_id))
+    return _page(mine(consent_id))
 
 
 @routes.post("/consents/<consent_id>/stop")
 def stop(consent_id: str) -> Response:
     """Stop it without the person's key; says what came of it, and how long it took."""
-    consent, held = _mine(consent_id), custodian()
+    consent, held = mine(consent_id), custodian()
     if consent.revoked_at is not None:
         return make_response(_page(consent))
     started = time.monotonic()
     result = held.grants.revoke_as_custodian([consent.consent_id], by=BY_SUBJECT)
     milliseconds = round((time.monotonic() - started) * 1000)
-    return make_response(_page(_mine(consent_id), stopped=result, milliseconds=milliseconds))
+    return make_response(_page(mine(consent_id), stopped=result, milliseconds=milliseconds))
 
 
 def _page(consent: StoredConsent, *, stopped: ActResult | None = None, milliseconds: int = 0) -> str:
@@ -114,7 +113,8 @@ def _page(consent: StoredConsent, *, stopped: ActResult | None = None, milliseco
         terms=consent.grant.terms,
         part=notice.part(language.language()) if notice else None,
         acts=held.journal.acts_about(consent.consent_id),
-        activity=held.activity.page(me.subject_id, consent_id=consent.consent_id),
+        reads=held.activity.page(me.subject_id, consent_id=consent.consent_id, outcomes=READ),
+        tries=held.activity.page(me.subject_id, consent_id=consent.consent_id, outcomes=(*TURNED_AWAY, WAITING)),
         duty=held.duties.standing([consent.consent_id])[consent.consent_id],
         stopped=stopped,
         seconds=f"{milliseconds / 1000:.1f}",
@@ -162,7 +162,7 @@ def revoke() -> Response:
 @routes.post("/consents/<consent_id>/pause-draft")
 def pause_draft(consent_id: str) -> Response:
     """What is to be signed to pause or resume."""
-    wanted, consent = body_of(Pause), _mine(consent_id)
+    wanted, consent = body_of(Pause), mine(consent_id)
     payload = pause_typed_data(
         consent.consent_id,
         paused=wanted.paused,
@@ -175,7 +175,7 @@ def pause_draft(consent_id: str) -> Response:
 @routes.post("/consents/<consent_id>/pause")
 def pause(consent_id: str) -> Response:
     """Hand in what was signed."""
-    given, consent = body_of(SignedPause), _mine(consent_id)
+    given, consent = body_of(SignedPause), mine(consent_id)
     started = time.monotonic()
     result = custodian().grants.set_paused(
         consent.consent_id,
@@ -189,7 +189,8 @@ def pause(consent_id: str) -> Response:
 # -------------------------------------------------------------------------------------------------------------- inside
 
 
-def _mine(consent_id: str) -> StoredConsent:
+def mine(consent_id: str) -> StoredConsent:
+    """A consent of whoever is signed in. Raises `NotFoundError` (also if it is another's)."""
     return _these([consent_id])[0]
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from flask import Blueprint, Response, abort, make_response, redirect, render_template, request
+from flask import Blueprint, Response, make_response, render_template, request
 from flask_babel import gettext as _
 
 from ledger.disputes import MAX_LENGTH, MIN_LENGTH
 from ledger.errors import ConflictError, MalformedError, NotFoundError
 from web.door import custodian
+from web.responses import download, see_other
 from web.security import drop_token
 from web.signed_in import is_stepped_up, require_step_up, signed_in
 
@@ -55,8 +56,8 @@ def dispute() -> Response:
         )
     except (ConflictError, NotFoundError):
         # Said already, perhaps in another window; or not held any more. The page shows how it stands.
-        return _see_other("/data")
-    return _see_other(f"/data#{attribute}")
+        return see_other("/data")
+    return see_other(f"/data#{attribute}")
 
 
 @routes.post("/disputes/withdraw")
@@ -66,15 +67,15 @@ def withdraw() -> Response:
     try:
         custodian().disputes.withdraw(me.subject_id, attribute)
     except NotFoundError:
-        return _see_other("/data")
-    return _see_other(f"/data#{attribute}")
+        return see_other("/data")
+    return see_other(f"/data#{attribute}")
 
 
 @routes.get("/export.json")
 def export() -> Response:
     """Everything, as one document."""
     me, held = signed_in(), custodian()
-    return _download(held.subject_export.of_subject(me.subject_id, account_id=me.account_id), "consent-ledger.json")
+    return _json_file(held.subject_export.of_subject(me.subject_id, account_id=me.account_id), "consent-ledger.json")
 
 
 @routes.get("/erase")
@@ -106,14 +107,5 @@ def _erase_page(*, wrong: bool = False) -> str:
     )
 
 
-def _download(document: Mapping[str, Any], name: str) -> Response:
-    text = json.dumps(document, ensure_ascii=False, indent=2)
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(text, content_type="application/json; charset=utf-8", headers=headers)
-
-
-def _see_other(path: str) -> Response:
-    response = redirect(path, HTTPStatus.SEE_OTHER)
-    if not isinstance(response, Response):
-        abort(HTTPStatus.INTERNAL_SERVER_ERROR)
-    return response
+def _json_file(document: Mapping[str, Any], name: str) -> Response:
+    return download(json.dumps(document, ensure_ascii=False, indent=2), name, "application/json")

@@ -6,12 +6,14 @@ from typing import Final
 
 from flask import Blueprint, render_template
 
+from ledger.activity import READ, TURNED_AWAY, WAITING
 from ledger.consent_requests import PENDING
 from web import views
 from web.door import custodian
 from web.signed_in import maybe_signed_in
 
 LAST_READS: Final = 5
+LAST_TRIES: Final = 3
 
 routes = Blueprint("home", __name__)
 
@@ -34,6 +36,9 @@ def home() -> str:
         paused=[one for one in reversed(shown) if one.state == views.PAUSED],
         is_known=is_known,
         requests=requests,
-        activity=held.activity.page(me.subject_id, limit=LAST_READS),
+        activity=[
+            *held.activity.page(me.subject_id, limit=LAST_READS, outcomes=READ),
+            *held.activity.page(me.subject_id, limit=LAST_TRIES, outcomes=(*TURNED_AWAY, WAITING)),
+        ],
         concerns=held.concerns.of_subject(me.subject_id),
     )

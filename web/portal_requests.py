@@ -7,10 +7,9 @@ handed in here; declining is a plain form, which works without scripts and witho
 from __future__ import annotations
 
 import time
-from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from flask import Blueprint, Response, jsonify, redirect, render_template
+from flask import Blueprint, Response, jsonify, render_template
 from pydantic import Field
 
 from ledger.consent import parse_address
@@ -20,7 +19,8 @@ from ledger.typed_data import grant_typed_data, parse_grant
 from web import language
 from web.door import custodian
 from web.json_body import body_of
-from web.models import Model
+from web.models import Model, Signature
+from web.responses import see_other
 from web.signed_in import maybe_signed_in, require_step_up, signed_in
 
 DECLINE_STEPS: Final = 1
@@ -47,7 +47,7 @@ class SignedGrant(Model):
     """What was signed, and the signature in hex."""
 
     grant: dict[str, Any]
-    signature: Annotated[str, Field(pattern=r"^0x(?:[0-9a-fA-F]{2}){1,4096}$")]
+    signature: Signature
 
 
 @routes.get("/requests")
@@ -79,7 +79,7 @@ def page(token: str) -> str:
 def reopen(token: str) -> Response:
     """Look at a request that is kept from view, by one's own will."""
     custodian().own_requests.reopen(token, signed_in().subject_id)
-    return _see_other(f"/requests/{token}")
+    return see_other(f"/requests/{token}")
 
 
 @routes.post("/requests/<token>/decline")
@@ -90,7 +90,7 @@ def decline(token: str) -> Response:
         held.requests.decline(token)
     else:
         held.own_requests.decline(token, me.subject_id, steps=DECLINE_STEPS)
-    return _see_other(f"/requests/{token}")
+    return see_other(f"/requests/{token}")
 
 
 @routes.post("/requests/<token>/draft")
@@ -156,9 +156,3 @@ def _page(token: str, asked: ConsentRequest, own: OwnRequest | None) -> str:
             "replaces": asked.replaces,
         },
     )
-
-
-def _see_other(path: str) -> Response:
-    response = redirect(path, HTTPStatus.SEE_OTHER)
-    assert isinstance(response, Response)
-    return response

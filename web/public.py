@@ -39,7 +39,6 @@ ASSETS: Final = {
     "swagger-ui-bundle.js": SWAGGER / "js",
     "docs.js": HERE / "static",
     "docs.css": HERE / "static",
-    "page.css": HERE / "static",
     "lender.sh": HERE / "examples",
     "lender.mjs": HERE / "examples",
     "package.json": HERE / "examples",
@@ -48,7 +47,6 @@ DOCS_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-PAGE_POLICY: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 ERRORS: Final = {
     "401": "not signed by a current key of a registered party, stale, or replayed",
     "403": "the answer is no: `code` says exactly why",

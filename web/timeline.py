@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ledger.activity import Activity
+from ledger.activity import READ, TURNED_AWAY, Activity, Reader
 from ledger.registry import StoredConsent
 
 DAY_SECONDS: Final = 86_400
@@ -41,9 +41,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One institution."""
+    """One institution, with its numbers: there may be more than the marks that found room."""
 
     name: str
+    reads: int
+    refusals: int
     y: int
     marks: tuple[Mark, ...]
     spans: tuple[Span, ...]
@@ -60,41 +62,63 @@ class Timeline:
     refusals: int
 
 
-def timeline(entries: Sequence[Activity], consents: Sequence[StoredConsent], *, now: int, days: int) -> Timeline:
-    """The last `days` days. Institutions in the order in which they asked last; at most eight of them."""
+def timeline(
+    readers: Sequence[Reader],
+    entries: Sequence[Activity],
+    consents: Sequence[StoredConsent],
+    *,
+    now: int,
+    days: int,
+) -> Timeline:
+    """The last `days` days. `readers` are all who asked in them, with their numbers; the first eight are drawn.
+
+    `entries` may be some of the accesses and attempts only: every number comes from `readers`.
+    """
     start = now - days * DAY_SECONDS
     shown = [entry for entry in entries if start <= entry.asked_at <= now]
-    names = list(dict.fromkeys(entry.institution_name for entry in shown))[:MOST_LANES]
     lanes = tuple(
         Lane(
-            name=name,
+            name=reader.institution_name,
+            reads=reader.reads,
+            refusals=reader.refusals,
             y=TOP + place * LANE,
-            marks=_marks([entry for entry in shown if entry.institution_name == name], start, now),
+            marks=_marks([entry for entry in shown if entry.institution == reader.institution], start, now),
             spans=tuple(
                 _span(consent, start, now)
                 for consent in consents
-                if consent.grant.terms.institution_name == name and _end(consent) > start
+                if consent.grant.terms.institution == reader.institution and _end(consent) > start
             ),
         )
-        for place, name in enumerate(names)
+        for place, reader in enumerate(readers[:MOST_LANES])
     )
     return Timeline(
         height=TOP + len(lanes) * LANE + FOOT,
         lanes=lanes,
         ticks=tuple((_x(at, start, now), at) for at in (start, (start + now) // 2, now)),
-        reads=sum(entry.outcome == "released" for entry in shown),
-        refusals=sum(entry.outcome != "released" for entry in shown),
+        reads=sum(reader.reads for reader in readers),
+        refusals=sum(reader.refusals for reader in readers),
     )
 
 
 def _marks(entries: Sequence[Activity], start: int, now: int) -> tuple[Mark, ...]:
+    """Reads take their places first. What finds none to the left of its own is not drawn."""
     marks: list[Mark] = []
-    last = float("inf")
-    # From the right, each at least a little to the left of the one after it.
-    for entry in sorted(entries, key=lambda one: one.asked_at, reverse=True):
-        last = min(_x(entry.asked_at, start, now), last - MOST_ALIKE)
-        marks.append(Mark(round(max(EDGE, last), 1), "read" if entry.outcome == "released" else "refused"))
-    return tuple(reversed(marks))
+    newest = sorted(entries, key=lambda one: one.asked_at, reverse=True)
+    for kind, outcomes in (("read", READ), ("refused", TURNED_AWAY)):
+        for entry in newest:
+            if entry.outcome in outcomes:
+                place = _free(_x(entry.asked_at, start, now), marks)
+                if place < EDGE:
+                    break
+                marks.append(Mark(place, kind))
+    return tuple(sorted(marks, key=lambda mark: mark.x))
+
+
+def _free(place: float, marks: Sequence[Mark]) -> float:
+    """The nearest place at or to the left of this one where no other mark is."""
+    while near := [mark.x for mark in marks if round(abs(mark.x - place), 1) < MOST_ALIKE]:
+        place = round(min(near) - MOST_ALIKE, 1)
+    return place
 
 
 def _end(consent: StoredConsent) -> int:

@@ -52,7 +52,7 @@ const erasure = {
   writeAheadLogEmptied: true,
   readableInBackupsUntilDestroyed: ["kek-01234567"],
 };
-const access = { version: 1, entry: cases.at(-1).typedData.message, entryHash: cases.at(-1).structHash };
+const access = { version: 1, entry: cases.at(-1).typedData.message, entryHash: cases.at(-1).structHash, proof: { ...place } };
 
 async function signed(claims, typ = "consent-receipt+jwt", { key = custodianKey, kid = jwk.kid, alg = "ES256" } = {}) {
   const payload = new TextEncoder().encode(JSON.stringify(claims));
@@ -67,7 +67,7 @@ for (const [typ, claims, names] of [
   ["revocation-receipt+jwt", revocation, ["custodian", "place", "revocation"]],
   ["revocation-receipt+jwt", { ...revocation, by: "custodian", signature: null }, ["custodian", "place"]],
   ["erasure-proof+jwt", erasure, ["custodian", "impersonal"]],
-  ["access-receipt+jwt", access, ["custodian", "entry"]],
+  ["access-receipt+jwt", access, ["custodian", "place", "entry"]],
 ]) {
   test(`genuine: ${typ} (${names.join(", ")})`, async () => {
     const found = await verify(await signed(claims, typ), jwks);
@@ -167,6 +167,12 @@ test("a smart account's signature is neither good nor bad here", async () => {
 test("a proof of erasure that says more than numbers is not one", async () => {
   for (const more of [{ subject: "german-0001" }, { envelopesDestroyed: "61 of Ada" }, { nameDestroyed: 1 }, { disputesDestroyed: -1 }, { readableInBackupsUntilDestroyed: ["Ada"] }, { iss: "Ada" }]) {
     assert.deepEqual(failed(await verify(await signed({ ...erasure, ...more }, "erasure-proof+jwt"), jwks)), ["impersonal"]);
+  }
+});
+
+test("an access receipt of another chain or contract is not genuine", async () => {
+  for (const proof of [{ ...place, chainId: 1 }, { ...place, contract: consent.iss }, undefined]) {
+    assert.deepEqual(failed(await verify(await signed({ ...access, proof }, "access-receipt+jwt"), jwks)), ["place"]);
   }
 });
 

@@ -167,11 +167,14 @@ async function checkReceipt(receipt, custodian, expectedHash, requestHash) {
   const recomputed = hashStruct({ types: { AccessEntry }, primaryType: "AccessEntry", data: entry });
   require(recomputed === entryHash && entryHash === expectedHash, "the receipt does not open the answer's entry");
 
+  // Where the log is was settled when the file was pinned: the receipt could name any contract.
+  const { chainId, contract } = await deployment();
+  require(proof.chainId === chainId && proof.contract === contract, "it is about another contract than the pinned one");
   const chain = createPublicClient({ transport: http(RPC_URL) });
-  require((await chain.getChainId()) === proof.chainId, "it is about another chain");
+  require((await chain.getChainId()) === chainId, "the node is of another chain");
   const mined = await chain.getTransactionReceipt({ hash: proof.transactionHash });
   const log = mined.logs.find(({ logIndex }) => logIndex === proof.logIndex);
-  require(log?.address.toLowerCase() === proof.contract.toLowerCase(), "there is no entry of the contract there");
+  require(log?.address.toLowerCase() === contract.toLowerCase(), "there is no entry of the contract there");
   const abi = parseAbi(["event AccessRecorded(bytes32 indexed consentId, bytes32 entryHash)"]);
   const { args } = decodeEventLog({ abi, ...log });
   require(args.consentId === entry.consentId && args.entryHash === entryHash, "another entry stands there");

@@ -5,7 +5,6 @@
  *   <button data-pause="0x…"> and <button data-resume="0x…">, with data-subject and data-institution (the id)
  *   <div id="wallets" hidden>, <button id="switch-chain" hidden> (see `wallet-page.js`)
  *   <a id="reload" hidden>              where to see the page as it is now
- *   <form id="custodian-stop" hidden>   shown where no key is at hand that granted; the custodian then stops it
  *
  * A stop button may stand in the form of the custodian's stop: without this script the form is sent. Once the chain says
  * so, `data-state="0x…"` elements are set to the text `state_revoked`, `state_paused` or `state_active`, with the look of
@@ -23,7 +22,6 @@ import { chooseWallet, offerSwitch } from "./wallet-page.js";
 const portal = jsonBlock("portal");
 const status = document.getElementById("status");
 const deps = { post, rpc: serviceRpc() };
-const WITHOUT_KEY = ["no_key_for_these", "prf_missing", "root_missing", "root_does_not_open", "passkey_unsupported"];
 
 /** Whoever is needed: a wallet for what a linked account granted, one touch of a passkey for all that is left. */
 async function signersFor(subjects) {
@@ -71,7 +69,6 @@ async function shown(act) {
   } catch (error) {
     say(status, describe(portal.texts, error), "error");
     offerSwitch(portal, error, status);
-    if (WITHOUT_KEY.includes(error.code)) document.getElementById("custodian-stop")?.removeAttribute("hidden");
   }
 }
 

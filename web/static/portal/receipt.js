@@ -54,7 +54,7 @@ export async function verify(text, jwks, place) {
   const checks = [{ name: "custodian", good: await byCustodian(header, signature, signed, jwks) }];
   if (kind === "consent") checks.push(at(claims, place), ...ofGrant(claims));
   if (kind === "revocation") checks.push(at(claims, place), ...ofRevocation(claims));
-  if (kind === "access") checks.push({ name: "entry", good: passes(() => entryHashOf(claims.entry) === claims.entryHash) });
+  if (kind === "access") checks.push(standsAt(claims, place), { name: "entry", good: passes(() => entryHashOf(claims.entry) === claims.entryHash) });
   if (kind === "erasure") checks.push({ name: "impersonal", good: passes(() => impersonal(claims)) });
   const verdict = checks.some(({ good }) => good === false) ? "bad" : undefined;
   return { kind, claims, checks, verdict: verdict ?? (checks.every(({ good }) => good === true) ? "good" : "undecided") };
@@ -63,6 +63,11 @@ export async function verify(text, jwks, place) {
 function at({ domain }, place) {
   const expected = typedDataOf("ConsentRevocation", place, { consentIds: [] });
   return { name: "place", good: passes(() => digestOf({ ...expected, domain }) === digestOf(expected)) };
+}
+
+/** An access receipt has no domain of a signature: it says where the entry stands. */
+function standsAt({ proof }, { chainId, contract }) {
+  return { name: "place", good: proof?.chainId === chainId && proof?.contract === contract };
 }
 
 const where = (domain) => ({ chainId: domain?.chainId, contract: domain?.verifyingContract });

@@ -57,10 +57,6 @@ export function differences(typedData, asked, choices, where) {
   return [...new Set(wrong)];
 }
 
-/** Whether what is asked to be signed equals what was chosen. */
-export const matches = (typedData, asked, choices, where) =>
-  differences(typedData, asked, choices, where).length === 0;
-
 /** Throws `draft_differs`, with the first field. */
 export function requireMatch(typedData, asked, choices, where) {
   const [field] = differences(typedData, asked, choices, where);

@@ -25,6 +25,7 @@ from ledger.custodian import Custodian
 from ledger.errors import LedgerError
 from ledger.evidence import verify_receipt
 from ledger.exchange import key_for, new_institution_keys, open_answer, sign_release
+from ledger.json_forms import DAY_SECONDS
 from ledger.notice_texts import notice_hash_of
 from ledger.purposes import purpose
 from ledger.registry import StoredConsent
@@ -32,7 +33,6 @@ from ledger.release import Release
 from ledger.signatures import HttpRequest
 from ledger.typed_data import grant_typed_data, pause_typed_data, sign_typed_data
 
-DAY: Final = 86_400
 PROPERTIES: Final = {
     "P1": "every answer has exactly one entry on chain, made while the consent was in force",
     "P2": "no entry is lost, whatever happens to the chain",
@@ -123,7 +123,7 @@ class Demo:
             purpose=code,
             attributes=attributes,
             valid_from=limits.get("valid_from", now - 60),
-            expires_at=limits.get("expires_at", now + 20 * DAY),
+            expires_at=limits.get("expires_at", now + 20 * DAY_SECONDS),
             max_accesses=limits.get("max_accesses", 1),
             accesses_per_day=limits.get("per_day", 1),
             retention_days=limits.get("retention_days", 7),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ledger.audit_report import AuditReport
 from ledger.audit_spans import DAY, MONTH, OTHER, WEEK, YEAR, Span, Spans
 from ledger.audit_texts import is_proven
+from ledger.json_forms import DAY_SECONDS
 from ledger.markup import Html, tag, together
 from ledger.picture_parts import (
     FOOT,
@@ -216,7 +217,7 @@ def gap_counts(report: AuditReport, say: Say = str) -> list[tuple[str, int]]:
         (0, say("after")),
         (600, say("≤ 10 min")),
         (3_600, say("≤ 1 h")),
-        (86_400, say("≤ 1 day")),
+        (DAY_SECONDS, say("≤ 1 day")),
         (604_800, say("≤ 7 days")),
         (2_592_000, say("≤ 30 days")),
     ]

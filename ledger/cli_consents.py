@@ -18,7 +18,7 @@ from ledger.errors import ChainError, UnreadableFileError
 from ledger.evidence import verify_receipt
 from ledger.exchange import key_for, open_answer, sign_release
 from ledger.grants import ActResult
-from ledger.json_forms import iso_time
+from ledger.json_forms import DAY_SECONDS, iso_time
 from ledger.keys import read_private_key
 from ledger.notice_texts import notice_hash_of
 from ledger.purposes import PURPOSES
@@ -27,7 +27,6 @@ from ledger.registry import StoredConsent
 from ledger.typed_data import consent_id_of, grant_typed_data, pause_typed_data, revocation_typed_data, sign_typed_data
 
 PANEL: Final = "Consents"
-DAY: Final = 86_400
 RETENTION_DAYS: Final = 30
 ERASED: Final = "(erased)"
 app = typer.Typer()
@@ -76,7 +75,7 @@ def grant(
             purpose=purpose,
             attributes=attribute,
             valid_from=now,
-            expires_at=now + days * DAY,
+            expires_at=now + days * DAY_SECONDS,
             max_accesses=max_accesses,
             accesses_per_day=per_day,
             retention_days=min(RETENTION_DAYS, chosen.max_retention_days) if retention_days is None else retention_days,

@@ -15,11 +15,10 @@ from ledger.cli_terminal import Json, number_of, plain, read_json, show, table, 
 from ledger.custodian import Custodian
 from ledger.errors import AlreadyExistsError, LedgerError, MalformedError
 from ledger.exchange import Party, new_furnisher_keys, new_institution_keys
-from ledger.json_forms import iso_time
+from ledger.json_forms import DAY_SECONDS, iso_time
 from ledger.parties import AUTHORITY, FURNISHER, INSTITUTION
 
 PANEL: Final = "Parties"
-DAY_SECONDS: Final = 86_400
 MAX_OVERLAP_DAYS: Final = 90
 PLURALS: Final = {INSTITUTION: "institutions", FURNISHER: "furnishers", AUTHORITY: "authorities"}
 

@@ -28,13 +28,14 @@ from ledger.consent import ZERO32, Address, ConsentGrant, Hex32
 from ledger.errors import ConflictError, ConsentAlreadyGrantedError, NotFoundError
 from ledger.exchange import Party
 from ledger.grants import Grants
+from ledger.json_forms import DAY_SECONDS
 from ledger.keys import KeyFile
 from ledger.notice_texts import notice_hash_of
 from ledger.notices import Notices
 from ledger.prompts import SAID_NO, SAID_YES, Prompts
 from ledger.purposes import purpose as purpose_of
 from ledger.registry import Registry, StoredConsent
-from ledger.requested import DAY_SECONDS, RequestedTerms, limit_of, require_days
+from ledger.requested import RequestedTerms, limit_of, require_days
 from ledger.store import Store, consent_requests, consents, new_id
 from ledger.vault import open_json, seal_json
 

@@ -37,6 +37,7 @@ from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
 from ledger.invitations import Invitations
 from ledger.journal import Journal
+from ledger.json_forms import DAY_SECONDS
 from ledger.jsonrpc import JsonRpc
 from ledger.keys import Accounts, KeyFile
 from ledger.locks import FileLock
@@ -65,7 +66,7 @@ SYNC_SECONDS: Final = 60.0
 PRESENCE_SECONDS: Final = 30.0
 WRITER_SECONDS: Final = 2.0
 FORGET_SECONDS: Final = 600
-EVENTS_KEPT_SECONDS: Final = 90 * 86_400
+EVENTS_KEPT_SECONDS: Final = 90 * DAY_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ledger.json_forms import DAY_SECONDS
 from ledger.signatures import FRESH_SECONDS
 
-DAY_SECONDS: Final = 86_400
 JUDGED_WITHIN: Final = 2 * FRESH_SECONDS
 """After the time in its signature a request is judged within this many seconds: what is taken, and a wait as long."""
 LOGGED_WITHIN: Final = DAY_SECONDS

@@ -19,7 +19,6 @@ from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 from rich.text import Text
@@ -38,14 +37,13 @@ from ledger.errors import DevnetError, KeyUnavailableError
 from ledger.exchange import key_for, open_answer
 from ledger.importer import Importer
 from ledger.importmap import parse_map
+from ledger.json_forms import DAY_SECONDS
 from ledger.jsonrpc import JsonRpc, RpcError
 from ledger.registry import StoredConsent
 from ledger.release import Release
 from ledger.store import Store, records
 from ledger.typed_data import grant_typed_data, revocation_typed_data, sign_typed_data
 from ledger.vault import envelope_of
-
-DAY: Final = 86_400
 
 
 def run_demo(*, rpc_url: str | None, console: Console) -> Findings:
@@ -176,7 +174,7 @@ def _grants(demo: Demo, people: Sequence[Person], lenders: tuple[Lender, Lender]
             south,
             "account-review",
             ("credit_amount", "credit_duration", "installment_rate"),
-            {"max_accesses": 12, "expires_at": int(time.time()) + 300 * DAY},
+            {"max_accesses": 12, "expires_at": int(time.time()) + 300 * DAY_SECONDS},
         ),
         (south, "tenancy-check", ("credit_history", "employment_duration"), {"retention_days": 0}),
         (north, "model-audit", ("age", "creditability", "foreign_worker"), {"max_accesses": 4, "retention_days": 90}),
@@ -227,7 +225,7 @@ def _grants(demo: Demo, people: Sequence[Person], lenders: tuple[Lender, Lender]
             "ceiling_exceeded",
             "longer than the purpose allows",
             lambda: demo.new_consent(
-                people[0], north, "loan-origination", ["age"], expires_at=int(time.time()) + 99 * DAY
+                people[0], north, "loan-origination", ["age"], expires_at=int(time.time()) + 99 * DAY_SECONDS
             ),
         ),
         demo.refused(
@@ -339,7 +337,12 @@ def _refusals(demo: Demo, people: Sequence[Person], lenders: tuple[Lender, Lende
         per_day=2,
     )
     later = demo.new_consent(
-        people[13], north, "loan-origination", ["savings"], valid_from=now + DAY, expires_at=now + 2 * DAY
+        people[13],
+        north,
+        "loan-origination",
+        ["savings"],
+        valid_from=now + DAY_SECONDS,
+        expires_at=now + 2 * DAY_SECONDS,
     )
     first = demo.ask(north, loan, "retried", attributes=["savings"])
     second = demo.ask(north, loan, "retried", attributes=["savings"])

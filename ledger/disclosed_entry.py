@@ -14,12 +14,12 @@ from ledger.consent import ConsentGrant, Domain, Hex32, Reason
 from ledger.disclosure import DisclosedConsent, DisclosedEntry, DisclosedOutcome, EntryPlace
 from ledger.errors import AuditError, AuthenticationError, InvalidSignatureError
 from ledger.exchange import ANSWER_TYPE, verify_claims
+from ledger.json_forms import DAY_SECONDS
 from ledger.purposes import AUDIT
 from ledger.scrutiny import BundledEntry, Facts, FoundEntry, Marks, ReceivedEntry
 from ledger.signatures import JWK, SignedRequest, split_keyid, verify_evidence
 from ledger.typed_data import consent_id_of, require_signer
 
-DAY_SECONDS: Final = 86_400
 _CONTRACT_REASONS: Final = frozenset(reason.name.lower() for reason in Reason if reason)
 READ: Final = (DisclosedOutcome.RECORDED, DisclosedOutcome.LATE)
 """Outcomes after which attributes may have been released under a consent."""

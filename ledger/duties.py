@@ -21,6 +21,7 @@ from ledger.consent import Hex32
 from ledger.errors import ConflictError, ErasedError, MalformedError, NotFoundError
 from ledger.exchange import Party
 from ledger.journal import RELEASED, Journal
+from ledger.json_forms import DAY_SECONDS
 from ledger.keys import KeyFile
 from ledger.preparation import entry_of
 from ledger.registry import Registry
@@ -30,7 +31,6 @@ from ledger.store import Store, adverse_actions, deletion_attestations, new_id
 from ledger.texts import is_readable
 from ledger.vault import open_json, seal_json
 
-DAY_SECONDS: Final = 86_400
 ATTESTATION_GRACE_DAYS: Final = 7
 """Deletion is due when the retention ends; the statement that it was done may follow within a week, because deleting
 runs in jobs, daily or weekly, and someone has to look at what they did before putting a name to it."""

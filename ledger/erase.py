@@ -26,6 +26,7 @@ from ledger.envelope import ROTATION, WrappedKey
 from ledger.errors import ConflictError, ErasedError, StoreUnavailableError
 from ledger.grants import ActResult, Grants
 from ledger.journal import ABORTED, INTENT, RECORDED, Journal
+from ledger.json_forms import DAY_SECONDS
 from ledger.keys import KeyFile
 from ledger.order_book import OrderBook
 from ledger.receipts import erasure_proof
@@ -46,7 +47,6 @@ from ledger.store import (
 from ledger.vault import Vault
 
 CHUNK: Final = 1000
-DAY_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

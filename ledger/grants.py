@@ -40,6 +40,7 @@ from ledger.errors import (
     StoreUnavailableError,
 )
 from ledger.journal import ANCHORED, FAILED, Journal
+from ledger.json_forms import DAY_SECONDS
 from ledger.notices import Notices
 from ledger.outbox import BY_CUSTODIAN, BY_SUBJECT
 from ledger.purposes import check_ceilings
@@ -56,7 +57,6 @@ from ledger.typed_data import (
     revocation_typed_data,
 )
 
-DAY_SECONDS: Final = 86_400
 START_WITHIN_DAYS: Final = 31
 
 

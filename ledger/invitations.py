@@ -17,10 +17,11 @@ from typing import Final
 from sqlalchemy import Connection, delete, select
 
 from ledger.errors import CodeRefusedError
+from ledger.json_forms import DAY_SECONDS
 from ledger.keys import KeyFile
 from ledger.store import Store, invitations, new_id
 
-VALID_SECONDS: Final = 14 * 86_400
+VALID_SECONDS: Final = 14 * DAY_SECONDS
 DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 LENGTH: Final = 16
 GROUP: Final = 4

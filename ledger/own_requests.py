@@ -17,11 +17,11 @@ from sqlalchemy import Connection, Row, select, update
 
 from ledger.consent_requests import PENDING, REQUESTS, ConsentRequest, ConsentRequests
 from ledger.errors import ConflictError, ErasedError, NotFoundError
+from ledger.json_forms import DAY_SECONDS
 from ledger.notice_texts import QUIET_DAYS
 from ledger.prompts import HIDDEN, REOPENED, SHOWN, Prompts
 from ledger.store import Store, consent_requests, subjects
 
-DAY_SECONDS: Final = 86_400
 QUIET_SECONDS: Final = QUIET_DAYS * DAY_SECONDS
 LISTED: Final = 200
 

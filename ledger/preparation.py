@@ -38,12 +38,12 @@ from ledger.errors import (
 )
 from ledger.exchange import Party, ReleaseRequest
 from ledger.journal import INTENT, REFUSED, Journal, QueuedAccess, new_release_id
+from ledger.json_forms import DAY_SECONDS
 from ledger.keys import KeyFile
 from ledger.purposes import AUDIT
 from ledger.registry import Registry, StoredConsent, withdrawal_of
 from ledger.vault import StoredRecord, Vault, open_json, present, seal_json
 
-DAY_SECONDS: Final = 86_400
 LOGGED_REFUSALS_PER_DAY: Final = 50
 """For one consent: whoever asks more often than this is refused all the same, but no longer put on the log."""
 

@@ -15,10 +15,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, select, update
 
 from ledger.errors import MalformedError
-from ledger.json_forms import EPOCH_ORDINAL, iso_date
+from ledger.json_forms import DAY_SECONDS, EPOCH_ORDINAL, iso_date
 from ledger.store import Store, prompt_counts
 
-DAY_SECONDS: Final = 86_400
 MAX_STEPS: Final = 100
 """A page that says more is not believed: clicks, touches and key presses of one answer are a handful."""
 

@@ -32,9 +32,9 @@ from ledger.errors import (
     UnknownAttributeError,
     UnknownPurposeError,
 )
+from ledger.json_forms import DAY_SECONDS
 
 PURPOSES_VERSION: Final = "1"
-SECONDS_PER_DAY: Final = 86_400
 
 AUDIT: Final = "audit"
 """The purpose under which an auditor reads a person's access records."""
@@ -243,7 +243,7 @@ def _check_window(chosen: Purpose, valid_from: int, expires_at: int) -> None:
     _check_number("expiresAt", expires_at)
     if not 0 <= valid_from < expires_at:
         raise InvalidWindowError("expiresAt: expected later than validFrom", field="expiresAt")
-    longest = chosen.max_validity_days * SECONDS_PER_DAY
+    longest = chosen.max_validity_days * DAY_SECONDS
     if expires_at - valid_from > longest:
         raise CeilingExceededError(
             f"expiresAt: {chosen.code} allows at most {longest} seconds after validFrom "

@@ -75,17 +75,9 @@ from ledger.exchange import (
 )
 from ledger.gather import Gather
 from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Answer, Journal
+from ledger.json_forms import DAY_SECONDS
 from ledger.keys import KeyFile
-from ledger.preparation import (
-    DAY_SECONDS,
-    Asked,
-    Earlier,
-    Intent,
-    Preparation,
-    entry_of,
-    opening_context,
-    require_usable,
-)
+from ledger.preparation import Asked, Earlier, Intent, Preparation, entry_of, opening_context, require_usable
 from ledger.purposes import AUDIT
 from ledger.registry import Registry
 from ledger.signatures import HttpRequest

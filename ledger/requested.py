@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from ledger.consent import ConsentGrant, Hex32
 from ledger.errors import CeilingExceededError, MalformedError, OutsideRequestError, RequestError
+from ledger.json_forms import DAY_SECONDS
 from ledger.purposes import PURPOSES, check_ceilings
-
-DAY_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

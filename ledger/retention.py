@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, Row
 
 from ledger.consent import Hex32
+from ledger.json_forms import DAY_SECONDS
 from ledger.registry import Registry, StoredConsent
-
-DAY_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

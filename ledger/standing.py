@@ -12,10 +12,10 @@ from typing import Final
 from ledger.chain import Chain
 from ledger.consent import Address, Hex32, Reason
 from ledger.journal import Journal
+from ledger.json_forms import DAY_SECONDS
 from ledger.registry import Registry, StoredConsent
 from ledger.store import Store
 
-DAY_SECONDS: Final = 86_400
 IN_FORCE: Final = "in_force"
 PENDING: Final = "pending"
 

@@ -23,12 +23,12 @@ from typing import Final
 from joserfc.jwk import ECKey
 
 from ledger.consent import Address
+from ledger.json_forms import DAY_SECONDS
 from ledger.outbound import Outbound
 from ledger.outbox import Event, Outbox
 from ledger.registry import Registry
 from ledger.signatures import HttpRequest, sign_request
 
-DAY_SECONDS: Final = 86_400
 RETRY_SECONDS: Final = (10, 30, 120, 600, 3600, 21_600)
 """After the first attempt, the second, ...; the last one repeats."""
 GIVE_UP_SECONDS: Final = 3 * DAY_SECONDS

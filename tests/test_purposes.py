@@ -18,7 +18,8 @@ from ledger.errors import (
     UnknownAttributeError,
     UnknownPurposeError,
 )
-from ledger.purposes import AUDIT, PURPOSES, SECONDS_PER_DAY, Purpose, check_ceilings, purpose
+from ledger.json_forms import DAY_SECONDS
+from ledger.purposes import AUDIT, PURPOSES, Purpose, check_ceilings, purpose
 
 START = 1_700_000_000
 PROTECTED = {name for name, entry in ATTRIBUTES.items() if entry.sensitivity is Sensitivity.PROTECTED}
@@ -31,7 +32,7 @@ def at_the_ceiling(chosen: Purpose, **changes: Any) -> dict[str, Any]:
         "purpose_code": chosen.code,
         "attributes": tuple(sorted(chosen.attributes)),
         "valid_from": START,
-        "expires_at": START + chosen.max_validity_days * SECONDS_PER_DAY,
+        "expires_at": START + chosen.max_validity_days * DAY_SECONDS,
         "max_accesses": chosen.max_accesses,
         "accesses_per_day": chosen.max_accesses_per_day,
         "retention_days": chosen.max_retention_days,
@@ -115,7 +116,7 @@ def test_exactly_the_ceiling_is_allowed(chosen: Purpose) -> None:
 
 @EVERY
 def test_one_second_too_long_is_refused_with_the_limit(chosen: Purpose) -> None:
-    seconds = chosen.max_validity_days * SECONDS_PER_DAY
+    seconds = chosen.max_validity_days * DAY_SECONDS
     arguments = at_the_ceiling(chosen, expires_at=START + seconds + 1)
     refused(CeilingExceededError, "expiresAt", str(seconds), chosen.code, **arguments)
 
@@ -220,7 +221,7 @@ def test_narrower_than_an_allowed_consent_is_always_allowed(data: st.DataObject)
         purpose_code=chosen.code,
         attributes=data.draw(st.lists(names, min_size=1, unique=True)),
         valid_from=START,
-        expires_at=START + data.draw(st.integers(1, chosen.max_validity_days * SECONDS_PER_DAY)),
+        expires_at=START + data.draw(st.integers(1, chosen.max_validity_days * DAY_SECONDS)),
         max_accesses=accesses,
         accesses_per_day=data.draw(st.integers(1, min(accesses, chosen.max_accesses_per_day))),
         retention_days=data.draw(st.integers(0, chosen.max_retention_days)),

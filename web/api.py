@@ -18,6 +18,7 @@ from ledger import release, standing
 from ledger.consent import ZERO32, Hex32
 from ledger.errors import LedgerError
 from ledger.exchange import release_request
+from ledger.json_forms import DAY_SECONDS
 from ledger.parties import INSTITUTION
 from ledger.signatures import IDEMPOTENCY_KEY
 from web import models, problems
@@ -27,7 +28,6 @@ from web.metrics import count_release
 if TYPE_CHECKING:
     from ledger import consent_requests, duties, outbox
 
-DAY_SECONDS: Final = 86_400
 
 CONSENTS: Final = Tag(name="Consents", description="ask for one, see where it stands, give it up")
 RELEASES: Final = Tag(name="Releases", description="ask for data under a consent; what follows from having it")

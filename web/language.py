@@ -24,6 +24,7 @@ from markupsafe import Markup
 from ledger.attribute_texts import DESCRIPTIONS
 from ledger.attributes import ASKABLE
 from ledger.audit_texts import CHECKS, FINDINGS, REASONS, UNPROVEN
+from ledger.json_forms import DAY_SECONDS
 from ledger.public_record import MEANINGS
 from ledger.purposes import PURPOSES
 from ledger.vault import Value
@@ -37,7 +38,7 @@ TAGS: Final = {ENGLISH: "en", CHINESE: "zh-Hans-CN"}
 LOCALES: Final = {ENGLISH: "en-GB", CHINESE: "zh-Hans-CN"}
 """How scripts write dates: the day before the month, as the pages do."""
 COOKIE: Final = "lang"
-COOKIE_SECONDS: Final = 365 * 86_400
+COOKIE_SECONDS: Final = 365 * DAY_SECONDS
 TRANSLATIONS: Final = Path(__file__).parent / "translations"
 
 

@@ -8,10 +8,11 @@ from flask import Blueprint, Response, render_template, request
 
 from ledger.activity import MAX_PAGE, PAGE, READ, TURNED_AWAY
 from ledger.consent import parse_hex32
+from ledger.json_forms import DAY_SECONDS
 from web.door import custodian
 from web.responses import download
 from web.signed_in import signed_in
-from web.timeline import DAY_SECONDS, WIDTH, timeline
+from web.timeline import WIDTH, timeline
 
 PERIODS: Final = (30, 90, 365)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.activity import READ, TURNED_AWAY, Activity, Reader
+from ledger.json_forms import DAY_SECONDS
 from ledger.registry import StoredConsent
 
-DAY_SECONDS: Final = 86_400
 WIDTH: Final = 400
 EDGE: Final = 10
 TOP: Final = 4

@@ -348,7 +348,7 @@ def test_a_first_block_that_is_not_there_yet_is_no_break_in_the_chain() -> None:
     assert (report.verdict, report.finding_counts) == (Verdict.UNVERIFIED, {})
 
 
-def test_a_node_that_does_not_have_a_header_yet_is_asked_again() -> None:
+def test_a_node_that_does_not_have_a_header_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     rpc = HistoryRpc(first_long())
     refusals = [RpcError("eth_getCode", {"code": -32000, "message": "header not found"})] * 2
     honest = rpc.eth_getCode
@@ -358,7 +358,7 @@ def test_a_node_that_does_not_have_a_header_yet_is_asked_again() -> None:
             raise refusals.pop()
         return honest(address, block)
 
-    rpc.eth_getCode = patient  # type: ignore[method-assign]
+    monkeypatch.setattr(rpc, "eth_getCode", patient)
     asked = Asked(domain=rpc.history.domain, compile_sources=False, tries=3)
     assert audit_chain([rpc], asked, now=0).report.verdict is Verdict.CLEAN
     assert not refusals

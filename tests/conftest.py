@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def stock_tools() -> None:
     """bash, curl and openssl, as a lender's engineer has them."""
     need_programs("bash", "curl", "openssl")
 
+
+# A suite that a shell started in the background was started with SIGINT ignored, and so would be every process that is
+# to end by it.
+for interruption in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(interruption) is signal.SIG_IGN:
+        signal.signal(interruption, signal.default_int_handler)
 
 # How long an example takes is the machine's matter.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -377,7 +377,7 @@ class JsonRpcChain:
             raise ChainUnavailableError(f"the chain refused a call: {exc.message[:200]}") from exc
 
 
-def _hash_of(block: Any) -> Hex32 | None:  # noqa: ANN401 - JSON
+def _hash_of(block: Mapping[str, Any] | None) -> Hex32 | None:
     with _understood():
         return parse_hex32(block["hash"], "hash") if block else None
 

@@ -53,6 +53,7 @@ ZERO32: Final = Hex32("0x" + "00" * 32)
 NO_ADDRESS: Final = Address("0x" + "00" * 20)
 MAX_TIME: Final = 2**48 - 1
 MAX_COUNT: Final = 2**32 - 1
+_BYTES: Final = 32
 _HEX32: Final = re.compile(r"0x[0-9a-f]{64}\Z")
 
 
@@ -330,7 +331,7 @@ def check_form(grant: ConsentGrant) -> None:
 
 def hex32_of(raw: bytes) -> Hex32:
     """32 bytes as hex."""
-    if len(raw) != 32:  # noqa: PLR2004 - the number is in the name
+    if len(raw) != _BYTES:
         raise ValueError(f"expected 32 bytes, got {len(raw)}")
     return Hex32("0x" + raw.hex())
 

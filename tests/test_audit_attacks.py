@@ -28,6 +28,7 @@ from ledger.audit_report import Verdict
 from ledger.config import Config
 from ledger.consent import Domain, Hex32
 from ledger.custodian import Custodian
+from ledger.errors import ChainUnavailableError
 from ledger.jsonrpc import JsonRpc
 
 INSTANCES: Final = int(os.environ.get("ATTACK_INSTANCES", "200"))
@@ -190,6 +191,15 @@ def test_an_endpoint_that_is_no_node_ends_as_could_not_verify_and_soon(way: str)
     assert report.verdict is Verdict.UNVERIFIED
     assert report.findings == ()
     assert took < 20
+
+
+def test_an_answer_without_end_ends_by_its_size_long_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.jsonrpc.MAX_ANSWER", 10_000_000)
+    with Hostile(WAYS["endless"]) as hostile:
+        started = time.monotonic()
+        with pytest.raises(ChainUnavailableError):
+            JsonRpc(hostile.url, timeout=60, bounded=True)("eth_chainId")
+        assert time.monotonic() - started < 20
 
 
 # ------------------------------------------------------------------------------------------------------- the real chain

@@ -22,6 +22,7 @@ from ledger.consent import Hex32
 from ledger.custodian import Custodian
 from ledger.devnet import mine
 from ledger.envelope import RELEASE, Use
+from ledger.errors import AuditError, ChainUnavailableError
 from ledger.release import Release
 from ledger.stateproof import block_hash_of
 from ledger.witness import read_signer
@@ -174,6 +175,21 @@ def test_only_headers_with_events_still_tell_the_history_of_a_consent(place: Pla
     done = place.run("consent", consent_id, "--headers", "events")
     assert (done.code, "the consent was in force" in done.out) == (2, True)
     assert "endpoint's word" in done.err
+
+
+@pytest.mark.parametrize(("error", "code"), [(ChainUnavailableError, 2), (AuditError, 1)])
+def test_of_a_chain_that_was_not_read_to_its_end_nobody_says_that_a_consent_is_not_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int
+) -> None:
+    consent_id = place.subject.grant(place.custodian, place.institution)
+
+    def ends(*_: object) -> None:
+        raise error("in the middle")
+
+    monkeypatch.setattr("ledger.feed.Feed._headers", ends)
+    for headers in ("all", "events"):
+        done = place.run("consent", consent_id, "--headers", headers)
+        assert (done.code, "the consent was" in done.out) == (code, False)
 
 
 def test_a_state_that_cannot_be_kept_keeps_nobody_from_the_result(

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import urllib3
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -20,20 +20,47 @@ from ledger.config import Config
 from ledger.custodian import Custodian
 from web import create_app
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 ROOT: Final = Path(__file__).parent.parent
 START_SECONDS: Final = 60
 
 
-class _Quiet(WSGIRequestHandler):
+BODY: Final = "tests.body"
+"""Where the environment of a request keeps the body of its response."""
+
+
+class _Handler(WSGIRequestHandler):
+    """Says nothing, and closes a response's body when the client resets the connection: Werkzeug's own handler leaves
+    the file of one that was sent whole open (`execute` reads what is left of the request before it closes)."""
+
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Nothing."""
+
+    def connection_dropped(
+        self,
+        error: BaseException,  # noqa: ARG002 - the base class's signature
+        environ: WSGIEnvironment | None = None,
+    ) -> None:
+        close = getattr((environ or {}).get(BODY), "close", None)
+        if close is not None:
+            close()
+
+
+def _with_body(app: WSGIApplication) -> WSGIApplication:
+    def keep(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        body = environ[BODY] = app(environ, start_response)
+        return body
+
+    return keep
 
 
 @contextmanager
 def serving(custodian: Custodian, port: int, *, demo: bool = False) -> Iterator[None]:
     """The app around a custodian, whose `service_url` leads to this port, from a thread: as fast as a test can be."""
-    app = create_app(custodian, demo=demo)
-    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet)
+    app = _with_body(create_app(custodian, demo=demo))
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

@@ -106,6 +106,11 @@ class Chain(Protocol):
     def statuses(self, consent_ids: Sequence[Hex32], custodian: Address) -> list[Reason]:
         """The contract's verdict on each, at the latest block."""
 
+    def statuses_after(
+        self, number: int, consent_ids: Sequence[Hex32], custodian: Address
+    ) -> tuple[list[Reason], Hex32 | None]:
+        """As `statuses`, with the hash of the block of that number."""
+
     def prospect(
         self, consent_ids: Sequence[Hex32], custodian: Address, sender: Address
     ) -> tuple[list[Reason], Prospect]:
@@ -209,14 +214,21 @@ class JsonRpcChain:
         """The contract's verdict on each, at the latest block."""
         return _reasons(self._view(contract.statuses_call(consent_ids, custodian)), len(consent_ids))
 
+    def statuses_after(
+        self, number: int, consent_ids: Sequence[Hex32], custodian: Address
+    ) -> tuple[list[Reason], Hex32 | None]:
+        """As `statuses`, with the hash of the block of that number: one round trip for both."""
+        verdict, block = self._ask_together(
+            self._statuses_call(consent_ids, custodian), ("eth_getBlockByNumber", [hex(number), False])
+        )
+        return _reasons(self._returned(verdict), len(consent_ids)), _hash_of(block)
+
     def prospect(
         self, consent_ids: Sequence[Hex32], custodian: Address, sender: Address
     ) -> tuple[list[Reason], Prospect]:
         """As `statuses`, with what the sender's next transaction needs: one round trip for all."""
-        calldata = contract.statuses_call(consent_ids, custodian)
         verdict, *next_transaction = self._ask_together(
-            ("eth_call", [{"to": self._domain.contract, "data": "0x" + calldata.hex()}, "latest"]),
-            *_prospect_calls(sender),
+            self._statuses_call(consent_ids, custodian), *_prospect_calls(sender)
         )
         return _reasons(self._returned(verdict), len(consent_ids)), _prospect(next_transaction)
 
@@ -346,6 +358,10 @@ class JsonRpcChain:
                     tuple(bytes.fromhex(node[2:]) for node in slot["proof"]) for slot in proof["storageProof"]
                 ),
             )
+
+    def _statuses_call(self, consent_ids: Sequence[Hex32], custodian: Address) -> tuple[str, list[object]]:
+        calldata = contract.statuses_call(consent_ids, custodian)
+        return "eth_call", [{"to": self._domain.contract, "data": "0x" + calldata.hex()}, "latest"]
 
     def _view(self, calldata: bytes, sender: Address | None = None) -> bytes:
         call = {"to": self._domain.contract, "data": "0x" + calldata.hex()} | ({"from": sender} if sender else {})

@@ -6,8 +6,9 @@
 (3) Find the envelopes, so that "absent" is known before anything is logged.
 (4) Write the intent (release id, entry, salt) durably, and with it the signed batch that (5) sends.
 (5) Append on chain with everyone else who is waiting (group commit); wait for the finality that the profile asks for.
-(6) Recorded? Ask once more for a revocation; then unwrap, decrypt under the encryption context, seal to the
-    institution's key, store the sealed bytes durably; that the access has landed goes on file with them.
+(6) Recorded? Ask once more whether it still is, and for a revocation; then unwrap, decrypt under the encryption
+    context, seal to the institution's key, store the sealed bytes durably; that the access has landed goes on file with
+    them.
 (7) Return them with the AccessReceipt (a separate signed proof without the values). Refused? Say so, with the reason.
 
 Nothing is decrypted before (5) is confirmed. The only half state is "logged, not released"; it is resumed by a retry or
@@ -350,27 +351,25 @@ class Releases:
         return results  # type: ignore[return-value] # every place has its own by now
 
     def _stopped(self, items: Sequence[tuple[Intent, Landed]]) -> list[Exception | None]:
-        """Why each may not be answered after all: revoked or paused or erased meanwhile."""
+        """Why each may not be answered after all: off the chain again, revoked, paused or erased meanwhile."""
         if not items:
             return []
         consent_ids = list({intent.entry.consent_id for intent, _ in items})
-        reasons = dict(zip(consent_ids, self._chain.statuses(consent_ids, self._custodian), strict=True))
+        # Of one batch, so all in one block.
+        logged_in = items[0][1].proof
+        verdicts, block_hash = self._chain.statuses_after(logged_in.block_number, consent_ids, self._custodian)
+        if block_hash != logged_in.block_hash:
+            return [ChainLostError("the chain lost this access: run `consent-ledger sync`") for _ in items]
+        reasons = dict(zip(consent_ids, verdicts, strict=True))
         with self._store.read() as tx:
             withdrawals = self._registry.withdrawals(tx, consent_ids)
         stopped: list[Exception | None] = []
         for intent, landed in items:
             consent_id = intent.entry.consent_id
             withdrawal = withdrawals[consent_id] or _withdrawn_on_chain(reasons[consent_id])
-            if reasons[consent_id] is Reason.NOT_GRANTED and not landed.late:
-                stopped.append(
-                    ChainLostError("the chain lost the consent, and the access with it: run `consent-ledger sync`")
-                )
-            elif withdrawal is None and landed.late:
-                stopped.append(
-                    ReleaseAbortedError("back on the log only after the consent had ended: nothing released")
-                )
-            else:
-                stopped.append(withdrawal)
+            if withdrawal is None and landed.late:
+                withdrawal = ReleaseAbortedError("back on the log only after the consent had ended: nothing released")
+            stopped.append(withdrawal)
         return stopped
 
     def _put_on_file(
@@ -499,7 +498,6 @@ class Releases:
         )
         if row.state == RECORDED:
             landed = Landed(release_id=entry.release_id, reason=Reason.NONE, late=row.late, proof=self._proof_of(row))
-            self._log.require_on_chain(landed.proof)
         else:
             (reason,) = self._chain.statuses([consent.consent_id], self._custodian)
             with self._store.read() as tx:

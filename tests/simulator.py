@@ -225,6 +225,11 @@ class SimulatedChain:
                 for consent_id in consent_ids
             ]
 
+    def statuses_after(
+        self, number: int, consent_ids: Sequence[Hex32], custodian: Address
+    ) -> tuple[list[Reason], Hex32 | None]:
+        return self.statuses(consent_ids, custodian), self.block_hash(number)
+
     def prospect(
         self, consent_ids: Sequence[Hex32], custodian: Address, sender: Address
     ) -> tuple[list[Reason], Prospect]:

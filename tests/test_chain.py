@@ -148,6 +148,7 @@ CALLS: Final[dict[str, Callable[[JsonRpcChain], object]]] = {
     "block_hashes": lambda chain: chain.block_hashes([7, 8]),
     "finalized": lambda chain: chain.finalized("finalized"),
     "statuses": lambda chain: chain.statuses([ID], OTHER),
+    "statuses_after": lambda chain: chain.statuses_after(7, [ID], OTHER),
     "prospect": lambda chain: chain.prospect([ID], OTHER, Address(ACCOUNT.address)),
     "consent": lambda chain: chain.consent(ID),
     "consents": lambda chain: chain.consents([ID, ID]),
@@ -289,6 +290,10 @@ def test_right_answers_are_read(node: Node) -> None:
     assert chain.consents([ID, HASH]) == [chain.consent(ID)] * 2
     node.results(eth_call="0x" + encode(("uint8[]",), [[0, 5]]).hex())
     assert chain.statuses([ID, ID], OTHER) == [Reason.NONE, Reason.REVOKED]
+    node.results(eth_call="0x" + encode(("uint8[]",), [[0, 5]]).hex(), eth_getBlockByNumber=BLOCK)
+    assert chain.statuses_after(16, [ID, ID], OTHER) == ([Reason.NONE, Reason.REVOKED], HASH)
+    node.results(eth_call="0x" + encode(("uint8[]",), [[0, 5]]).hex(), eth_getBlockByNumber=None)
+    assert chain.statuses_after(16, [ID, ID], OTHER) == ([Reason.NONE, Reason.REVOKED], None)
     node.results(eth_getCode="0x")
     assert not chain.is_contract(OTHER)
 

@@ -399,6 +399,25 @@ def test_a_reorganisation_that_takes_consent_and_access_before_decrypting_releas
     assert len(world.logged()) == 1
 
 
+def test_a_reorganisation_that_takes_only_the_access_before_decrypting_releases_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent = world.grant()
+    opened: list[StoredRecord] = []
+    monkeypatch.setattr(world.custodian.vault, "open", lambda record, _use: opened.append(record))
+    world.steps.at("5 logged", lambda: world.chain.reorg(1))
+    with pytest.raises(ChainLostError):
+        world.ask(consent, key="once")
+    with pytest.raises(ChainLostError):
+        world.ask(consent, key="once")
+    monkeypatch.undo()
+    assert opened == []
+    assert world.states() == [RECORDED]
+    world.custodian.sync()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+
+
 @pytest.mark.parametrize("restarted", [False, True], ids=["the same process", "another process"])
 def test_what_the_chain_lost_before_it_was_read_is_not_read(
     world: World, monkeypatch: pytest.MonkeyPatch, restarted: bool

@@ -54,7 +54,7 @@ _USED_ON: Final = (
     )
     .group_by(releases.c.consent_id)
 )
-_OPEN: Final = select(releases.c.release_id, releases.c.consent_id).where(
+_OPEN: Final = select(releases.c.release_id).where(
     releases.c.release_id.in_(bindparam("ids", expanding=True)), releases.c.state.in_((INTENT, RECORDED))
 )
 _ANSWER: Final = (
@@ -469,9 +469,9 @@ class Journal:
         row = (releases.c.consent_id == consent_id, releases.c.day == day, releases.c.state == REFUSED)
         return tx.scalar(select(func.count()).where(*row)) or 0
 
-    def still_open(self, tx: Connection, release_ids: Sequence[Hex32]) -> dict[Hex32, Hex32]:
-        """Those of the releases that wait for their answer, with their consents."""
-        return {row.release_id: row.consent_id for row in tx.execute(_OPEN, {"ids": list(release_ids)})}
+    def still_open(self, tx: Connection, release_ids: Sequence[Hex32]) -> set[Hex32]:
+        """Those of the releases that wait for their answer."""
+        return set(tx.scalars(_OPEN, {"ids": list(release_ids)}))
 
     def store_answers(self, tx: Connection, answers: Sequence[Answer], *, at: int) -> None:
         """The sealed bytes, once and for all; the caller has seen in this transaction that they are waited for."""

@@ -6,7 +6,6 @@ Nothing here decides: it asks the contract, sends what it is given, and turns ea
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,7 +36,6 @@ from ledger.stateproof import StateProof, block_hash_of, header_rlp
 QUESTION_GAS: Final = 1_000_000
 """What an account of somebody else's may burn of the node's time, to say whether it signed."""
 BLOCKS_AT_ONCE: Final = 100
-_HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
 POLL_SECONDS: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
@@ -371,14 +369,15 @@ class JsonRpcChain:
             raise _refusal(exc) from exc
         return self._returned(answer, nothing=sender is not None)
 
-    def _returned(self, answer: object, *, nothing: bool = False) -> bytes:
+    def _returned(self, answer: Any, *, nothing: bool = False) -> bytes:  # noqa: ANN401 - JSON
         """What a call of the contract returned; `nothing` may be an answer too."""
         if answer == "0x" and not nothing:
             # An account without code answers every call with nothing.
             raise ContractMissingError(f"no contract at {self._domain.contract}: run `consent-ledger deploy`")
-        if not isinstance(answer, str) or not _HEX.match(answer):
-            raise ChainUnavailableError("the endpoint's answer is not one of the contract")
-        return bytes.fromhex(answer[2:])
+        with _understood():
+            if answer[:2] == "0x" and "0x" + (returned := bytes.fromhex(answer[2:])).hex() == answer.lower():
+                return returned
+        raise ChainUnavailableError("the endpoint's answer is not one of the contract")
 
     def _ask(self, method: str, *params: object) -> Any:  # noqa: ANN401 - JSON
         try:

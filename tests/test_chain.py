@@ -316,6 +316,15 @@ def test_verdicts_that_are_not_as_many_as_the_questions_are_none(node: Node, cou
         chain_at(node.url).statuses([ID, ID], OTHER)
 
 
+@pytest.mark.parametrize(
+    "spoil", [lambda answer: answer + "\n", lambda answer: answer.replace("00", "00 ", 1), str.upper]
+)
+def test_an_answer_that_is_no_plain_hex_is_none(node: Node, spoil: Callable[[str], str]) -> None:
+    node.results(eth_call=spoil("0x" + encode(("uint8[]",), [[0]]).hex()))
+    with pytest.raises(ChainUnavailableError):
+        chain_at(node.url).statuses([ID], OTHER)
+
+
 def test_a_receipt_is_read_with_its_events(node: Node) -> None:
     topic = next(topic for topic, name in TOPICS.items() if name == "AccessRecorded")
     log = {

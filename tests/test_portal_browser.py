@@ -378,11 +378,12 @@ def test_a_passkey_without_prf_says_so_and_the_wallet_is_offered(portal: Portal,
     wallet = Wallet(portal.config.chain_id)
     with person(browser, portal.url, prf=False) as made:
         wallet.put_into(made)
-        made.go("/enrol")
+        made.go("/enrol?next=/activity%3Flang=en")
         made.page.fill("#code", code)
         made.page.click("[data-enrol=passkey]")
         made.says("it cannot sign new ones")
         made.page.click("#continue")
+        made.page.wait_for_url(made.url + "/activity?lang=en")
         path = portal.ask(portal.bank)
         made.go(path)
         made.page.click("[data-accept=passkey]")

@@ -10,7 +10,7 @@
  * `next` of the page's address goes to the service, which answers where to go on.
  */
 import { PortalError } from "./errors.js";
-import { describe, go, jsonBlock, onClick, reloadWhenBack, say, textOf } from "./page.js";
+import { describe, go, jsonBlock, onClick, ours, reloadWhenBack, say, textOf } from "./page.js";
 import { register, signIn, stepUp } from "./passkey.js";
 import { showPresence } from "./presence.js";
 import { prove } from "./wallet.js";
@@ -60,7 +60,7 @@ function registered(done) {
   if (done.prf) return go(done.next);
   say(status, textOf(portal.texts, "registered_without_prf"), "warning");
   const link = /** @type {HTMLAnchorElement} */ (document.getElementById("continue"));
-  link.href = new URL(done.next, location.origin).pathname;
+  link.href = ours(done.next);
   link.hidden = false;
   return link.focus();
 }

@@ -79,10 +79,15 @@ function parsed(text) {
   }
 }
 
-/** Go to a page of our own; an address elsewhere is not followed. @param {unknown} next */
-export function go(next) {
+/** The address of a page of our own; for one elsewhere the first page. @param {unknown} next @returns {string} */
+export function ours(next) {
   const url = new URL(String(next ?? "/"), location.origin);
-  location.assign(url.origin === location.origin ? url.href : "/");
+  return url.origin === location.origin ? url.href : "/";
+}
+
+/** Go to a page of our own. @param {unknown} next */
+export function go(next) {
+  location.assign(ours(next));
 }
 
 /**

@@ -171,7 +171,7 @@ def served(name: str, config: Config, port: int) -> Iterator[None]:
 
 
 def rate_of(run: list[tuple[float, float]], clients: int) -> float:
-    """Releases a second while every client is at it: after as many answers as clients, until the last request starts."""
+    """Releases a second while every client is at it: after as many answers as clients, until the last one asks."""
     answers = sorted(end for _, end in run)
     first, last = answers[clients - 1], max(start for start, _ in run)
     return sum(first < answer <= last for answer in answers) / (last - first)

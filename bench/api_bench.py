@@ -218,7 +218,7 @@ def main() -> None:
         in_rounds = sorted(mine / its for mine, its in zip(rates["governed"], rates[other], strict=True))
         result[ratio] = round(statistics.median(in_rounds), 2)
         result[f"{ratio}_from_to"] = [round(in_rounds[0], 2), round(in_rounds[-1], 2)]
-    result["workers"] = int(WORKERS)
+    result |= {"workers": int(WORKERS), "rounds": ROUNDS}
     if "--dry" not in sys.argv:
         (ROOT / "bench/api.json").write_text(json.dumps(result, indent=2) + "\n")
     print("                     clients     p50 ms     p99 ms   releases/s")

@@ -33,8 +33,8 @@ Value = int | str | bool | float
 RECORD_SCHEMA: Final = "1"
 CORRECTED: Final = "corrected"
 """How a dispute ends when its furnisher hands in another value."""
-_OPENING: Final = json.JSONEncoder(ensure_ascii=False)
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_AS_IT_STANDS: Final = json.JSONEncoder(ensure_ascii=False)
 # Built once: it is on the way of every release, and building it takes longer than running it.
 _NEWEST: Final = (
     select(records)
@@ -335,7 +335,7 @@ def envelope_of(row: Row[Any]) -> Envelope:
 
 def seal_json(fields: Mapping[str, Any], context: EncryptionContext, keys: KeyWrapper) -> dict[str, Any]:
     """Seal an opening (a JSON object) into columns."""
-    return sealed_columns(seal(_OPENING.encode(fields).encode(), context, keys))
+    return sealed_columns(seal(_AS_IT_STANDS.encode(fields).encode(), context, keys))
 
 
 def open_json(row: Row[Any], context: EncryptionContext, keys: KeyWrapper, use: Use = OPENING) -> dict[str, Any]:

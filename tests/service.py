@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parent.parent
 START_SECONDS: Final = 60
-
-
 BODY: Final = "tests.body"
 """Where the environment of a request keeps the body of its response."""
 

@@ -369,14 +369,17 @@ class JsonRpcChain:
             raise _refusal(exc) from exc
         return self._returned(answer, nothing=sender is not None)
 
-    def _returned(self, answer: Any, *, nothing: bool = False) -> bytes:  # noqa: ANN401 - JSON
+    def _returned(self, answer: object, *, nothing: bool = False) -> bytes:
         """What a call of the contract returned; `nothing` may be an answer too."""
         if answer == "0x" and not nothing:
             # An account without code answers every call with nothing.
             raise ContractMissingError(f"no contract at {self._domain.contract}: run `consent-ledger deploy`")
         with _understood():
-            if answer[:2] == "0x" and "0x" + (returned := bytes.fromhex(answer[2:])).hex() == answer.lower():
-                return returned
+            if isinstance(answer, str) and answer[:2] == "0x":
+                returned = bytes.fromhex(answer[2:])
+                # Python passes over blanks between the bytes.
+                if returned.hex() == answer[2:].lower():
+                    return returned
         raise ChainUnavailableError("the endpoint's answer is not one of the contract")
 
     def _ask(self, method: str, *params: object) -> Any:  # noqa: ANN401 - JSON

@@ -36,11 +36,8 @@ class _Handler(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Nothing."""
 
-    def connection_dropped(
-        self,
-        error: BaseException,  # noqa: ARG002 - the base class's signature
-        environ: WSGIEnvironment | None = None,
-    ) -> None:
+    def connection_dropped(self, error: BaseException, environ: WSGIEnvironment | None = None) -> None:
+        super().connection_dropped(error, environ)
         close = getattr((environ or {}).get(BODY), "close", None)
         if close is not None:
             close()

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -592,14 +593,24 @@ def leave_without_batch(world: World, message: HttpRequest) -> None:
     world.custodian.close()
 
 
+@contextmanager
+def left_to_two_others(
+    world: World, message: HttpRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Custodian, Custodian]]:
+    """Two more processes, of which neither waits for the other, and a release that is theirs to take up."""
+    monkeypatch.setattr("ledger.release.OTHER_PROCESS_SECONDS", 0)
+    with world.open() as second, world.open() as third:
+        leave_without_batch(world, message)
+        yield second, third
+    world.custodian = world.open()
+
+
 def test_an_access_that_waits_in_another_writers_batch_is_not_appended_by_a_third(
     impatient: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = impatient
-    monkeypatch.setattr("ledger.release.OTHER_PROCESS_SECONDS", 0)
     message = world.request(consent := world.grant())
-    with world.open() as second, world.open() as third:
-        leave_without_batch(world, message)
+    with left_to_two_others(world, message, monkeypatch) as (second, third):
         world.chain.automine = False
         with pytest.raises(ConfirmationTimeoutError):
             world.retry(message, second)
@@ -613,7 +624,6 @@ def test_an_access_that_waits_in_another_writers_batch_is_not_appended_by_a_thir
         # Neither that writer nor sync is stuck.
         assert second.releases.release(world.request(consent)).sealed
         third.sync()
-    world.custodian = world.open()
 
 
 def test_an_access_in_the_batch_of_a_writer_that_died_is_found_by_a_third(impatient: World) -> None:
@@ -636,10 +646,8 @@ def test_an_access_that_another_process_appends_at_the_same_moment_is_not_append
     impatient: World, monkeypatch: pytest.MonkeyPatch, mined: bool
 ) -> None:
     world = impatient
-    monkeypatch.setattr("ledger.release.OTHER_PROCESS_SECONDS", 0)
     message = world.request(consent := world.grant())
-    with world.open() as second, world.open() as third:
-        leave_without_batch(world, message)
+    with left_to_two_others(world, message, monkeypatch) as (second, third):
 
         def append() -> None:
             world.chain.automine = mined
@@ -656,7 +664,6 @@ def test_an_access_that_another_process_appends_at_the_same_moment_is_not_append
         assert world.retry(message, third) == world.retry(message, second)
         assert len(world.logged()) == world.chain.consent(consent).accesses == 1
         third.sync()
-    world.custodian = world.open()
 
 
 def test_a_writer_whose_log_was_rebuilt_by_another_process_goes_on(world: World) -> None:

@@ -52,6 +52,7 @@ from ledger.errors import (
     AnswerGoneError,
     ChainError,
     ChainLostError,
+    ChainUnavailableError,
     ConsentError,
     ConsentPausedError,
     ConsentRevokedError,
@@ -358,6 +359,10 @@ class Releases:
         # Of one batch, so all in one block.
         logged_in = items[0][1].proof
         verdicts, block_hash = self._chain.statuses_after(logged_in.block_number, consent_ids, self._custodian)
+        if block_hash is None:
+            # Its node is behind, or its chain became shorter: which of them only time tells.
+            unknown = "the endpoint does not know the block of this access: ask again"
+            return [ChainUnavailableError(unknown) for _ in items]
         if block_hash != logged_in.block_hash:
             return [ChainLostError("the chain lost this access: run `consent-ledger sync`") for _ in items]
         reasons = dict(zip(consent_ids, verdicts, strict=True))

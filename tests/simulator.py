@@ -5,7 +5,8 @@ Time is the test's clock. A block is mined for each transaction as on the devnet
 - `down`: nothing answers. `before(method, act)`: do something just before a call, once; raising makes that call fail.
 - `drop`: that many transactions are taken and vanish. `lose_replies`: that many are taken, and the sender never hears.
 - `reorg`, `restart_empty`: the chain loses its tail, or all of it, the contract included.
-- `lie`: every receipt goes through it. `finality_lag`: how far `finalized` is behind.
+- `lie`: every receipt goes through it. `finality_lag`: how far `finalized` is behind; `behind`: so many of the newest
+  blocks have no hash yet.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class SimulatedChain:
         self.drop = 0
         self.lose_replies = 0
         self.finality_lag = 0
+        self.behind = 0
         self.serves_chain_id = domain.chain_id
         self.lie: Callable[[Receipt], Receipt] = lambda receipt: receipt
         self.sent: list[bytes] = []
@@ -203,7 +205,8 @@ class SimulatedChain:
     def block_hash(self, number: int) -> Hex32 | None:
         self._enter("block_hash")
         with self._lock:
-            return self._blocks[number].block.block_hash if 0 <= number < len(self._blocks) else None
+            known = len(self._blocks) - self.behind
+            return self._blocks[number].block.block_hash if 0 <= number < known else None
 
     def block_hashes(self, numbers: Sequence[int]) -> list[Hex32 | None]:
         self._enter("block_hashes")

@@ -400,18 +400,25 @@ def test_a_reorganisation_that_takes_consent_and_access_before_decrypting_releas
     assert len(world.logged()) == 1
 
 
-def nothing_is_read_until_the_chain_has_it_back(
-    world: World, consent: Hex32, monkeypatch: pytest.MonkeyPatch, *, tries: int = 1
+def nothing_is_read(
+    world: World, consent: Hex32, monkeypatch: pytest.MonkeyPatch, error: type[ChainError], *, tries: int = 1
 ) -> None:
     """Asked under the key `once`."""
     opened: list[StoredRecord] = []
     monkeypatch.setattr(world.custodian.vault, "open", lambda record, _use: opened.append(record))
     for _ in range(tries):
-        with pytest.raises(ChainLostError):
+        with pytest.raises(error):
             world.ask(consent, key="once")
     monkeypatch.undo()
     assert opened == []
     assert world.states() == [RECORDED]
+
+
+def nothing_is_read_until_the_chain_has_it_back(
+    world: World, consent: Hex32, monkeypatch: pytest.MonkeyPatch, *, tries: int = 1
+) -> None:
+    """Asked under the key `once`."""
+    nothing_is_read(world, consent, monkeypatch, ChainLostError, tries=tries)
     world.custodian.sync()
     assert world.ask(consent, key="once").sealed
     assert len(world.logged()) == 1
@@ -424,6 +431,17 @@ def test_a_reorganisation_that_takes_only_the_access_before_decrypting_releases_
     world.steps.at("5 logged", lambda: world.chain.reorg(1))
     # The second finds what the first has left.
     nothing_is_read_until_the_chain_has_it_back(world, consent, monkeypatch, tries=2)
+
+
+def test_an_endpoint_that_does_not_know_the_block_of_an_access_yet_is_not_said_to_have_lost_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent = world.grant()
+    world.steps.at("5 logged", lambda: setattr(world.chain, "behind", 1))
+    nothing_is_read(world, consent, monkeypatch, ChainUnavailableError, tries=2)
+    world.chain.behind = 0
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["the same process", "another process"])

@@ -14,7 +14,7 @@ from ledger.cli_output import consent_fields, consent_text, open_custodian
 from ledger.cli_terminal import ConsentId, Json, number_of, plain, read_private_json, show, table
 from ledger.consent import ZERO32, Address, ConsentGrant, Hex32, parse_hex32
 from ledger.custodian import Custodian
-from ledger.errors import ChainError, UnreadableFileError
+from ledger.errors import UnreadableFileError
 from ledger.evidence import verify_receipt
 from ledger.exchange import key_for, open_answer, sign_release
 from ledger.grants import ActResult
@@ -24,6 +24,7 @@ from ledger.notice_texts import notice_hash_of
 from ledger.purposes import PURPOSES
 from ledger.purposes import purpose as purpose_of
 from ledger.registry import StoredConsent
+from ledger.relay import UNKNOWN
 from ledger.typed_data import consent_id_of, grant_typed_data, pause_typed_data, revocation_typed_data, sign_typed_data
 
 PANEL: Final = "Consents"
@@ -96,7 +97,7 @@ def hand_in(
     try:
         consent = grant(signature)
         return consent_fields(custodian, consent) | {"receipt": custodian.grants.receipt(consent.consent_id)}
-    except ChainError as exc:
+    except UNKNOWN as exc:
         consent_id = consent_id_of(prepared, custodian.chain.domain)
         if custodian.registry.find_consent(consent_id) is None:
             raise

@@ -25,7 +25,6 @@ from ledger.consent import ZERO32, Address, ConsentGrant, Domain, Hex32, Terms, 
 from ledger.contract import decode_call, grant_call, pause_call, revoke_as_custodian_call, revoke_call
 from ledger.errors import (
     CeilingExceededError,
-    ChainError,
     ConsentAlreadyGrantedError,
     ConsentAlreadyRevokedError,
     EmptyBatchError,
@@ -37,7 +36,6 @@ from ledger.errors import (
     NotCustodianError,
     NotFoundError,
     StalePauseSequenceError,
-    StoreUnavailableError,
 )
 from ledger.journal import ANCHORED, FAILED, Journal
 from ledger.json_forms import DAY_SECONDS
@@ -46,7 +44,7 @@ from ledger.outbox import BY_CUSTODIAN, BY_SUBJECT
 from ledger.purposes import check_ceilings
 from ledger.receipts import grant_receipt, revocation_receipt
 from ledger.registry import Registry, StoredConsent
-from ledger.relay import Relay
+from ledger.relay import UNKNOWN, Relay
 from ledger.store import Store
 from ledger.typed_data import (
     consent_id_of,
@@ -160,7 +158,7 @@ class Grants:
         `within` runs first in the transaction in which the grant goes on file: what it raises keeps the grant off file.
 
         Raises `RequestError`s naming the field, `InvalidSignatureError`, `ConsentAlreadyGrantedError`,
-        `ConsentAlreadyRevokedError`, `ChainError` (on file, and relayed later).
+        `ConsentAlreadyRevokedError`, `relay.UNKNOWN` (then it may be on file, and is relayed later).
         """
         # (1)
         consent_id = self.id_of(grant)
@@ -374,13 +372,13 @@ class Grants:
     def _relay_grant(self, act_id: str, consent_id: Hex32, grant: ConsentGrant) -> None:
         try:
             self._relay.relay(act_id)
-        except ChainError:
-            # Unknown outcome: on file, not standing, relayed again by the next call or by `sync`.
+        except UNKNOWN:
+            # On file, not standing, relayed again by the next call or by `sync`.
             raise
         except LedgerError:
             with self._store.begin() as tx:
-                self._journal.fail_act(tx, act_id)
-                self._registry.withdraw(tx, consent_id)
+                if self._journal.fail_act(tx, act_id):
+                    self._registry.withdraw(tx, consent_id)
             raise
         self._stand(consent_id, grant)
 
@@ -419,5 +417,5 @@ class Grants:
         """
         try:
             return self._relay.relay(act_id)
-        except (ChainError, NotCustodianError, StoreUnavailableError):
+        except (*UNKNOWN, NotCustodianError):
             return None

@@ -252,9 +252,10 @@ class Journal:
         with self._store.begin() as tx:
             tx.execute(update(acts).where(acts.c.act_id == act_id).values(state=ANCHORED, **_place(receipt)))
 
-    def fail_act(self, tx: Connection, act_id: str) -> None:
-        """The contract will never take it."""
-        tx.execute(update(acts).where(acts.c.act_id == act_id).values(state=FAILED))
+    def fail_act(self, tx: Connection, act_id: str) -> bool:
+        """The contract will never take it. False if it has it after all, by another process that sent the same."""
+        row = (acts.c.act_id == act_id, acts.c.state != ANCHORED)
+        return tx.execute(update(acts).where(*row).values(state=FAILED)).rowcount > 0
 
     # --------------------------------------------------------------------------------------------------------- batches
 

@@ -17,10 +17,12 @@ from ledger.chain import Chain, Receipt
 from ledger.consent import Address, State
 from ledger.contract import decode_call
 from ledger.errors import (
+    ChainError,
     ChainUnavailableError,
     ConsentAlreadyGrantedError,
     StalePauseSequenceError,
     TransactionRevertedError,
+    VaultError,
 )
 from ledger.journal import Act, Journal
 from ledger.locks import FileLock
@@ -35,6 +37,9 @@ EVENTS: Final = {
     "writer": "WriterSet",
 }
 """What the contract emits when it takes an act of that kind."""
+UNKNOWN: Final = (ChainError, VaultError)
+"""Errors that say nothing of what the contract thinks of an act: nobody answers, another process has the lane, or the
+database is busy, perhaps after the act was sent."""
 
 
 class Relay:
@@ -61,8 +66,8 @@ class Relay:
     def relay(self, act_id: str) -> Receipt:
         """Bring an act on chain and wait for its block.
 
-        Raises the contract's error if it will never take the act; `ChainUnavailableError` or
-        `ConfirmationTimeoutError` if the outcome is unknown: the act stays pending and `sync` goes on with it.
+        Raises the contract's error if it will never take the act; one of `UNKNOWN` if the outcome is unknown: the act
+        stays pending and `sync` goes on with it.
         """
         act = self._journal.act(act_id)
         with self._threads[act.lane], FileLock(self._locks / f"{act.lane}.lock").hold(timeout=self._timeout):

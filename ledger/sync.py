@@ -20,13 +20,13 @@ from ledger.access import BatchKind
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.contract_events import Event
-from ledger.errors import ChainError, LedgerError, StoreUnavailableError
+from ledger.errors import LedgerError, StoreUnavailableError
 from ledger.grants import Grants
 from ledger.journal import ANCHORED, LOST, Act, Journal
 from ledger.orders import Orders
 from ledger.outbox import BY_CHAIN
 from ledger.registry import Registry
-from ledger.relay import Relay
+from ledger.relay import UNKNOWN, Relay
 from ledger.release import Releases
 from ledger.store import Store
 
@@ -36,9 +36,10 @@ EVENT_BLOCKS: Final = 10_000
 
 @dataclass(slots=True)
 class SyncReport:
-    """What was done, in numbers."""
+    """What was done, in numbers. `waiting`: acts that another process kept from being relayed."""
 
     relayed: int = 0
+    waiting: int = 0
     refused_by_contract: int = 0
     moved: int = 0
     replayed_acts: int = 0
@@ -75,7 +76,7 @@ class Sync:
         self._chain, self._log, self._writers, self._clock = chain, log, writers, clock
 
     def run(self, *, stale_after: int = STALE_SECONDS) -> SyncReport:
-        """All four steps. Raises `ChainError`; what was done until then stands, and the next run goes on."""
+        """All four steps. Raises one of `UNKNOWN`; what was done until then stands, and the next run goes on."""
         self._chain.check()
         report = SyncReport()
         # What was lost comes first: what is pending may build on it.
@@ -106,14 +107,20 @@ class Sync:
             writer.resolve()
 
     def _relay_pending(self, report: SyncReport) -> None:
-        for act in self._journal.pending_acts():
-            if not self._relayed(act, report):
-                with self._store.begin() as tx:
-                    self._journal.fail_act(tx, act.act_id)
-                    if act.kind == "grant":
-                        self._registry.withdraw(tx, act.consent_ids[0])
+        pending = self._journal.pending_acts()
+        for number, act in enumerate(pending):
+            try:
+                taken = self._relayed(act, report)
+            except StoreUnavailableError:
+                # Another process has its lane. What comes after it may build on it, so the next run goes on here.
+                report.waiting = len(pending) - number
+                break
+            if taken:
+                report.relayed += 1
                 continue
-            report.relayed += 1
+            with self._store.begin() as tx:
+                if self._journal.fail_act(tx, act.act_id) and act.kind == "grant":
+                    self._registry.withdraw(tx, act.consent_ids[0])
         for consent_id in self._registry.not_standing():
             granted = self._journal.grant_act(consent_id)
             if granted is not None and granted.state == ANCHORED:
@@ -123,7 +130,7 @@ class Sync:
         """False if the contract will never take it: a grant revoked before it came, a pause that was overtaken."""
         try:
             self._relay.relay(act.act_id)
-        except ChainError:
+        except UNKNOWN:
             raise
         except LedgerError:
             report.refused_by_contract += 1
@@ -176,8 +183,7 @@ class Sync:
             elif anchor.act_id is not None:
                 act = self._journal.act(anchor.act_id)
                 with self._store.begin() as tx:
-                    self._journal.fail_act(tx, act.act_id)
-                    if act.kind == "grant":
+                    if self._journal.fail_act(tx, act.act_id) and act.kind == "grant":
                         # No later run puts it back: whoever asks is told so, and not to wait for one.
                         self._registry.set_not_standing(tx, act.consent_ids[0])
         self._replay_accesses(report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from actors import DAY, Subject, World, id_of
 from eth_abi.exceptions import ValueOutOfBounds
 from eth_account import Account
 from eth_account.messages import encode_defunct
+from eth_account.signers.local import LocalAccount
 from simulator import SimulatedChain
 from sqlalchemy import Connection, select
 
@@ -764,26 +766,103 @@ def test_a_revocation_never_waits_for_the_lane_of_accesses_or_grants(world: Worl
     locks[0].release()
 
 
-def test_a_revocation_whose_lane_is_busy_is_in_force_all_the_same(data: Path, first_state: World) -> None:
-    world = World(data, finality=Finality(timeout=0.05), like=first_state)
-    consent = world.grant()
-    with FileLock(world.config.locks / f"{world.custodian.accounts.revocations.address}.lock").hold(timeout=1):
-        assert world.subject.revoke(world.custodian, consent).receipt is None
+@pytest.fixture
+def hurried(data: Path, first_state: World) -> World:
+    """A world in which nobody waits long for a lane."""
+    return World(data, finality=Finality(timeout=0.05), like=first_state)
+
+
+def taken(world: World, lane: LocalAccount) -> AbstractContextManager[None]:
+    """Another process has that lane, for the length of a block."""
+    return FileLock(world.config.locks / f"{lane.address}.lock").hold(timeout=1)
+
+
+def test_a_revocation_whose_lane_is_busy_is_in_force_all_the_same(hurried: World) -> None:
+    consent = hurried.grant()
+    with taken(hurried, hurried.custodian.accounts.revocations):
+        assert hurried.subject.revoke(hurried.custodian, consent).receipt is None
     with pytest.raises(ConsentRevokedError):
-        world.ask(consent)
-    world.custodian.sync()
-    assert status(world, consent) is Reason.REVOKED
+        hurried.ask(consent)
+    hurried.custodian.sync()
+    assert status(hurried, consent) is Reason.REVOKED
 
 
-def test_a_grant_whose_lane_is_busy_stands_at_the_next_try(data: Path, first_state: World) -> None:
-    world = World(data, finality=Finality(timeout=0.05), like=first_state)
+def test_a_revocation_whose_lane_is_busy_during_sync_too_is_relayed_by_the_next_one(hurried: World) -> None:
+    first, second = hurried.grant(), hurried.grant()
+    with taken(hurried, hurried.custodian.accounts.revocations):
+        for consent in (first, second):
+            hurried.subject.revoke(hurried.custodian, consent)
+        report = hurried.custodian.sync()
+        assert (report.waiting, report.relayed, report.refused_by_contract) == (2, 0, 0)
+    assert hurried.custodian.sync().relayed == 2
+    assert [status(hurried, consent) for consent in (first, second)] == [Reason.REVOKED] * 2
+
+
+def test_what_waits_for_a_busy_lane_is_not_overtaken_by_what_builds_on_it(hurried: World) -> None:
+    draft = hurried.subject.draft(hurried.custodian, hurried.institution)
+    consent_id = hurried.custodian.grants.id_of(draft)
+    with taken(hurried, hurried.custodian.accounts.grants):
+        with pytest.raises(StoreUnavailableError):
+            hurried.subject.hand_in(hurried.custodian, draft)
+        hurried.custodian.grants.revoke_as_custodian([consent_id])
+        assert hurried.custodian.sync().waiting == 2
+    hurried.custodian.sync()
+    assert status(hurried, consent_id) is Reason.REVOKED
+
+
+def test_a_grant_whose_lane_is_busy_stands_at_the_next_try(hurried: World) -> None:
+    draft = hurried.subject.draft(hurried.custodian, hurried.institution)
+    with taken(hurried, hurried.custodian.accounts.grants):
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                hurried.subject.hand_in(hurried.custodian, draft)
+    assert hurried.ask(hurried.subject.hand_in(hurried.custodian, draft)).sealed
+
+
+def test_a_grant_handed_in_again_while_another_process_sends_it_keeps_its_place(hurried: World) -> None:
+    draft = hurried.subject.draft(hurried.custodian, hurried.institution)
+    other = hurried.open()
+
+    def again() -> None:
+        with pytest.raises(StoreUnavailableError):
+            hurried.subject.hand_in(other, draft)
+
+    hurried.steps.at("act sent", again)
+    assert hurried.ask(hurried.subject.hand_in(hurried.custodian, draft)).sealed
+
+
+def test_a_grant_on_chain_whose_place_could_not_be_put_on_file_is_found_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draft = world.subject.draft(world.custodian, world.institution)
-    with (
-        FileLock(world.config.locks / f"{world.custodian.accounts.grants.address}.lock").hold(timeout=1),
-        pytest.raises(StoreUnavailableError),
-    ):
+
+    def busy(*_: object) -> None:
+        raise StoreUnavailableError("the database is busy")
+
+    with monkeypatch.context() as patched, pytest.raises(StoreUnavailableError):
+        patched.setattr(world.custodian.journal, "anchor_act", busy)
         world.subject.hand_in(world.custodian, draft)
-    assert world.ask(world.subject.hand_in(world.custodian, draft)).sealed
+    assert status(world, world.custodian.grants.id_of(draft)) is Reason.NONE
+    world.custodian.sync()
+    assert world.ask(world.custodian.grants.id_of(draft)).sealed
+
+
+def test_what_the_contract_refuses_of_an_act_that_another_process_brought_on_chain_undoes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = world.subject.draft(world.custodian, world.institution)
+    relay = world.custodian.grants._relay.relay
+
+    def after_the_other(act_id: str) -> Receipt:
+        relay(act_id)
+        raise InvalidSignatureError("a smart account that says otherwise by now")
+
+    monkeypatch.setattr(world.custodian.grants._relay, "relay", after_the_other)
+    with pytest.raises(InvalidSignatureError):
+        world.subject.hand_in(world.custodian, draft)
+    monkeypatch.undo()
+    world.custodian.sync()
+    assert world.ask(world.custodian.grants.id_of(draft)).sealed
 
 
 def test_many_grants_at_once_all_stand(world: World) -> None:

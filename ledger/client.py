@@ -327,12 +327,15 @@ class FurnisherClient(_Client):
     """A furnisher's side of the API: who hands data in. Arguments as those of `InstitutionClient`."""
 
     def put(self, ref: str, as_of: str, values: Mapping[str, int | float | bool | str]) -> Furnished:
-        """Hand in what is known of a person (your reference) as of a day (ISO date): all of it is taken or nothing."""
+        """Hand in what is known of a person as of a day (ISO date): all of it is taken or nothing.
+
+        `ref` is the custodian's reference of the person, the same for all furnishers.
+        """
         path = f"/v1/subjects/{_in_path(ref)}/attributes"
         return read(Furnished, self._channel.call("PUT", path, {"asOf": as_of, "values": dict(values)}))
 
     def invite(self, ref: str) -> Invitation:
-        """A code for a person whose values you furnished: hand it to them and nobody else. Older ones are void."""
+        """A code for a person of whom all values are yours: hand it to them and nobody else. Older ones are void."""
         return read(Invitation, self._channel.call("POST", f"/v1/subjects/{_in_path(ref)}/invitations"))
 
 

@@ -25,7 +25,7 @@ from ledger.attributes import ATTRIBUTES
 from ledger.consent import Hex32
 from ledger.errors import ConflictError, MalformedError, NotFoundError, UnknownAttributeError, ValueNotInCatalogueError
 from ledger.exchange import Party
-from ledger.importmap import MAX_SUBJECT_LENGTH
+from ledger.importmap import FIRST_DAY, MAX_SUBJECT_LENGTH
 from ledger.invitations import Invitation, Invitations
 from ledger.journal import Journal
 from ledger.keys import KeyFile
@@ -37,7 +37,6 @@ from ledger.signatures import SignedRequest
 from ledger.store import Store
 from ledger.vault import AttributeValue, NewRecord, Value, Vault
 
-FIRST_DAY: Final = date(1900, 1, 1)
 _ISO_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 
 
@@ -117,18 +116,19 @@ class Furnish:
     def invite(self, furnisher: Party, subject_ref: str) -> Invitation:
         """A code for a person to enrol at the portal with; it is the furnisher's to hand over.
 
-        Raises `ErasedError`, and `NotFoundError` unless a value of the person is held from this furnisher: whoever
-        invites a person can be that person in the portal, so nobody invites a stranger's.
+        Raises `ErasedError`, and `NotFoundError` unless every value held of the person is from this furnisher: whoever
+        invites a person can be that person in the portal, and would see there what others have handed in.
         """
         with self._store.begin() as tx:
             subject_id = self._vault.find_subject(tx, subject_ref)
-            if subject_id is None or not self._is_source(tx, subject_id, furnisher):
+            if subject_id is None or not self._is_only_source(tx, subject_id, furnisher):
                 raise NotFoundError("subject: no such subject", field="subject")
             return self._invitations.invite(tx, subject_id, furnisher=furnisher.party_id)
 
-    def _is_source(self, tx: Connection, subject_id: str, furnisher: Party) -> bool:
+    def _is_only_source(self, tx: Connection, subject_id: str, furnisher: Party) -> bool:
+        # One value more is soon handed in, so that one of many is from a furnisher says nothing.
         held = self._vault.newest(tx, [subject_id], list(ATTRIBUTES)).values()
-        return any(self._vault.open_to_compare(record).source == furnisher.party_id for record in held)
+        return bool(held) and all(self._vault.open_to_compare(one).source == furnisher.party_id for one in held)
 
     def _compared(self, tx: Connection, subject_id: str | None, offered: Sequence[NewRecord]) -> _Compared:
         """Raises `ConflictError`."""

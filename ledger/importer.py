@@ -13,14 +13,15 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, delete, select, update
 
-from ledger.errors import ConflictError, RowsRejectedError, UnreadableFileError
-from ledger.importmap import BadCell, ImportedRow, ImportMap, RejectedRow
+from ledger.errors import ConflictError, MapError, RowsRejectedError, UnreadableFileError
+from ledger.importmap import FIRST_DAY, BadCell, ImportedRow, ImportMap, RejectedRow
 from ledger.store import Store, import_refs, imports
 from ledger.vault import AttributeValue, NewRecord, Vault
 
@@ -59,9 +60,13 @@ class Importer:
     ) -> ImportResult:
         """Import `path`. `report` is given every bad cell, `progress` the rows done so far.
 
-        Raises `UnreadableFileError`, `MapError` (columns missing), `RowsRejectedError` (strict),
+        Raises `UnreadableFileError`, `MapError` (columns missing, a day to come), `RowsRejectedError` (strict),
         `StoreUnavailableError`.
         """
+        today = datetime.fromtimestamp(self._clock(), UTC).date()
+        if not FIRST_DAY <= import_map.as_of <= today:
+            # Whoever furnished it could correct a value of a day to come by none.
+            raise MapError(f"map.as_of: expected a date from {FIRST_DAY} to today (UTC)", field="map.as_of")
         import_id = sha256(_digest(path) + sha256(map_text.encode()).digest()).hexdigest()
         done, bad, finished = self._progress(import_id)
         if strict and done and not finished:

@@ -52,6 +52,8 @@ from ledger.errors import MapError, ValueNotInCatalogueError
 FORMAT: Final = 1
 ENCODINGS: Final = ("utf-8", "utf-8-sig", "ascii", "iso-8859-1", "windows-1252")
 MAX_SUBJECT_LENGTH: Final = 200
+FIRST_DAY: Final = date(1900, 1, 1)
+"""Nothing that is held is as of an earlier day."""
 _NUMBER_FORMATS: Final = ("", *(f":0{width}d" for width in range(1, 21)))
 _HEAD_TEXTS: Final = ("name", "version", "source", "encoding", "delimiter")
 _EXPECTED: Final[Mapping[type, str]] = {str: "a text that is not empty", dict: "a table", date: "a date (YYYY-MM-DD)"}

@@ -1,11 +1,13 @@
 """The vault: people and their credit attributes, each value in an envelope of its own.
 
-A value is never changed: a new one is a new version. A person is found by the keyed hash of the furnisher's reference.
+A value is never changed: a new one is a new version. A person is found by the keyed hash of a reference, which is the
+same for all furnishers.
 """
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -118,8 +120,8 @@ class Vault:
         return str(row.subject_id) if row is not None else None
 
     def ref_index(self, subject_ref: str) -> str:
-        """How a furnisher's reference is stored."""
-        return self._keys.index("subject", subject_ref)
+        """How the reference of a person is stored: the same for every way in which Unicode can write it."""
+        return self._keys.index("subject", unicodedata.normalize("NFC", subject_ref))
 
     def is_living(self, tx: Connection, subject_id: str) -> bool:
         """Whether there is such a subject, not erased, as the caller's transaction sees it."""

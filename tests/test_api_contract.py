@@ -45,7 +45,7 @@ EXPECTED: Final[dict[str, tuple[int, ...]]] = {
     "PUT /v1/keys": (200,),
     # Another's: the values of another source. Nowhere: a person who is new. The answer must not tell which it is.
     "PUT /v1/subjects/{ref}/attributes": (409, 200, 403, 200),
-    # Only who is a source of what is held of a person invites them.
+    # Only who is the source of all that is held of a person invites them.
     "POST /v1/subjects/{ref}/invitations": (404, 404, 403, 201),
 }
 IN_A_BATCH: Final = dict(zip(OBJECTS, (404, 404, 403, 200), strict=True))
@@ -66,7 +66,7 @@ def test_the_document_is_valid(api: Api) -> None:
 
 def test_every_route_of_the_api_is_in_the_document_and_nothing_else_is(api: Api) -> None:
     routes = {
-        f"{method} {rule.rule.replace('<', '{').replace('>', '}')}"
+        f"{method} {rule.rule.replace('<path:', '<').replace('<', '{').replace('>', '}')}"
         for rule in api.client.application.url_map.iter_rules()
         for method in rule.methods or ()
         if rule.rule.startswith("/v1") and method not in ("HEAD", "OPTIONS")

@@ -224,7 +224,7 @@ def test_a_furnisher_hands_in_what_it_knows(line: Line) -> None:
     furnisher.register(line.custodian)
     client = FurnisherClient(line.middle.url, furnisher.furnisher_id, furnisher.jwks, clock=line.world.clock)
     # References as furnishers have them: a path must carry each unharmed.
-    for ref in ("person-9", "..", "a?b=c#d%2e +é"):
+    for ref in ("person-9", "..", "a?b=c#d%2e +é", "NL/123", "NL%2F123"):
         put = client.put(ref, "2026-02-28", {"credit_amount": 1200})
         assert (put.added, put.told) == (("credit_amount",), 0)
         assert client.put(ref, "2026-02-28", {"credit_amount": 1200}).unchanged == ("credit_amount",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from ledger.errors import (
     FurnisherSuspendedError,
     LedgerError,
     MalformedError,
+    NotFoundError,
     StoreUnavailableError,
     UnknownAttributeError,
     ValueNotInCatalogueError,
@@ -199,6 +201,16 @@ def test_any_printable_reference_is_taken(world: World, furnisher: Furnisher, re
     assert furnisher.put(world.custodian, ref, {"age": 44}).added == ("age",)
 
 
+def test_one_reference_is_one_person_however_unicode_writes_it(world: World, furnisher: Furnisher) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "José-1") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    furnisher.put(world.custodian, composed, {"age": 44})
+    assert furnisher.put(world.custodian, decomposed, {"age": 44}).unchanged == ("age",)
+    world.custodian.eraser.erase(decomposed)
+    with pytest.raises(ErasedError):
+        furnisher.put(world.custodian, composed, {"age": 44})
+
+
 def test_an_erased_person_is_not_taken_in_again(world: World, furnisher: Furnisher) -> None:
     world.custodian.eraser.erase(world.subject.ref)
     with pytest.raises(ErasedError):
@@ -238,6 +250,21 @@ def test_another_furnisher_can_add_what_nobody_has_said_and_owns_it(world: World
     with pytest.raises(ConflictError):
         put(world, furnisher, age=45)
     assert put(world, other, age=45).added == ("age",)
+
+
+def test_one_value_more_does_not_open_to_a_furnisher_what_others_have_handed_in(
+    world: World, furnisher: Furnisher
+) -> None:
+    other = Furnisher("urn:test:other")
+    other.register(world.custodian)
+    ours, theirs = (world.custodian.registry.furnisher(each.furnisher_id) for each in (furnisher, other))
+    assert world.custodian.furnish.invite(ours, world.subject.ref).code
+    put(world, other, age=44)
+    for party in (ours, theirs):
+        with pytest.raises(NotFoundError):
+            world.custodian.furnish.invite(party, world.subject.ref)
+    other.put(world.custodian, "person-9", {"age": 44})
+    assert world.custodian.furnish.invite(theirs, "person-9").code
 
 
 IMPORTED = """

@@ -839,9 +839,10 @@ def test_a_grant_on_chain_whose_place_could_not_be_put_on_file_is_found_there(
     def busy(*_: object) -> None:
         raise StoreUnavailableError("the database is busy")
 
-    with monkeypatch.context() as patched, pytest.raises(StoreUnavailableError):
-        patched.setattr(world.custodian.journal, "anchor_act", busy)
+    monkeypatch.setattr(world.custodian.journal, "anchor_act", busy)
+    with pytest.raises(StoreUnavailableError):
         world.subject.hand_in(world.custodian, draft)
+    monkeypatch.undo()
     assert status(world, world.custodian.grants.id_of(draft)) is Reason.NONE
     world.custodian.sync()
     assert world.ask(world.custodian.grants.id_of(draft)).sealed

@@ -71,7 +71,7 @@ class Place:
     def run(self, path: Path, map_text: str = MAP, **options: Any) -> ImportResult:
         self.reported.clear()
         self.progress.clear()
-        importer = Importer(self.store, self.vault, clock=lambda: 7)
+        importer = Importer(self.store, self.vault, clock=lambda: TODAY)
         callbacks = {"report": self.reported.append, "progress": self.progress.append}
         return importer.run(path, parse_map(map_text), map_text, **callbacks | options)
 
@@ -102,6 +102,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.store.close()
 
 
+TODAY: Final = 1_769_904_000
+"""2026-02-01."""
 GOOD: Final = "id,age,phone\nanna,67,ja\nboris,22,keins\n"
 
 
@@ -309,11 +311,20 @@ def test_the_same_file_by_another_map_is_another_import(place: Place) -> None:
     assert (result.already_done, result.versions) == (False, 4)
 
 
+@pytest.mark.parametrize("day", ["2026-02-02", "2999-01-01", "1899-12-31"])
+def test_values_of_a_day_to_come_are_not_taken_in_which_nobody_could_correct(place: Place, day: str) -> None:
+    with pytest.raises(MapError) as refused:
+        place.text(GOOD, MAP.replace("2026-01-01", day))
+    assert refused.value.field == "map.as_of"
+    assert place.everything() == []
+    assert place.text(GOOD, MAP.replace("2026-01-01", "2026-02-01")).imported == 2
+
+
 def test_what_is_kept_of_who_was_in_a_file_is_gone_when_the_import_is(place: Place) -> None:
     place.text(GOOD)
     with place.store.read() as tx:
         assert tx.scalar(select(func.count()).select_from(import_refs)) == 0
-        assert tx.scalar(select(imports.c.finished_at)) == 7
+        assert tx.scalar(select(imports.c.finished_at)) == TODAY
 
 
 # ---------------------------------------------------------------------------------------------------- killed half way
@@ -343,7 +354,7 @@ def step(_):
         os.kill(os.getpid(), signal.SIGKILL)
 
 text = map_path.read_text()
-Importer(store, vault, clock=lambda: 7).run(path, parse_map(text), text, strict=strict, step=step)
+Importer(store, vault, clock=lambda: 1_769_904_000).run(path, parse_map(text), text, strict=strict, step=step)
 """
 
 
@@ -430,7 +441,7 @@ with path.open("w") as file:
 store = Store.create(data / "ledger.db", {"key_file": "test"})
 vault = Vault(store, KeyFile.create(data / "kek.json"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-result = Importer(store, vault, clock=lambda: 7).run(path, parse_map(text), text)
+result = Importer(store, vault, clock=lambda: 1_769_904_000).run(path, parse_map(text), text)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"rows": result.imported, "grown": (after - before) / 1024}))
 """

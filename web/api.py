@@ -388,7 +388,7 @@ def rotate_keys(body: models.NewKeys) -> Response:
 # ----------------------------------------------------------------------------------------------------------- furnishers
 
 
-@routes.put("/subjects/<ref>/attributes", tags=[FURNISHING], responses={200: models.Furnished})
+@routes.put("/subjects/<path:ref>/attributes", tags=[FURNISHING], responses={200: models.Furnished})
 def furnish(path: models.SubjectPath, body: models.NewAttributes) -> Response:
     """Hand in what you know of a person. A changed value is a new version; who received the old one is told.
 
@@ -399,11 +399,12 @@ def furnish(path: models.SubjectPath, body: models.NewAttributes) -> Response:
     return _answer(models.Furnished(added=list(put.added), unchanged=list(put.unchanged), told=put.told))
 
 
-@routes.post("/subjects/<ref>/invitations", tags=[FURNISHING], responses={201: models.Invitation})
+@routes.post("/subjects/<path:ref>/invitations", tags=[FURNISHING], responses={201: models.Invitation})
 def invite(path: models.SubjectPath) -> Response:
-    """A one-time code with which a person whose values you furnished enrols at the portal.
+    """A one-time code with which a person enrols at the portal, if all values held of them are yours.
 
-    Hand it to the person and nobody else: whoever has it sees what is held about them. A new code voids the older ones.
+    Of anyone else the custodian makes it. Hand it to the person and nobody else: whoever has it sees what is held about
+    them. A new code voids the older ones.
     """
     held = custodian()
     made = held.furnish.invite(caller().party, path.ref)

@@ -87,7 +87,7 @@ class EventPath(Model):
 
 
 class SubjectPath(Model):
-    """A person, by the furnisher's reference."""
+    """A person, by the custodian's reference, which is the same for all furnishers."""
 
     ref: Annotated[str, Field(min_length=1, max_length=200)]
 

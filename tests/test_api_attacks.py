@@ -192,6 +192,27 @@ def test_the_absolute_form_of_a_target_is_the_same_target(world: World, api: Api
         assert api.send(signed, target=form).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "written", ["/v1/consents/{}/releases?x=1", "/v1/consents/{}/releases?", "/v1/%63onsents/{}/releases"]
+)
+def test_a_release_is_asked_for_only_so_that_its_evidence_says_it(world: World, api: Api, written: str) -> None:
+    consent = world.grant()
+    target = written.format(consent)
+    signed = api.signed(world.institution, api.request("POST", target, WANTED, key="k1"))
+    refused = api.send(signed, target=target)
+    assert (refused.status_code, said(refused)["field"]) == (422, "request")
+    assert world.states() == []
+
+
+def test_a_batch_is_asked_for_only_so_that_its_evidence_says_it(world: World, api: Api) -> None:
+    item = WANTED | {"consent": world.grant(), "idempotencyKey": "k1"}
+    target = "/v1/%62atch/releases"
+    signed = api.signed(world.institution, api.request("POST", target, {"releases": [item]}))
+    refused = api.send(signed, target=target)
+    assert (refused.status_code, said(refused)["field"]) == (422, "request")
+    assert world.states() == []
+
+
 # --------------------------------------------------------------------------------------------------- when and how often
 
 

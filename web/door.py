@@ -134,6 +134,9 @@ def _authenticate() -> None:
     g.signed = None
     if request.endpoint in LET_IN_BY_THEIR_ROUND:
         g.signed = custodian().authentication.verify(message, role)
+        if message.url != custodian().config.service_url + request.path:
+            # As evidence it is read by whoever audits it, who knows only the documented target (`asked_by.py`).
+            raise MalformedError("request: expected the path as documented, without a query", field="request")
     else:
         g.caller = custodian().authentication.authenticate(message, role)
     if message.body and request.mimetype != "application/json":

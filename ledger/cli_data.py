@@ -119,7 +119,7 @@ def erase(
         "envelopes": erasure.envelopes,
         "consents": erasure.consents,
         "releases": erasure.releases,
-        "onChain": erasure.revocation is None or erasure.revocation.receipt is not None,
+        "onChain": erasure.is_on_chain,
         "readableInBackupsUntilDestroyed": keks,
         "proof": erasure.proof,
     }

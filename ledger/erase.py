@@ -65,10 +65,15 @@ class Erasure:
     adverse_actions: int
     disputes: int
     accounts: int
-    revocation: ActResult | None
+    revocations: tuple[ActResult, ...]
     scrubbed: bool
     readable_in_backups_until_destroyed: tuple[str, ...]
     proof: str
+
+    @property
+    def is_on_chain(self) -> bool:
+        """Whether every consent is revoked there too; if not, `sync` goes on with it."""
+        return all(revocation.receipt is not None for revocation in self.revocations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +173,7 @@ class Eraser:
             if not self._vault.is_living(tx, subject_id):
                 raise ErasedError("subject: erased, or not there", field="subject")
             live = self._registry.live(tx, subject_id)
-        revocation = self._grants.revoke_as_custodian(live) if live else None
+        revocations = self._grants.revoke_as_custodian(live)
         self._step("erase revoked")
         now = self._clock()
         with self._store.begin() as tx:
@@ -214,7 +219,7 @@ class Eraser:
             adverse_actions=actions,
             disputes=disputed,
             accounts=accounts,
-            revocation=revocation,
+            revocations=revocations,
             scrubbed=scrubbed,
             readable_in_backups_until_destroyed=keks,
             proof=erasure_proof(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,7 @@ from ledger.errors import (
     InvalidSignatureError,
     InvalidWindowError,
     LedgerError,
+    MalformedError,
     MixedSubjectsError,
     NotCustodianError,
     NotFoundError,
@@ -56,6 +58,13 @@ from ledger.typed_data import (
 )
 
 START_WITHIN_DAYS: Final = 31
+MOST_AT_ONCE: Final = 400
+"""Consents that one transaction can revoke: with `relay.py`'s gas for each, no transaction may have more (EIP-7825)."""
+
+
+def at_once(consent_ids: Sequence[Hex32]) -> list[Sequence[Hex32]]:
+    """Consents of one account, in parts of which each can be revoked by one transaction."""
+    return [consent_ids[start : start + MOST_AT_ONCE] for start in range(0, len(consent_ids), MOST_AT_ONCE)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,20 +205,47 @@ class Grants:
         digest = digest_of(revocation_typed_data(consent_ids, self._chain.domain))
         self._require_subject(digest, signature, consents[0].grant.subject, calldata)
         # (2) and (3)
-        return self._narrow("revoke", consent_ids, self._lanes.revocations, calldata, by=BY_SUBJECT)
+        now = self._clock()
+        with self._store.begin() as tx:
+            act_id = self._narrow(tx, "revoke", consent_ids, self._lanes.revocations, calldata, at=now, by=BY_SUBJECT)
+        self._step("revocation durable")
+        return ActResult(consent_ids=tuple(consent_ids), stored_at=now, receipt=self._try_relay(act_id))
 
     def revoke_as_custodian(
         self, consent_ids: Sequence[Hex32], *, by: str = BY_CUSTODIAN, replaced_by: Hex32 | None = None
-    ) -> ActResult:
+    ) -> tuple[ActResult, ...]:
         """Narrow without the subject: lost keys, erasure, replaced consents; `by`: at whose wish.
 
-        Raises `NotFoundError`.
+        All of them at once here. On chain an act for each account of the person: in one transaction they would tell
+        everyone that these accounts are one person's. Raises `NotFoundError`.
         """
+        accounts: defaultdict[Address, list[Hex32]] = defaultdict(list)
         for consent_id in consent_ids:
-            self._registry.consent(consent_id)
-        calldata = revoke_as_custodian_call(consent_ids)
-        lane = self._lanes.custodian
-        return self._narrow("custodian-revoke", consent_ids, lane, calldata, by=by, replaced_by=replaced_by)
+            accounts[self._registry.consent(consent_id).grant.subject].append(consent_id)
+        chunks = [chunk for mine in accounts.values() for chunk in at_once(mine)]
+        now = self._clock()
+        with self._store.begin() as tx:
+            act_ids = [
+                self._narrow(
+                    tx,
+                    "custodian-revoke",
+                    chunk,
+                    self._lanes.custodian,
+                    revoke_as_custodian_call(chunk),
+                    at=now,
+                    by=by,
+                    replaced_by=replaced_by,
+                )
+                for chunk in chunks
+            ]
+        self._step("revocation durable")
+        results: list[ActResult] = []
+        for chunk, act_id in zip(chunks, act_ids, strict=True):
+            # One that does not get through would keep the others waiting as long again: `sync` goes on with them.
+            gets_through = not results or results[-1].receipt is not None
+            receipt = self._try_relay(act_id) if gets_through else None
+            results.append(ActResult(consent_ids=tuple(chunk), stored_at=now, receipt=receipt))
+        return tuple(results)
 
     def set_paused(self, consent_id: Hex32, *, paused: bool, sequence: int, signature: bytes) -> ActResult:
         """Pause or resume by the subject's signature. A pause is effective here at once, a resume once on chain.
@@ -352,6 +388,8 @@ class Grants:
     def _one_subjects(self, consent_ids: Sequence[Hex32]) -> list[StoredConsent]:
         if not consent_ids:
             raise EmptyBatchError("consents: expected at least one", field="consents")
+        if len(consent_ids) > MOST_AT_ONCE:
+            raise MalformedError(f"consents: expected at most {MOST_AT_ONCE} in one signature", field="consents")
         consents = [self._registry.consent(consent_id) for consent_id in consent_ids]
         if len({consent.grant.subject for consent in consents}) > 1:
             raise MixedSubjectsError("consents: expected all of one subject", field="consents")
@@ -394,21 +432,20 @@ class Grants:
 
     def _narrow(
         self,
+        tx: Connection,
         kind: str,
         consent_ids: Sequence[Hex32],
         lane: Address,
         calldata: bytes,
         *,
+        at: int,
         by: str,
         replaced_by: Hex32 | None = None,
-    ) -> ActResult:
-        now = self._clock()
-        with self._store.begin() as tx:
-            act_id = self._journal.add_act(tx, kind=kind, consent_ids=consent_ids, lane=lane, calldata=calldata, at=now)
-            self._registry.mark_revoked(tx, consent_ids, at=now, by=by, replaced_by=replaced_by)
-        self._step("revocation durable")
-        receipt = self._try_relay(act_id)
-        return ActResult(consent_ids=tuple(consent_ids), stored_at=now, receipt=receipt)
+    ) -> str:
+        """Revoked from here on, whatever the chain does. Returns the act that says so there."""
+        act_id = self._journal.add_act(tx, kind=kind, consent_ids=consent_ids, lane=lane, calldata=calldata, at=at)
+        self._registry.mark_revoked(tx, consent_ids, at=at, by=by, replaced_by=replaced_by)
+        return act_id
 
     def _try_relay(self, act_id: str) -> Receipt | None:
         """Narrowing is on file and in force whatever happens now, so an unreachable chain is no failure.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -12,12 +13,14 @@ from actors import DAY, VALUES, Subject, World, id_of
 from sqlalchemy import Table, select
 
 from ledger import journal
+from ledger.chain import Receipt
 from ledger.consent import Hex32, Reason
 from ledger.consent_requests import token_of
 from ledger.envelope import TRIAL
 from ledger.erase import Erasure
 from ledger.errors import (
     AnswerGoneError,
+    ConfirmationTimeoutError,
     ConflictError,
     ConsentError,
     ConsentRevokedError,
@@ -29,6 +32,7 @@ from ledger.exchange import verify_claims
 from ledger.store import (
     ABOUT_SUBJECTS,
     SEALED_TABLES,
+    acts,
     adverse_actions,
     consent_requests,
     consents,
@@ -150,13 +154,47 @@ def test_an_institution_that_was_never_given_the_consent_does_not_learn_of_the_e
 def test_erasure_while_the_chain_is_down_is_done_at_once_and_the_revocation_lands_later(world: World) -> None:
     consent = world.grant()
     world.chain.down = True
-    assert erase(world).revocation is not None
+    assert not erase(world).is_on_chain
     assert world.custodian.vault.count()["records"] == 0
     world.chain.down = False
     with pytest.raises(ErasedError):
         world.ask(consent)
     world.custodian.sync()
     assert status(world, consent) is Reason.REVOKED
+
+
+def test_an_erasure_does_not_tell_on_chain_which_accounts_were_one_persons(world: World) -> None:
+    here, elsewhere = world.subject, Subject(world.subject.ref)
+    bank, other = world.institution, world.another_institution()
+    consents = [here.grant(world.custodian, bank), here.grant(world.custodian, bank)]
+    consents.append(elsewhere.grant(world.custodian, other))
+    assert erase(world).is_on_chain
+    together: dict[str, set[Hex32]] = {}
+    for event in world.chain.all_events():
+        if event.name == "ConsentRevoked":
+            together.setdefault(event.transaction_hash, set()).add(event.args[0])
+    assert sorted(together.values(), key=len) == [{consents[2]}, set(consents[:2])]
+    with world.custodian.store.read() as tx:
+        on_file = tx.scalars(select(acts.c.consent_ids).where(acts.c.kind == "custodian-revoke")).all()
+    assert sorted(len(json.loads(ids)) for ids in on_file) == [1, 2]
+
+
+def test_an_erasure_of_many_accounts_waits_for_a_silent_chain_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consents = [Subject(world.subject.ref).grant(world.custodian, world.institution) for _ in range(5)]
+    tries: list[str] = []
+
+    def silent(act_id: str) -> Receipt:
+        tries.append(act_id)
+        raise ConfirmationTimeoutError("no block")
+
+    monkeypatch.setattr(world.custodian.relay, "relay", silent)
+    assert not erase(world).is_on_chain
+    assert len(tries) == 1
+    monkeypatch.undo()
+    world.custodian.sync()
+    assert [status(world, consent) for consent in consents] == [Reason.REVOKED] * 5
 
 
 def test_erasure_with_a_grant_on_its_way_is_done_and_the_grant_ends_revoked(world: World) -> None:

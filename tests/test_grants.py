@@ -50,7 +50,9 @@ from ledger.errors import (
     UnknownPurposeError,
 )
 from ledger.exchange import verify_claims
+from ledger.grants import MOST_AT_ONCE, at_once
 from ledger.locks import FileLock
+from ledger.relay import GAS_BASE, GAS_PER_CONSENT
 from ledger.store import meta
 from ledger.typed_data import (
     consent_id_of,
@@ -764,6 +766,16 @@ def test_a_revocation_never_waits_for_the_lane_of_accesses_or_grants(world: Worl
     locks[0].acquire()
     assert world.subject.revoke(world.custodian, consent).receipt is not None
     locks[0].release()
+
+
+def test_no_act_asks_for_more_gas_than_a_transaction_may_have(world: World) -> None:
+    many = [Hex32(f"0x{number:064x}") for number in range(MOST_AT_ONCE + 1)]
+    assert [len(part) for part in at_once(many)] == [MOST_AT_ONCE, 1]
+    # EIP-7825.
+    assert GAS_BASE + GAS_PER_CONSENT * MOST_AT_ONCE <= 2**24
+    with pytest.raises(MalformedError) as refused:
+        world.custodian.grants.revoke(many, b"\x00" * 65)
+    assert refused.value.field == "consents"
 
 
 @pytest.fixture

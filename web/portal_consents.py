@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response, jsonify, make_response, render_template
 from pydantic import Field
@@ -17,7 +17,7 @@ from pydantic import Field
 from ledger.activity import READ, TURNED_AWAY, WAITING
 from ledger.consent import Hex32, parse_hex32
 from ledger.errors import NotFoundError
-from ledger.grants import ActResult
+from ledger.grants import MOST_AT_ONCE, ActResult, at_once
 from ledger.outbox import BY_SUBJECT
 from ledger.registry import StoredConsent
 from ledger.typed_data import pause_typed_data, revocation_typed_data
@@ -27,8 +27,7 @@ from web.json_body import body_of
 from web.models import Model, Signature
 from web.signed_in import signed_in
 
-MOST: Final = 500
-Consents = Annotated[list[models.Hex32], Field(min_length=1, max_length=MOST)]
+Consents = Annotated[list[models.Hex32], Field(min_length=1, max_length=MOST_AT_ONCE)]
 
 routes = Blueprint("consents", __name__)
 
@@ -49,7 +48,7 @@ class Revocation(Model):
 class Revocations(Model):
     """One for each account that granted."""
 
-    revocations: Annotated[list[Revocation], Field(min_length=1, max_length=MOST)]
+    revocations: Annotated[list[Revocation], Field(min_length=1, max_length=MOST_AT_ONCE)]
 
 
 class Pause(Model):
@@ -98,7 +97,7 @@ def stop(consent_id: str) -> Response:
     if consent.revoked_at is not None:
         return make_response(_page(consent))
     started = time.monotonic()
-    result = held.grants.revoke_as_custodian([consent.consent_id], by=BY_SUBJECT)
+    (result,) = held.grants.revoke_as_custodian([consent.consent_id], by=BY_SUBJECT)
     milliseconds = round((time.monotonic() - started) * 1000)
     return make_response(_page(mine(consent_id), stopped=result, milliseconds=milliseconds))
 
@@ -128,8 +127,9 @@ def _page(consent: StoredConsent, *, stopped: ActResult | None = None, milliseco
 def revocations() -> Response:
     """What is to be signed to stop these: one text for each account that granted."""
     wanted, held = body_of(Wanted), custodian()
-    mine = held.registry.consents(signed_in().subject_id)
-    chosen = [one for one in mine if one.revoked_at is None] if wanted.consents == "all" else _these(wanted.consents)
+    all_of_mine = held.registry.consents(signed_in().subject_id)
+    live = [one for one in all_of_mine if one.revoked_at is None]
+    chosen = live if wanted.consents == "all" else _these(wanted.consents)
     groups: defaultdict[tuple[str, str], list[Hex32]] = defaultdict(list)
     for consent in chosen:
         groups[consent.grant.terms.institution, consent.grant.subject].append(consent.consent_id)
@@ -141,7 +141,8 @@ def revocations() -> Response:
                 "consents": ids,
                 "typedData": revocation_typed_data(ids, held.chain.domain),
             }
-            for (institution, subject), ids in groups.items()
+            for (institution, subject), of_account in groups.items()
+            for ids in at_once(of_account)
         ]
     )
 

@@ -8,7 +8,7 @@
 (5) Append on chain with everyone else who is waiting (group commit); wait for the finality that the profile asks for.
 (6) Recorded? Ask once more whether it still is, and for a revocation; then unwrap, decrypt under the encryption
     context, seal to the institution's key, store the sealed bytes durably; that the access has landed goes on file with
-    them.
+    them, unless the same transaction finds a revocation, a suspension, a dispute or a correction on file.
 (7) Return them with the AccessReceipt (a separate signed proof without the values). Refused? Say so, with the reason.
 
 Nothing is decrypted before (5) is confirmed. The only half state is "logged, not released"; it is resumed by a retry or
@@ -56,8 +56,10 @@ from ledger.errors import (
     ConsentError,
     ConsentPausedError,
     ConsentRevokedError,
+    DisputedError,
     ErasedError,
     IdempotencyConflictError,
+    InstitutionSuspendedError,
     LedgerError,
     NotFoundError,
     PartyChangedError,
@@ -79,6 +81,7 @@ from ledger.gather import Gather
 from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Answer, Journal
 from ledger.json_forms import DAY_SECONDS
 from ledger.keys import KeyFile
+from ledger.parties import INSTITUTION
 from ledger.preparation import Asked, Earlier, Intent, Preparation, entry_of, opening_context, require_usable
 from ledger.purposes import AUDIT
 from ledger.registry import Registry
@@ -344,8 +347,8 @@ class Releases:
                     results[place] = exc
         self._step("6 before answer durable")
         if items:
-            entries = {place: items[place][0].entry for place in logged}
-            stopped_late = self._put_on_file(entries, answers, results, in_turn=in_turn, now=now)
+            mine = {place: items[place][0] for place in logged}
+            stopped_late = self._put_on_file(mine, answers, results, in_turn=in_turn, now=now)
             results = [stopped_late.get(place, result) for place, result in enumerate(results)]
         self._step("6 answer durable")
         # (7)
@@ -379,7 +382,7 @@ class Releases:
 
     def _put_on_file(
         self,
-        entries: Mapping[int, AccessEntry],
+        intents: Mapping[int, Intent],
         answers: Mapping[int, Answer],
         results: Sequence[Release | Exception | None],
         *,
@@ -388,16 +391,16 @@ class Releases:
     ) -> dict[int, Exception]:
         """Make what has landed, the sealed bytes and what was stopped durable. Returns who is stopped only here.
 
-        The same transaction asks for a revocation once more: one that is on file before the answer stops it.
+        The same transaction asks once more: what is on file before the answer stops it.
         """
-        ended = {place: end for place in entries if isinstance(end := results[place], ConsentError)}
+        ended = {place: end for place in intents if isinstance(end := results[place], ConsentError)}
         late: dict[int, Exception] = {}
         with self._store.begin() as tx:
             open_ones = self._journal.still_open(tx, [answer.release_id for answer in answers.values()])
-            withdrawals = self._registry.withdrawals(tx, list({entries[place].consent_id for place in answers}))
+            stopped = self._stopped_by_now(tx, {place: intents[place] for place in answers})
             for place, answer in answers.items():
-                if withdrawal := withdrawals[entries[place].consent_id]:
-                    late[place] = ended[place] = withdrawal
+                if place in stopped:
+                    late[place] = ended[place] = stopped[place]
                 elif answer.release_id not in open_ones:
                     # Taken up by another process, between the check and here.
                     late[place] = self._final_error_of(self._journal.release_in(tx, answer.release_id))
@@ -407,11 +410,32 @@ class Releases:
             self._journal.store_answers(tx, stored, at=now)
             for place, end in ended.items():
                 self._journal.move_in(
-                    tx, entries[place].release_id, RECORDED, ABORTED, reason=end.code, finished_at=now
+                    tx, intents[place].entry.release_id, RECORDED, ABORTED, reason=end.code, finished_at=now
                 )
         if in_turn:
             self._log.settled()
         return late
+
+    def _stopped_by_now(self, tx: Connection, intents: Mapping[int, Intent]) -> dict[int, ConsentError]:
+        """Who may not be answered and why: revoked, paused, erased, suspended, disputed or corrected by now."""
+        entries = [intent.entry for intent in intents.values()]
+        withdrawals = self._registry.withdrawals(tx, list({entry.consent_id for entry in entries}))
+        parties = self._registry.parties(tx, INSTITUTION, list({entry.institution for entry in entries}))
+        records = [record.record_id for intent in intents.values() for record in intent.records]
+        overtaken = self._vault.overtaken(tx, records)
+        stopped: dict[int, ConsentError] = {}
+        for place, intent in intents.items():
+            disputes = [overtaken[one.record_id] for one in intent.records if one.record_id in overtaken]
+            if withdrawal := withdrawals[intent.entry.consent_id]:
+                stopped[place] = withdrawal
+            elif (party := parties.get(intent.entry.institution)) is None or party.suspended:
+                stopped[place] = InstitutionSuspendedError("the institution is suspended", field="institution")
+            elif any(disputes):
+                stopped[place] = DisputedError("disputed after it was logged: nothing was released", field="attributes")
+            elif disputes:
+                # The entry is of the old value, so the new one is another access.
+                stopped[place] = ReleaseAbortedError("a value was corrected meanwhile: ask again under a new key")
+        return stopped
 
     def _sealed(self, intent: Intent, landed: Landed, use: Use, *, now: int) -> tuple[Answer, Release]:
         """Decrypt and seal. Everything that must come before this has been done."""
@@ -514,6 +538,9 @@ class Releases:
                 raise
             (landed,) = self._log.append(BatchKind.ACCESSES, [intent.queued])
         (result,) = self._finished([intent], [landed], in_turn=False)
+        if isinstance(result, ReleaseAbortedError) and (now := self._row(row.release_id)).state == RELEASED:
+            # Another process took it up as well and came first: its bytes are the answer.
+            return self._released_before(now)
         if isinstance(result, Exception):
             raise result
         return result

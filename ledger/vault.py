@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, or_, select, update
 
 from ledger.envelope import (
     COMPARISON,
@@ -45,6 +45,18 @@ _NEWEST: Final = (
         records.c.attribute.in_(bindparam("names", expanding=True)),
     )
     .order_by(records.c.version)
+)
+_newer: Final = records.alias("newer")
+_OVERTAKEN: Final = select(records.c.record_id, records.c.disputed).where(
+    records.c.record_id.in_(bindparam("ids", expanding=True)),
+    or_(
+        records.c.disputed.is_(True),
+        exists().where(
+            _newer.c.subject_id == records.c.subject_id,
+            _newer.c.attribute == records.c.attribute,
+            _newer.c.version > records.c.version,
+        ),
+    ),
 )
 
 
@@ -201,6 +213,10 @@ class Vault:
         rows = tx.execute(_NEWEST, {"subjects": list(subject_ids), "names": list(attributes)})
         newest = {(row.subject_id, row.attribute): row for row in rows}
         return {key: _record(row) for key, row in newest.items()}
+
+    def overtaken(self, tx: Connection, record_ids: Sequence[str]) -> dict[str, bool]:
+        """Those of these records that are disputed by now (true), or of which there is a newer version (false)."""
+        return {row.record_id: row.disputed for row in tx.execute(_OVERTAKEN, {"ids": list(record_ids)})}
 
     def find(self, subject_id: str, attributes: Sequence[str]) -> list[StoredRecord]:
         """As `newest`, of one person, in the order asked. Raises `AttributeAbsentError` naming what is missing."""

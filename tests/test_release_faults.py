@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import DAY, STEP_NAMES, World
+from actors import DAY, STEP_NAMES, Furnisher, World
 from simulator import SimulatedChain
 
 from ledger.chain import Receipt
@@ -36,7 +36,9 @@ from ledger.errors import (
     ConsentRevokedError,
     ContractMissingError,
     DailyLimitError,
+    DisputedError,
     ErasedError,
+    InstitutionSuspendedError,
     KeyFileError,
     LedgerError,
     NotFoundError,
@@ -51,6 +53,7 @@ from ledger.errors import (
 )
 from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED
 from ledger.keys import WRITERS, KeyFile
+from ledger.parties import INSTITUTION
 from ledger.release import Release
 from ledger.signatures import HttpRequest
 from ledger.store import institutions
@@ -91,6 +94,69 @@ def test_a_step_that_no_code_announces_is_an_error_and_no_empty_test(world: Worl
 
 
 # ---------------------------------------------------------------------- revoked, paused or erased between any two steps
+
+
+def dispute(world: World) -> None:
+    world.custodian.disputes.open(world.custodian.vault.subject_of(world.subject.ref), "credit_amount", "It is wrong.")
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_ANSWER)
+def test_a_dispute_between_any_two_steps_releases_nothing(world: World, step: str) -> None:
+    consent = world.grant()
+    world.steps.at(step, lambda: dispute(world))
+    for _ in range(2):
+        with pytest.raises(DisputedError):
+            world.ask(consent, key="once")
+    assert RELEASED not in world.states()
+    assert world.ask(consent, attributes=("savings",)).sealed
+
+
+def test_a_dispute_stops_also_what_a_retry_takes_up(world: World) -> None:
+    consent = world.grant()
+    world.chain.lose_replies = 1
+    with pytest.raises(ChainUnavailableError):
+        world.ask(consent, key="once")
+    dispute(world)
+    for _ in range(2):
+        with pytest.raises(DisputedError):
+            world.ask(consent, key="once")
+    assert world.states() == [ABORTED]
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_ANSWER)
+def test_a_suspension_between_any_two_steps_releases_nothing(world: World, step: str) -> None:
+    consent, bank = world.grant(), world.institution.institution_id
+    world.steps.at(step, lambda: world.custodian.registry.suspend(INSTITUTION, bank, suspended=True))
+    with pytest.raises(InstitutionSuspendedError):
+        world.ask(consent, key="once")
+    assert RELEASED not in world.states()
+
+
+@pytest.mark.parametrize("step", BEFORE_THE_ANSWER[1:])
+def test_a_value_that_is_corrected_between_any_two_steps_is_not_released(world: World, step: str) -> None:
+    furnisher, consent = Furnisher(), world.grant()
+    furnisher.register(world.custodian)
+    world.steps.at(step, lambda: furnisher.put(world.custodian, world.subject.ref, {"credit_amount": 9999}))
+    with pytest.raises(ReleaseAbortedError, match="corrected"):
+        world.ask(consent, key="once")
+    assert world.states() == [ABORTED]
+    assert world.read(world.ask(consent))["values"]["credit_amount"]["value"] == 9999
+
+
+def test_of_two_processes_that_take_up_one_release_the_second_gives_the_first_ones_answer(world: World) -> None:
+    message = world.request(world.grant())
+    killed, other = world.open(), world.open()
+    world.steps.at("5 logged", die)
+    with pytest.raises(Killed):
+        killed.releases.release(message)
+    killed.close()
+    answers: list[Release] = []
+    # The first is of the retry's own round, in which there is nothing to answer.
+    for act in (lambda: None, lambda: answers.append(world.retry(message, other))):
+        world.steps.at("6 before answer durable", act)
+    assert [world.retry(message)] == answers
+    assert world.states() == [RELEASED]
+    other.close()
 
 
 @pytest.mark.parametrize("step", BEFORE_THE_ANSWER)

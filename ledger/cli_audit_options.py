@@ -81,7 +81,7 @@ def asked_of(contract: str | None, chain_id: int, block: str | None, tag: str, f
 
 def endpoints(urls: Sequence[str] | None) -> list[JsonRpc]:
     """The nodes to ask, none of them trusted: answers have an end."""
-    return [JsonRpc(url, timeout=TIMEOUT_SECONDS, bounded=True) for url in urls or [DEVNET_URL]]
+    return [JsonRpc(url, timeout=TIMEOUT_SECONDS) for url in urls or [DEVNET_URL]]
 
 
 class Steps:

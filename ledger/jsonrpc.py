@@ -9,15 +9,22 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from http import HTTPStatus
-from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import Any, Final
+from http.client import HTTPResponse
+from io import BufferedReader, RawIOBase
+from socket import socket
+from typing import TYPE_CHECKING, Any, Final
 
-from urllib3 import BaseHTTPResponse, PoolManager
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
 
 from ledger.errors import ChainUnavailableError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 TIMEOUT_SECONDS: Final = 10.0
 POOL_SIZE: Final = 32
@@ -40,19 +47,63 @@ class RpcError(Exception):
         self.revert = bytes.fromhex(data[2:]) if isinstance(data, str) and _HEX.match(data) else b""
 
 
+class _InTime(RawIOBase):
+    """What a socket receives until its timeout is over: on its own, it would start again with every byte."""
+
+    def __init__(self, sock: socket, received: RawIOBase) -> None:
+        self._sock, self._received = sock, received
+        self._deadline = time.monotonic() + (sock.gettimeout() or 0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._sock.recv_into(buffer)
+
+    def close(self) -> None:
+        self._received.close()
+        super().close()
+
+
+class _AnswerInTime(HTTPResponse):
+    """One timeout for all of an answer, its head included."""
+
+    def __init__(self, sock: socket, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as http.client has it
+        super().__init__(sock, *args, **options)
+        self.fp = BufferedReader(_InTime(sock, self.fp.detach()))
+
+
+class _Http(HTTPConnection):
+    response_class = _AnswerInTime
+
+
+class _Https(HTTPSConnection):
+    response_class = _AnswerInTime
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
 class JsonRpc:
     """One endpoint. Raises `ChainUnavailableError` when it does not answer as a node does.
 
     Raw JSON-RPC over one pool of connections: the way of a release has six calls in it, and a general client's work
     around each is longer than the call.
 
-    With `bounded`, an answer must also end within `timeout`, and within `MAX_ANSWER`: for endpoints that mean ill.
+    An answer must end within `timeout` and within `MAX_ANSWER`: an endpoint may mean ill, and a writer waits for it.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS, bounded: bool = False) -> None:
-        self.url = url
-        self._timeout, self._bounded = timeout, bounded
-        self._pool = PoolManager(maxsize=POOL_SIZE, timeout=timeout, retries=False)
+    def __init__(self, url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        self.url, self._timeout = url, timeout
 
     def __call__(self, method: str, *params: object) -> Any:  # noqa: ANN401 - JSON
         """The result of one call. Raises `RpcError` for an error object."""
@@ -84,50 +135,35 @@ class JsonRpc:
         except RpcError as error:
             return error
 
+    @cached_property
+    def _endpoint(self) -> tuple[HTTPConnectionPool, str]:
+        """The pool and the path, found once: to take the URL apart takes longer than the limits of an answer."""
+        pools = PoolManager(maxsize=POOL_SIZE, timeout=self._timeout, retries=False)
+        pools.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        return pools.connection_from_url(self.url), parse_url(self.url).request_uri
+
     def _post(self, body: object) -> Any:  # noqa: ANN401 - JSON
         try:
-            return json.loads(self._in_time(body) if self._bounded else self._fetched(body))
+            pool, path = self._endpoint
+            # Preloaded, an answer would have no limit of size.
+            response = pool.request("POST", path, json=body, redirect=False, preload_content=False)
+            return json.loads(self._within_bounds(response))
         except (HTTPError, OSError, ValueError, RecursionError) as exc:
             raise self._unusable() from exc
 
-    def _fetched(self, body: object) -> bytes:
-        response = self._pool.request("POST", self.url, json=body, redirect=False, preload_content=not self._bounded)
-        if response.status != HTTPStatus.OK:
-            response.close()
-            raise self._unusable()
-        return self._within_bounds(response) if self._bounded else response.data
-
-    def _in_time(self, body: object) -> bytes:
-        """As `_fetched`. A head that comes byte by byte is waited for by a thread that nobody waits for."""
-        answered: SimpleQueue[bytes | Exception] = SimpleQueue()
-
-        def ask() -> None:
-            try:
-                answered.put(self._fetched(body))
-            except Exception as exc:  # noqa: BLE001 - raised to the caller
-                answered.put(exc)
-
-        Thread(target=ask, daemon=True).start()
-        try:
-            answer = answered.get(timeout=self._timeout)
-        except Empty:
-            raise self._unusable() from None
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
     def _within_bounds(self, response: BaseHTTPResponse) -> bytes:
-        """The body of an answer; a timeout of the socket alone is for one piece of it."""
-        deadline = time.monotonic() + self._timeout
-        read = bytearray()
-        while piece := response.read1(PIECE):
-            read += piece
-            if len(read) > MAX_ANSWER or time.monotonic() > deadline:
-                # What may still come would be taken for the next answer.
-                response.close()
-                raise self._unusable()
-        response.release_conn()
-        return bytes(read)
+        """The body of an answer."""
+        if response.status == HTTPStatus.OK:
+            read = bytearray()
+            while len(read) <= MAX_ANSWER:
+                piece = response.read1(PIECE)
+                if not piece:
+                    response.release_conn()
+                    return bytes(read)
+                read += piece
+        # What may still come would be taken for the next answer.
+        response.close()
+        raise self._unusable()
 
     def _result(self, method: str, answer: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         if answer.get("error") is not None:

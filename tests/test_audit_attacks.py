@@ -186,7 +186,7 @@ def test_an_endpoint_that_is_no_node_ends_as_could_not_verify_and_soon(way: str)
     asked = Asked(domain=Domain(chain_id=31337, contract=honest()[0].domain.contract), compile_sources=False, tries=1)
     with Hostile(WAYS[way]) as hostile:
         started = time.monotonic()
-        report = audit_chain([JsonRpc(hostile.url, timeout=1, bounded=True)], asked, now=1).report
+        report = audit_chain([JsonRpc(hostile.url, timeout=1)], asked, now=1).report
         took = time.monotonic() - started
     assert report.verdict is Verdict.UNVERIFIED
     assert report.findings == ()
@@ -198,7 +198,7 @@ def test_an_answer_without_end_ends_by_its_size_long_before_its_time(monkeypatch
     with Hostile(WAYS["endless"]) as hostile:
         started = time.monotonic()
         with pytest.raises(ChainUnavailableError):
-            JsonRpc(hostile.url, timeout=60, bounded=True)("eth_chainId")
+            JsonRpc(hostile.url, timeout=60)("eth_chainId")
         assert time.monotonic() - started < 20
 
 

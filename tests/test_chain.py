@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ import pytest
 from eth_abi import encode
 from eth_account import Account
 from eth_utils import keccak
+from hostile import WAYS, Hostile
 
 from ledger.artifact import artifact, contract_address
 from ledger.chain import JsonRpcChain
@@ -234,6 +236,29 @@ def test_an_endpoint_that_is_silent_is_given_up_on(node: Node) -> None:
         assert not answered.is_set()
     finally:
         given_up.set()
+
+
+@pytest.mark.parametrize("way", ["trickling", "trickling head", "a header byte by byte", "a chunk byte by byte"])
+def test_an_endpoint_that_trickles_is_given_up_on_when_its_time_is_over(way: str) -> None:
+    """A writer would wait for it within its turn, and with it everyone whose release that worker has."""
+    with Hostile(WAYS[way]) as hostile:
+        started = time.monotonic()
+        with pytest.raises(ChainUnavailableError):
+            chain_at(hostile.url, timeout=0.5).latest()
+        assert time.monotonic() - started < 2
+
+
+def test_the_time_of_an_answer_is_not_the_time_of_the_next(node: Node) -> None:
+    """They share a connection, and each begins with all of its time."""
+
+    def slow(_method: str, _params: list[Any]) -> object:
+        time.sleep(0.6)
+        return {"result": BLOCK}
+
+    node.answer = slow
+    chain = chain_at(node.url, timeout=1)
+    for _ in range(3):
+        assert chain.latest().number == 16
 
 
 def test_no_call_is_repeated_behind_the_callers_back(node: Node) -> None:

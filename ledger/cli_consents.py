@@ -142,7 +142,7 @@ def pause(
     consent_id = Hex32(consent)
     private_key = read_private_key(key)
     with open_custodian() as custodian:
-        sequence = custodian.registry.consent(consent_id).pause_sequence + 1
+        sequence = custodian.grants.next_pause(consent_id)
         payload = pause_typed_data(consent_id, paused=not resume, sequence=sequence, domain=custodian.chain.domain)
         signature = sign_typed_data(payload, private_key)
         result = custodian.grants.set_paused(consent_id, paused=not resume, sequence=sequence, signature=signature)

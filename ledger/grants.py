@@ -247,6 +247,11 @@ class Grants:
             results.append(ActResult(consent_ids=tuple(chunk), stored_at=now, receipt=receipt))
         return tuple(results)
 
+    def next_pause(self, consent_id: Hex32) -> int:
+        """The sequence that the next pause or resume is to be signed with. Raises `NotFoundError`."""
+        with self._store.read() as tx:
+            return self._next_pause(tx, consent_id)
+
     def set_paused(self, consent_id: Hex32, *, paused: bool, sequence: int, signature: bytes) -> ActResult:
         """Pause or resume by the subject's signature. A pause is effective here at once, a resume once on chain.
 
@@ -256,16 +261,18 @@ class Grants:
         consent = self._registry.consent(consent_id)
         if consent.revoked_at is not None:
             raise ConsentAlreadyRevokedError("consent: revoked, which is for ever", field="consent")
-        if sequence <= consent.pause_sequence:
-            raise StalePauseSequenceError(
-                f"sequence: expected more than {consent.pause_sequence}, got {sequence}", field="sequence"
-            )
         calldata = pause_call(outer_of(consent.grant), paused=paused, sequence=sequence, signature=signature)
         payload = pause_typed_data(consent_id, paused=paused, sequence=sequence, domain=self._chain.domain)
         self._require_subject(digest_of(payload), signature, consent.grant.subject, calldata)
         # (2)
         now = self._clock()
         with self._store.begin() as tx:
+            # In this transaction: two of the same sequence would not both be taken by the contract.
+            expected = self._next_pause(tx, consent_id)
+            if sequence < expected:
+                raise StalePauseSequenceError(
+                    f"sequence: expected at least {expected}, got {sequence}", field="sequence"
+                )
             act_id = self._journal.add_act(
                 tx, kind="pause", consent_ids=[consent_id], lane=self._lanes.revocations, calldata=calldata, at=now
             )
@@ -384,6 +391,14 @@ class Grants:
                 self._chain.simulate(self._lanes.grants, calldata)
             except InvalidSignatureError:
                 raise refused from None
+
+    def _next_pause(self, tx: Connection, consent_id: Hex32) -> int:
+        """More than any that the chain has taken or may still take: one that is on its way comes first there."""
+        row = self._registry.rows(tx, [consent_id]).get(consent_id)
+        if row is None:
+            raise NotFoundError("consent: no such consent", field="consent")
+        pending = [int(decode_call(calldata)[1][2]) for calldata in self._journal.pending_pauses(tx, consent_id)]
+        return max(int(row.pause_sequence), *pending, 0) + 1
 
     def _one_subjects(self, consent_ids: Sequence[Hex32]) -> list[StoredConsent]:
         if not consent_ids:

@@ -238,6 +238,11 @@ class Journal:
         with self._store.read() as tx:
             return list(tx.execute(_ABOUT, {"consent": consent_id}))
 
+    def pending_pauses(self, tx: Connection, consent_id: Hex32) -> list[bytes]:
+        """The calls by which a consent is to be paused or resumed and whose block is not known."""
+        query = _ABOUT.where(acts.c.kind == "pause", acts.c.state == PENDING)
+        return [row.calldata for row in tx.execute(query, {"consent": consent_id})]
+
     def attach_transaction(self, act_id: str, transaction: RawTransaction) -> None:
         """Make a signed transaction durable, before it is sent. What was lost keeps its place until it is back."""
         with self._store.begin() as tx:

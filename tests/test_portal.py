@@ -90,6 +90,20 @@ def test_what_is_anothers_does_not_exist(world: World, anna: Browser, stranger: 
     assert "First Bank" not in stranger.get("/consents").text + stranger.get("/activity").text
 
 
+def test_a_pause_is_offered_after_the_resume_that_is_still_on_its_way(world: World, anna: Browser) -> None:
+    consent = consent_of(world)
+
+    def offered() -> int:
+        draft = anna.post(f"/consents/{consent}/pause-draft", {"paused": True})
+        return int(draft.get_json()["typedData"]["message"]["sequence"])
+
+    world.subject.pause(world.custodian, consent, sequence=offered())
+    assert offered() == 2
+    world.chain.down = True
+    world.subject.pause(world.custodian, consent, paused=False, sequence=2)
+    assert offered() == 3
+
+
 def test_pages_of_a_person_are_for_the_signed_in(world: World) -> None:
     out = Browser(world)
     for page in ("/requests", "/consents", "/activity", "/data", "/data/erase", "/chain", "/notices", "/security"):

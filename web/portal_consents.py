@@ -163,13 +163,9 @@ def revoke() -> Response:
 @routes.post("/consents/<consent_id>/pause-draft")
 def pause_draft(consent_id: str) -> Response:
     """What is to be signed to pause or resume."""
-    wanted, consent = body_of(Pause), mine(consent_id)
-    payload = pause_typed_data(
-        consent.consent_id,
-        paused=wanted.paused,
-        sequence=consent.pause_sequence + 1,
-        domain=custodian().chain.domain,
-    )
+    wanted, consent, held = body_of(Pause), mine(consent_id), custodian()
+    sequence = held.grants.next_pause(consent.consent_id)
+    payload = pause_typed_data(consent.consent_id, paused=wanted.paused, sequence=sequence, domain=held.chain.domain)
     return jsonify(typedData=payload, institution=consent.grant.terms.institution)
 
 

@@ -12,6 +12,7 @@ from actors import World
 
 from ledger.custodian import Custodian
 from ledger.errors import ChainUnavailableError, StoreUnavailableError
+from ledger.locks import FileLock
 from web import create_app, server
 
 PATIENCE = 20.0
@@ -104,6 +105,22 @@ def test_one_worker_at_a_time_keeps_house_and_another_takes_over(world: World, m
                 chores[0].forget()
                 assert chores[1].happen(times=3)
                 assert not chores[0].has_happened()
+
+
+def test_a_worker_without_a_file_to_spare_takes_over_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    chores = Rounds()
+    monkeypatch.setattr(world.custodian, "housekeeping", chores)
+    monkeypatch.setattr(world.custodian, "sync", Rounds())
+    full = Rounds(*[StoreUnavailableError("no lock file: Too many open files")] * 3)
+    acquire = FileLock.acquire
+
+    def acquired(lock: FileLock) -> bool:
+        full()
+        return acquire(lock)
+
+    monkeypatch.setattr(FileLock, "acquire", acquired)
+    with kept_by(world.custodian):
+        assert chores.happen(times=2)
 
 
 def test_what_a_dead_worker_left_is_ended_without_anybodys_asking(world: World) -> None:

@@ -121,11 +121,11 @@ class _Housekeeper:
         since_sync = SYNC_SECONDS
         is_mine = False
         while not self._stopping.wait(TICK_SECONDS):
-            is_mine = is_mine or self._lock.acquire()
-            if not is_mine:
-                continue
-            since_sync += TICK_SECONDS
             try:
+                is_mine = is_mine or self._lock.acquire()
+                if not is_mine:
+                    continue
+                since_sync += TICK_SECONDS
                 # First, and not in every round: neither keeps the other from its turn by failing.
                 if since_sync >= SYNC_SECONDS:
                     since_sync = 0.0

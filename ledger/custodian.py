@@ -349,8 +349,12 @@ class Custodian:
             # Only those that left something behind: a process that starts meanwhile finds the others free.
             left = self.journal.writers_with_work()
             dead = [account for account in self.accounts.writers if account.address in left]
-            free = {account: lock for account in dead if (lock := self._lock_of(account)).acquire()}
+            free: dict[LocalAccount, FileLock] = {}
             try:
+                for account in dead:
+                    lock = self._lock_of(account)
+                    if lock.acquire():
+                        free[account] = lock
                 idle = [self._log_writer(account) for account in free]
                 writers = {str(writer.address): writer for writer in (self.log, *idle)}
                 return Sync(

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
 from actors import World
@@ -142,3 +143,36 @@ def test_what_a_dead_worker_left_is_ended_without_anybodys_asking(world: World) 
                 break
             ended.wait(0.01)
     assert world.states() == ["aborted"]
+
+
+def test_a_lock_that_cannot_be_had_keeps_no_other_from_being_let_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first of two dead workers left would be taken for the work of a living one until this process ends."""
+
+    def die() -> None:
+        raise SystemExit
+
+    consent = world.grant()
+    dead = [world.open(), world.open()]
+    for worker in dead:
+        world.steps.at("5 logged", die)
+        with pytest.raises(SystemExit):
+            worker.releases.release(world.request(consent))
+    for worker in dead:
+        worker.close()
+    world.clock.advance(1000)
+    acquire, asked = FileLock.acquire, count()
+
+    def acquired(lock: FileLock) -> bool:
+        # The lock of sync, that of one writer, that of the other.
+        if next(asked) == 2:
+            raise StoreUnavailableError("no lock file: Too many open files")
+        return acquire(lock)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileLock, "acquire", acquired)
+        with pytest.raises(StoreUnavailableError, match="Too many"):
+            world.custodian.sync()
+    world.custodian.sync()
+    assert world.states() == ["aborted", "aborted"]

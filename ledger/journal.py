@@ -16,7 +16,21 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql.dml import Update
 
 from ledger.access import BatchKind, ChainProof, LoggedAccess
@@ -114,6 +128,8 @@ _ABOUT: Final = (
     .where(act_consents.c.consent_id == bindparam("consent"))
     .order_by(acts.c.act_id.desc())
 )
+# In the very words of the index that holds them: a parameter would not say that it may be used.
+_OPEN_STATE: Final = releases.c.state.in_([literal_column(f"'{state}'") for state in (INTENT, RECORDED)])
 _ENTRY: Final = releases.c.entry_hash == bindparam("entry")
 _LAND: Final = update(releases).where(_ENTRY).values(log_index=bindparam("place"), late=bindparam("is_late"))
 _RECORD: Final = (
@@ -531,7 +547,7 @@ class Journal:
 
     def writers_with_work(self) -> set[str]:
         """Writers with a batch in flight or releases that have not ended: their process is at work, or died at it."""
-        open_releases = select(releases.c.writer).where(releases.c.state.in_((INTENT, RECORDED)))
+        open_releases = select(releases.c.writer).where(_OPEN_STATE)
         in_flight = select(batches.c.writer).where(batches.c.state == PENDING)
         with self._store.read() as tx:
             return {*tx.scalars(open_releases.distinct()), *tx.scalars(in_flight.distinct())}
@@ -539,7 +555,7 @@ class Journal:
     def unfinished(self, writer: str) -> list[Row[Any]]:
         """Releases of this writer that are neither answered nor refused."""
         with self._store.read() as tx:
-            query = select(releases).where(releases.c.writer == writer, releases.c.state.in_((INTENT, RECORDED)))
+            query = select(releases).where(releases.c.writer == writer, _OPEN_STATE)
             return list(tx.execute(query.order_by(releases.c.created_at)))
 
     def unlogged_refusals(self, limit: int) -> list[QueuedAccess]:

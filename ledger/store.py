@@ -200,6 +200,7 @@ acts = _table(
     Column("block_number", Integer),
     Column("block_hash", Text),
     Column("transaction_index", Integer),
+    Index("acts_by_state_block", "state", "block_number"),
 )
 
 # Which acts are about a consent: what is on chain about someone is found without reading every act there ever was.
@@ -226,7 +227,8 @@ batches = _table(
     Column("head", Text),
     # Of a batch of accesses that an authority ordered; otherwise 0.
     Column("embargo_until", Integer, nullable=False, default=0),
-    Index("batches_by_writer_state", "writer", "state"),
+    Index("batches_by_writer_state_size", "writer", "state", "size"),
+    Index("batches_by_state_block", "state", "block_number"),
 )
 
 releases = _table(
@@ -252,7 +254,8 @@ releases = _table(
     Column("finished_at", Integer),
     *_sealed(optional=True),
     Index("releases_by_consent_day", "consent_id", "day"),
-    Index("releases_by_writer_state", "writer", "state"),
+    # Of those that have not ended, which are few: so that to look for them does not read every release there ever was.
+    Index("releases_open", "writer", **_only(text("state IN ('intent', 'recorded')"))),
     # Of the answers that are still kept, which are few: so that forgetting does not read every release there ever was.
     Index("releases_with_answer", "finished_at", **_only(text("sealed IS NOT NULL"))),
 )

@@ -327,6 +327,21 @@ def test_the_export_has_everything_and_is_a_download(world: World, anna: Browser
     assert {"consents"} <= set(json.loads(answer.text))
 
 
+def test_who_signed_by_passkey_is_told_that_stopping_without_us_must_be_made_in_advance(
+    world: World, anna: Browser
+) -> None:
+    consent = consent_of(world)
+    page, file = anna.get(f"/receipts/{consent}").text, anna.get(f"/receipts/{consent}/without-us.txt").text
+    assert "Signed with a passkey?" in page
+    assert '<a href="/without-us">Make a stop in advance now</a>' in page
+    assert f"Make a stop in advance now, at {world.config.portal_origin}/without-us." in file
+    # The key of a wallet is the person's own.
+    anna.wallet = world.subject.account
+    assert anna.by_wallet("link").status_code == 200
+    for path in (f"/receipts/{consent}", f"/receipts/{consent}/without-us.txt"):
+        assert "in advance" not in anna.get(path).text
+
+
 def test_erasing_needs_the_word_and_step_up_and_signs_out_for_ever(world: World, anna: Browser) -> None:
     consent = consent_of(world)
     assert anna.submit("/data/erase", word="yes").status_code == 422

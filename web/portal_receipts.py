@@ -8,11 +8,13 @@ import segno
 from flask import Blueprint, Response, render_template
 from markupsafe import Markup
 
+from ledger.consent import ConsentGrant
 from ledger.contract import call, revoke_call
 from ledger.typed_data import outer_of
 from web.door import custodian
 from web.portal_consents import mine
 from web.responses import download
+from web.signed_in import signed_in
 
 routes = Blueprint("receipts", __name__)
 
@@ -27,6 +29,7 @@ def page(consent_id: str) -> str:
         consent=consent,
         granted=held.grants.receipt(consent.consent_id),
         ended=ended,
+        by_wallet=_is_by_wallet(consent.grant),
         code=_code_of(f"{held.config.service_url}/verify"),
     )
 
@@ -52,6 +55,8 @@ def without_us(consent_id: str) -> Response:
         "portal/without_us.txt",
         consent=consent,
         domain=domain,
+        by_wallet=_is_by_wallet(consent.grant),
+        address=f"{custodian().config.portal_origin}/without-us",
         calldata="0x" + revoke_call([outer_of(consent.grant)], b"").hex(),
         selector="0x" + call("consentOf", b"\0" * 32).hex()[:8],
     )
@@ -64,6 +69,12 @@ def record(consent_id: str) -> Response:
     consent = mine(consent_id)
     document = custodian().subject_export.consent_receipt(consent.subject_id, consent.consent_id)
     return download(json.dumps(document, ensure_ascii=False, indent=2), "consent-record.jsonld", "application/ld+json")
+
+
+def _is_by_wallet(grant: ConsentGrant) -> bool:
+    """Whether a wallet of the account signed: that key works elsewhere too. Removed ones are not known."""
+    wallets = custodian().enrolment.wallets(signed_in().account_id)
+    return grant.subject in {wallet.address for wallet in wallets}
 
 
 def _code_of(address: str) -> Markup:

@@ -136,17 +136,27 @@ def _verify_persons(receipt: str, key: ECKey, domain: Domain, rpc_url: str | Non
         fields = {"holds": True, "kind": kind, "consents": list(consent_ids), "by": revoked.by, "storedAt": at}
         signed = "signed by the subject" if revoked.by_subject else f"at the wish of: {plain(revoked.by)}"
         said = f"The receipt holds: revoked at {at}, {signed}."
+    lines = [said, *(f"    consent {one}" for one in consent_ids)]
     if chain is not None:
         chain.check()
-        _require_on_chain(chain, consent_ids, expected)
-        fields["onChain"], said = True, f"{said} The chain says so too."
-    show(as_json, fields, "\n".join([said, *(f"    consent {one}" for one in consent_ids)]))
+        states = _states(chain, consent_ids, expected, granted=kind == GRANT_TYPE)
+        fields |= {"onChain": True, "state": states[0] if kind == GRANT_TYPE else "revoked"}
+        lines.append(f"On chain: {fields['state']}.")
+    show(as_json, fields, "\n".join(lines))
 
 
-def _require_on_chain(chain: JsonRpcChain, consent_ids: Sequence[Hex32], expected: set[State]) -> None:
-    for consent_id, found in zip(consent_ids, chain.consents(consent_ids), strict=True):
+def _states(chain: JsonRpcChain, ids: Sequence[Hex32], expected: set[State], *, granted: bool) -> list[str]:
+    """What the chain says of each consent. Raises `AuditError` if that is not as the receipt has it."""
+    states: list[str] = []
+    for consent_id, found in zip(ids, chain.consents(ids), strict=True):
+        name = found.state.name.lower()
         if found.state not in expected:
-            raise AuditError(f"the chain says otherwise: consent {consent_id} is {found.state.name.lower()}")
+            raise AuditError(f"the chain says otherwise: consent {consent_id} is {name}")
+        # A revocation that came first leaves nothing but the word: the grant never was on chain, and cannot be.
+        if granted and not found.expires_at:
+            raise AuditError(f"the chain says otherwise: consent {consent_id} is {name}, and was never granted")
+        states.append(name)
+    return states
 
 
 def _show(as_json: bool, entry: AccessEntry, found: Mapping[str, object], human: str) -> None:  # noqa: FBT001

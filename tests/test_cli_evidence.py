@@ -18,10 +18,13 @@ from service import serving
 
 from ledger import cli
 from ledger.config import Config
+from ledger.consent import Hex32
+from ledger.contract import revoke_call
 from ledger.custodian import Custodian
-from ledger.devnet import free_port
+from ledger.devnet import free_port, fund
 from ledger.exchange import new_institution_keys
-from ledger.receipts import revocation_receipt
+from ledger.receipts import grant_receipt, revocation_receipt
+from ledger.typed_data import consent_id_of, outer_of
 
 pytestmark = pytest.mark.devnet
 
@@ -73,6 +76,37 @@ class Auditor:
         file.write_text(json.dumps(change(json.loads(file.read_text()))))
 
 
+def stopped_before_its_grant(custodian: Custodian, institution: Institution) -> str:
+    """The receipt of a grant that the subject stopped on chain before it came there, so that it never can."""
+    subject, domain = Subject("person-3"), custodian.chain.domain
+    subject.furnish(custodian)
+    grant = subject.draft(custodian, institution)
+    fund(custodian.rpc, [subject.address])
+    unsigned = {
+        "to": domain.contract,
+        "data": revoke_call([outer_of(grant)], b""),
+        "nonce": 0,
+        "gas": 200_000,
+        "maxFeePerGas": 10**10,
+        "maxPriorityFeePerGas": 0,
+        "chainId": domain.chain_id,
+    }
+    sent = subject.account.sign_transaction(unsigned)
+    custodian.chain.send(bytes(sent.raw_transaction))
+    assert custodian.chain.wait(Hex32("0x" + sent.hash.hex()), timeout=10).succeeded
+    return grant_receipt(
+        consent_id_of(grant, domain),
+        grant,
+        subject.sign(custodian, grant),
+        domain,
+        custodian.accounts.signing_key,
+        at=1,
+        transaction_hash=None,
+        standing=False,
+        revoked_at=None,
+    )
+
+
 @pytest.fixture
 def auditor(devnet_config: Config, tmp_path: Path) -> Iterator[Auditor]:
     port = free_port()
@@ -109,6 +143,8 @@ def auditor(devnet_config: Config, tmp_path: Path) -> Iterator[Auditor]:
         ended = other.grant(custodian, institution)
         other.revoke(custodian, ended)
         (home / "revocation.jwt").write_text(custodian.grants.revocation_receipt(ended))
+        (home / "ended.jwt").write_text(custodian.grants.receipt(ended))
+        (home / "never.jwt").write_text(stopped_before_its_grant(custodian, institution))
         (home / "erasure.json").write_text(json.dumps({"proof": custodian.eraser.erase(other.ref).proof}))
         (home / "receipt.jwt").write_text(release.receipt + "\n")
         (home / "release.json").write_text(json.dumps({"id": release.release_id, "receipt": release.receipt}))
@@ -227,8 +263,10 @@ def test_a_persons_receipts_are_checked_with_no_network_and_against_a_node_if_on
     assert (erased["envelopesDestroyed"], erased["holds"]) == (3, True)
     for file in ("grant.jwt", "revocation.jwt"):
         assert auditor.finds(file, "--custodian-key", "key.json", "--rpc-url", auditor.rpc_url)["onChain"]
-    said = auditor.run("revocation.jwt", "--custodian-key", "key.json", "--rpc-url", auditor.rpc_url).stdout
-    assert "signed by the subject. The chain says so too." in said
+    for file, state in (("grant.jwt", "active"), ("ended.jwt", "revoked"), ("revocation.jwt", "revoked")):
+        asked = (file, "--custodian-key", "key.json", "--rpc-url", auditor.rpc_url)
+        assert auditor.finds(*asked)["state"] == state
+        assert auditor.run(*asked).stdout.splitlines()[-1] == f"On chain: {state}."
     assert "names no one" in auditor.run("erasure.json", "--custodian-key", "key.json").stdout
 
 
@@ -244,3 +282,10 @@ def test_a_receipt_that_the_chain_does_not_bear_out_ends_with_5(auditor: Auditor
     assert "at the wish of: custodian" in auditor.run("untrue.jwt", "--custodian-key", "key.json").stdout
     done = auditor.run("untrue.jwt", "--custodian-key", "key.json", "--rpc-url", auditor.rpc_url)
     assert (done.returncode, "the chain says otherwise" in done.stderr) == (5, True)
+
+
+def test_a_grant_that_was_stopped_before_it_came_to_the_chain_is_not_borne_out_by_it(auditor: Auditor) -> None:
+    words = ("never.jwt", "--custodian-key", "key.json")
+    assert auditor.finds(*words)["holds"]
+    done = auditor.run(*words, "--rpc-url", auditor.rpc_url)
+    assert (done.returncode, "is revoked, and was never granted" in done.stderr) == (5, True)

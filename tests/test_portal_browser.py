@@ -622,6 +622,25 @@ def test_every_page_is_accessible_complains_of_nothing_and_fits(
     assert wrong == {}
 
 
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_at_320_px_nothing_is_cut_off_and_nothing_scrolls_sideways(
+    portal: Portal, browser: Browser, regular: Person, locale: str
+) -> None:
+    state = regular.context.storage_state()
+    with person(
+        browser, portal.url, passkeys=False, storage_state=state, locale=locale, viewport={"width": 320, "height": 640}
+    ) as made:
+        for name, path in pages_of(regular, regular.paths["request"]).items():
+            made.go(path)
+            assert not made.overflows(), name
+            places = made.page.eval_on_selector_all(
+                ".nav a", "(all) => all.map((one) => one.getBoundingClientRect()).map((box) => [box.left, box.right])"
+            )
+            assert len(places) == 5
+            assert all(0 <= left < right <= 320 for left, right in places), (name, places)
+            made.shot(f"{name}-{locale}-320")
+
+
 def look_at(made: Person, name: str, path: str, shot: str, wrong: dict[str, list[str]]) -> None:
     made.go(path)
     made.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")

@@ -113,6 +113,13 @@ def test_pages_of_a_person_are_for_the_signed_in(world: World) -> None:
         assert out.get(page).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/sign-in", "/enrol"])
+def test_who_has_no_javascript_is_promised_nothing_that_needs_a_session(world: World, path: str) -> None:
+    (said_without,) = re.findall(r"<noscript>(.*?)</noscript>", Browser(world).get(path).text)
+    assert "Signing in needs JavaScript. Without it you can decline a request by its link." in said_without
+    assert "Reading" not in said_without
+
+
 # ---------------------------------------------------------------------------------------------------- what others wrote
 
 

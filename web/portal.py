@@ -2,7 +2,7 @@
 
 Pages are in `portal_*.py`, by topic, as blueprints; templates in `templates/portal/`; what a page may say about a
 consent is made in `views.py`, so that templates decide nothing. Reading works without scripts, and so do declining and
-stopping; signing needs them, because keys never leave the browser.
+stopping, once signed in; signing in and signing need them, because keys never leave the browser.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from actors import Institution, Subject
 from service import serving
 
@@ -268,6 +271,16 @@ def test_a_persons_receipts_are_checked_with_no_network_and_against_a_node_if_on
         assert auditor.finds(*asked)["state"] == state
         assert auditor.run(*asked).stdout.splitlines()[-1] == f"On chain: {state}."
     assert "names no one" in auditor.run("erasure.json", "--custodian-key", "key.json").stdout
+
+
+def test_the_commands_that_the_page_for_receipts_shows_work_as_they_stand(auditor: Auditor) -> None:
+    (auditor.home / "consent-receipt.jwt").write_text((auditor.home / "grant.jwt").read_text())
+    page = urllib3.request("GET", auditor.service_url.replace("127.0.0.1", "localhost") + "/verify").data.decode()
+    shown = re.findall(r">consent-ledger receipts verify ?([^<]*)</(?:code|pre)>", page)
+    assert len(shown) == 2
+    for words in shown:
+        done = auditor.run(*shlex.split(words))
+        assert (done.returncode, done.stdout.startswith("The receipt holds: ")) == (0, True), done.stderr
 
 
 def test_a_persons_receipt_that_was_altered_ends_with_5_and_a_bundle_with_2(auditor: Auditor) -> None:

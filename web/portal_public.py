@@ -14,7 +14,9 @@ def verify() -> str:
     """Checks receipts and proofs. What is opened stays in the browser."""
     held = custodian()
     return render_template(
-        "portal/verify.html", jwks={"keys": [dict(held.accounts.signing_key.as_dict(private=False))]}
+        "portal/verify.html",
+        jwks={"keys": [dict(held.accounts.signing_key.as_dict(private=False))]},
+        service_url=held.config.service_url,
     )
 
 

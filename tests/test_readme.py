@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,15 @@ SECONDS: Final = 300
 def block(kind: str) -> str:
     (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
     return str(found)
+
+
+def unignored(names: Iterable[str]) -> set[str]:
+    """Those that `git add .` would take, were they at the root of the repository."""
+    listed = subprocess.run(
+        ["git", "check-ignore", "--no-index", *names], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert listed.returncode in (0, 1), listed.stderr
+    return set(names) - set(listed.stdout.split())
 
 
 def commands(script: str) -> Iterator[list[str]]:
@@ -105,6 +114,11 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path, stock_too
     assert audited.returncode == 0, audited.stdout + audited.stderr
     assert audited.stdout.count("✓ CLEAN") == 2
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    # Nothing of what they wrote, keys among it, gets into the repository.
+    here = {path.name + "/" * path.is_dir() for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    written = here - {"ledger/", "web/", "data/"}
+    assert {"bank.jwks", "person.key", "lender.sig.pem", "answer.json", "remembered/"} <= written
+    assert unignored(written) == set()
     # Its one consent was erased with the person.
     assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
 

@@ -9,12 +9,14 @@ from typing import Any, Final
 import pytest
 from actors import DAY, SOURCE, Subject, World
 from browsing import Browser, code, enrolled, said
+from markupsafe import escape
 
 from ledger.attributes import ASKABLE
 from ledger.consent import Hex32
 from ledger.errors import ChainUnavailableError, LedgerError
 from ledger.exchange import new_furnisher_keys
 from ledger.purposes import PURPOSES
+from ledger.sessions import IDLE_SECONDS
 from ledger.typed_data import grant_typed_data, parse_grant, revocation_typed_data, sign_typed_data
 from web.language import CHINESE
 
@@ -324,6 +326,26 @@ def test_a_dispute_is_opened_shown_and_taken_back_by_plain_forms(world: World, a
     )
     assert anna.submit("/data/disputes/withdraw", attribute="savings").status_code == 303
     assert "You took it back." in anna.get("/data").text
+
+
+def test_what_a_person_wrote_outlives_the_session_on_the_page_that_says_so(world: World, anna: Browser) -> None:
+    wrote = f"It was 300 marks, not 100. {SCRIPT}"
+    fields = {"attribute": "savings", "statement": wrote}
+    old = anna.csrf()
+    stale = anna.submit("/data/disputes", accept="text/html", **fields | {"csrf": "ab" * 32})
+    world.clock.advance(IDLE_SECONDS + 1)
+    ended = anna.submit("/data/disputes", accept="text/html", **fields | {"csrf": old})
+    assert ("This page is too old" in stale.text, "You are signed out" in ended.text) == (True, True)
+    for answer in (stale, ended):
+        assert f"readonly>{escape(wrote)}</textarea>" in answer.text
+        assert "Location" not in answer.headers
+    # One that is too large to be read is refused as such.
+    large = anna.submit("/data/disputes", accept="text/html", **fields | {"statement": "x" * 2_000_000})
+    assert large.status_code == 413
+    # Another site's form puts no words on our page.
+    theirs = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Accept": "text/html"}
+    answer = anna.open("POST", "/data/disputes", data=fields | {"csrf": old}, headers=theirs)
+    assert "300 marks" not in answer.text
 
 
 def test_the_export_has_everything_and_is_a_download(world: World, anna: Browser) -> None:

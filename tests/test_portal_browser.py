@@ -681,6 +681,31 @@ def test_keyboard_alone_gets_to_the_answer(portal: Portal, anna: Person) -> None
 # -------------------------------------------------------------------------------------------------------- other origins
 
 
+def test_enter_in_a_field_presses_the_main_button_and_nothing_gets_into_an_address(
+    portal: Portal, browser: Browser
+) -> None:
+    _, code = portal.person()
+    with person(browser, portal.url) as made:
+        made.go("/enrol")
+        made.page.fill("#code", code)
+        made.page.press("#name", "Enter")
+        made.page.wait_for_url(made.url + "/")
+        made.go("/security")
+        made.page.fill("#name", "")
+        made.page.press("#name", "Enter")
+        made.says("Give the passkey a name")
+        assert made.page.url == made.url + "/security"
+    _, code = portal.person()
+    with person(browser, portal.url, passkeys=False, java_script_enabled=False) as plain:
+        for path, field in (("/enrol", "#code"), ("/without-us", "#file"), ("/verify", "#file")):
+            plain.go(path)
+            if field == "#code":
+                plain.page.fill(field, code)
+            plain.page.click("main form button[type=submit]")
+            plain.page.wait_for_timeout(200)
+            assert plain.page.url == plain.url + path
+
+
 def test_another_site_can_neither_send_a_form_nor_fetch_nor_load_nor_frame_anything(
     portal: Portal, anna: Person
 ) -> None:

@@ -22,11 +22,13 @@ from ledger.errors import (
 )
 from web import problems
 from web.door import API
-from web.security import CSRF_FIELD, is_portal
+from web.security import CSRF_FIELD, SAFE, is_portal
 
 DOCUMENTS: Final = ("text/html", "application/xhtml+xml")
 BACK: Final = {"/data/erase": "/data"}
 """Where whoever leaves a form that needs a step-up goes back to; the others are of /security."""
+STATEMENT_FIELD: Final = "statement"
+"""Where a form asks for a person's own words: those are not lost with an error."""
 
 
 def install(app: Flask) -> None:
@@ -116,12 +118,24 @@ def _step_up_page(answer: Response, heading: str, advice: str) -> Response:
     return make_response(text, answer.status_code)
 
 
-def _page(answer: Response, heading: str, advice: str, *, kind: str = "", bare: bool = False) -> Response:
+def _kept() -> str:
+    """What a person wrote into the form that failed. Another site's form puts no words of its own on our page."""
+    if request.method in SAFE or request.headers.get("Sec-Fetch-Site") != "same-origin":
+        return ""
     try:
-        text = render_template("portal/error.html", heading=heading, advice=advice, kind=kind, bare=bare)
+        return request.form.get(STATEMENT_FIELD, "")
+    except HTTPException:
+        # Too large to be read, which may be the error.
+        return ""
+
+
+def _page(answer: Response, heading: str, advice: str, *, kind: str = "", bare: bool = False) -> Response:
+    words = {"heading": heading, "advice": advice, "kind": kind, "kept": _kept()}
+    try:
+        text = render_template("portal/error.html", **words, bare=bare)
     except LedgerError:
         # The database cannot say who is signed in.
-        text = render_template("portal/error.html", heading=heading, advice=advice, kind=kind, bare=True)
+        text = render_template("portal/error.html", **words, bare=True)
     page = make_response(text, answer.status_code)
     for name in ("Retry-After", "Allow"):
         if name in answer.headers:

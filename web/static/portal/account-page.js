@@ -5,6 +5,8 @@
  *   <button data-sign-in="passkey">, <button data-sign-in="wallet">
  *   <form id="enrol"> with inputs `code` and `name` (of the passkey); <button data-enrol="passkey">, "wallet"
  *   <form id="add"> with input `name`; <button data-add="passkey">, <button data-add="wallet">
+ *       Of both the main button submits, so that Enter in a field presses it; the forms themselves send nothing, also
+ *       without scripts (`method="dialog"`): a code does not belong in an address.
  *   <div id="wallets" hidden>, <button id="switch-chain" hidden>, <a id="continue" hidden> (see `wallet-page.js`)
  *
  * `next` of the page's address goes to the service, which answers where to go on.

@@ -348,6 +348,19 @@ def test_what_a_person_wrote_outlives_the_session_on_the_page_that_says_so(world
     assert "300 marks" not in answer.text
 
 
+def test_what_was_done_with_a_consent_is_told_in_words(world: World, anna: Browser) -> None:
+    consent = consent_of(world)
+    world.subject.pause(world.custodian, consent)
+    world.subject.revoke(world.custodian, consent)
+    other = consent_of(world)
+    anna.submit(f"/consents/{other}/stop")
+    told = [re.findall(r"<dt>([^<]*?) · <time", anna.get(f"/consents/{one}").text) for one in (consent, other)]
+    assert [sorted(each) for each in told] == [
+        ["Given", "Paused or made active again", "Stopped by you"],
+        ["Given", "Stopped by us"],
+    ]
+
+
 def test_the_export_has_everything_and_is_a_download(world: World, anna: Browser) -> None:
     consent_of(world)
     answer = anna.get("/data/export.json")

@@ -161,6 +161,18 @@ def test_what_is_signed_is_what_was_chosen_and_nothing_optional_is_chosen_for_an
     assert (grant.max_accesses, grant.expires_at - grant.valid_from) == (2, 7 * 86_400)
 
 
+def test_a_limit_beyond_what_was_asked_is_named_as_on_the_page_and_has_the_focus(portal: Portal, anna: Person) -> None:
+    anna.go(portal.ask(portal.bank))
+    anna.page.click("summary:has-text('Allow less')")
+    anna.page.fill("#validityDays", "31")
+    anna.page.click("summary:has-text('Allow less')")
+    anna.page.click("[data-accept=passkey]")
+    anna.says("A limit is not within what was asked (For how many days: 1-30).")
+    assert anna.page.evaluate("document.activeElement.id") == "validityDays"
+    assert anna.page.is_visible("#validityDays")
+    anna.shot("limit-outside-en")
+
+
 def test_a_terms_dialog_that_is_left_signs_nothing(portal: Portal, anna: Person) -> None:
     path = portal.ask(portal.bank)
     anna.go(path)

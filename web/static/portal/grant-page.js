@@ -15,6 +15,7 @@
  *                                                   `#sign-digest`, buttons `#sign-yes` and `#sign-no`
  */
 import { serviceRpc } from "./chain.js";
+import { PortalError } from "./errors.js";
 import { handIn, keptGrant, signGrant } from "./grant.js";
 import { describe, jsonBlock, onClick, post, reloadWhenBack, say, secondsOf, textOf } from "./page.js";
 import { showPresence } from "./presence.js";
@@ -53,12 +54,23 @@ async function accept(button) {
     if (signed) await send();
     else say(status, textOf(portal.texts, "not_signed"));
   } catch (error) {
-    say(status, describe(portal.texts, error), "error");
+    say(status, describe(portal.texts, inItsWords(error)), "error");
     offerSwitch(portal, error, status);
     byId("send-again").hidden = !keptGrant(sessionStorage, asked.token);
   } finally {
     signer?.forget();
   }
+}
+
+/** A limit that is not within what was asked is named as its field on the page is, and the field has the focus. */
+function inItsWords(error) {
+  const input = error?.code === "choice_outside" ? byId("answer").elements[error.field] : null;
+  const [label] = input?.labels ?? [];
+  if (!label) return error;
+  // A field of a closed part takes no focus.
+  for (let part = input.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
+  input.focus();
+  return new PortalError(error.code, { field: label.textContent, detail: error.detail });
 }
 
 async function send() {

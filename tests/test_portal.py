@@ -384,6 +384,15 @@ def test_who_signed_by_passkey_is_told_that_stopping_without_us_must_be_made_in_
         assert "in advance" not in anna.get(path).text
 
 
+def test_who_is_signed_out_is_sent_to_sign_in_to_make_a_stop_in_advance(world: World, anna: Browser) -> None:
+    out, member = Browser(world).get("/without-us").text, anna.get("/without-us").text
+    assert '<a href="/sign-in?next=/without-us">Sign in to make one</a>' in out
+    assert ('id="in-advance"' in out, "below" in out) == (False, False)
+    assert ('id="in-advance"' in member, "It is made below" in member) == (True, True)
+    # An order is what an authority gives.
+    assert "order" not in out + member
+
+
 def test_erasing_needs_the_word_and_step_up_and_signs_out_for_ever(world: World, anna: Browser) -> None:
     consent = consent_of(world)
     assert anna.submit("/data/erase", word="yes").status_code == 422

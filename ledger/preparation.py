@@ -160,6 +160,8 @@ class Preparation:
             except ConsentError as refusal:
                 self._put_refusal_on_file(asked, consent, refusal)
                 raise
+        # What is logged can be answered.
+        asked.signed.party.key("enc", now=self._now)
         # (4)
         entry = _entry(asked.request, records_hash_of(record.envelope.digest() for record in records))
         entry_hash = entry_hash_of(entry)

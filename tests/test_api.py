@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from ledger import exchange
 from ledger.consent import Reason
+from ledger.parties import INSTITUTION
 from ledger.store import consents
 from web.models import MAX_BATCH
 
@@ -314,6 +316,22 @@ def test_a_batch_with_something_wrong_in_it_is_refused_as_a_whole_with_its_place
 
 
 # ----------------------------------------------------------------------------------------------------------------- keys
+
+
+def test_nothing_is_logged_for_an_institution_that_no_answer_can_be_sealed_to(world: World, api: Api) -> None:
+    consent, bank = world.grant(), world.institution
+    public = exchange.check_jwks(bank.jwks)["keys"]
+    retired = {"keys": [key | {"exp": world.clock()} if key["use"] == "enc" else key for key in public]}
+    refused = said(api.ask(bank, "PUT", "/v1/keys", {"jwks": retired, "overlapDays": 0}))
+    assert (refused["code"], refused["field"]) == ("malformed", "jwks")
+    assert "'exp'" in refused["detail"]
+    # As a database of before may hold it.
+    with world.custodian.store.begin() as tx:
+        world.custodian.registry._update(tx, INSTITUTION, bank.institution_id, jwks=json.dumps(retired))
+    assert code(api.release(bank, consent)) == "malformed"
+    assert world.states() == []
+    assert world.logged() == []
+    assert world.chain.consent(consent).accesses == 0
 
 
 def test_keys_are_rotated_with_an_overlap_and_answers_go_to_the_new_key_at_once(world: World, api: Api) -> None:

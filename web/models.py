@@ -351,7 +351,7 @@ class KeySet(Model):
 
 
 class NewKeys(Model):
-    """New public keys; the present ones count for the overlap."""
+    """New public keys, without `exp`; the present ones count for the overlap."""
 
     jwks: dict[str, Any]
     overlap_days: Annotated[int, Field(ge=0, le=90)] = 7

@@ -37,6 +37,9 @@ BY_CUSTODIAN: Final = "custodian"
 BY_CHAIN: Final = "chain"
 """`by` in the details: whose act it was. What was learnt from the chain, the subject did there itself."""
 
+REPLACED_BY: Final = "replacedBy"
+"""In the details: the consent that took the place of one that ended."""
+
 WAITING: Final = "waiting"
 ACKNOWLEDGED: Final = "acknowledged"
 GIVEN_UP: Final = "given_up"
@@ -101,6 +104,13 @@ class Outbox:
             "next_attempt_at": at,
         }
         tx.execute(events.insert(), [row])
+
+    def erase(self, tx: Connection, consent_ids: Sequence[Hex32]) -> None:
+        """What was told of these consents no longer says that two of them are one person's."""
+        told = select(events).where(events.c.consent_id.in_(consent_ids), events.c.kind == REVOKED)
+        for row in tx.execute(told).all():
+            kept = {name: detail for name, detail in json.loads(row.details).items() if name != REPLACED_BY}
+            tx.execute(update(events).where(events.c.event_id == row.event_id).values(details=json.dumps(kept)))
 
     # --------------------------------------------------------------------------------------------- for the institution
 

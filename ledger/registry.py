@@ -17,7 +17,7 @@ from ledger.errors import (
     NotFoundError,
 )
 from ledger.keys import KeyFile
-from ledger.outbox import BY_SUBJECT, EXPIRED, GRANTED, PAUSED, RESUMED, REVOKED, Outbox
+from ledger.outbox import BY_SUBJECT, EXPIRED, GRANTED, PAUSED, REPLACED_BY, RESUMED, REVOKED, Outbox
 from ledger.parties import Parties
 from ledger.store import Store, consents, subjects
 from ledger.typed_data import stored_grant
@@ -181,7 +181,7 @@ class Registry(Parties):
         change = update(consents).where(*live).values(revoked_at=at, revoked_by=by, replaced_by=replaced_by)
         changed = tx.execute(change.returning(*_TOLD)).all()
         for told in changed:
-            self._tell(tx, REVOKED, told, at, by=by, **({"replacedBy": replaced_by} if replaced_by else {}))
+            self._tell(tx, REVOKED, told, at, by=by, **({REPLACED_BY: replaced_by} if replaced_by else {}))
         return len(changed)
 
     def mark_paused(self, tx: Connection, consent_id: Hex32, *, paused: bool, sequence: int, at: int, by: str) -> int:
@@ -229,7 +229,8 @@ class Registry(Parties):
         return row is None or row.erased_at is not None
 
     def erase(self, tx: Connection, subject_id: str, *, at: int) -> int:
-        """Destroy the openings, salts included, and the link to the person. Returns how many consents."""
+        """Destroy the openings, salts included, and every link to the person. Returns how many consents."""
+        self._outbox.erase(tx, self.ids_of(tx, subject_id))
         gone = dict.fromkeys(("subject_id", "kek_id", "wrapped_dek", "body", "replaced_by"))
         gone |= {"erased_at": at}
         return tx.execute(update(consents).where(consents.c.subject_id == subject_id).values(**gone)).rowcount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -53,7 +54,7 @@ from ledger.exchange import verify_claims
 from ledger.grants import MOST_AT_ONCE, at_once
 from ledger.locks import FileLock
 from ledger.relay import GAS_BASE, GAS_PER_CONSENT
-from ledger.store import meta
+from ledger.store import events, meta
 from ledger.typed_data import (
     consent_id_of,
     grant_typed_data,
@@ -550,7 +551,24 @@ def test_an_erasure_leaves_no_trace_of_what_replaced_what(world: World) -> None:
     world.custodian.eraser.erase(world.subject.ref)
     with world.custodian.store.read() as tx:
         rows = world.custodian.registry.rows(tx, [old, new])
+        details = {row.consent_id: json.loads(row.details) for row in tx.execute(select(events))}
     assert {row.replaced_by for row in rows.values()} == {None}
+    assert details == {old: {"by": "custodian"}, new: {"by": "custodian"}}
+    assert f'"replacedBy": "{new}"'.encode() not in b"".join(
+        path.read_bytes() for path in world.config.data.glob("ledger.db*")
+    )
+
+
+def test_an_erasure_leaves_what_others_replaced(world: World) -> None:
+    other = world.another_subject()
+    old = other.grant(world.custodian, world.institution)
+    new = other.grant(world.custodian, world.institution, replaces=old)
+    world.grant()
+    world.custodian.eraser.erase(world.subject.ref)
+    assert world.custodian.registry.consent(old).replaced_by == new
+    with world.custodian.store.read() as tx:
+        details = [json.loads(row.details) for row in tx.execute(select(events).where(events.c.consent_id == old))]
+    assert details[-1] == {"by": "custodian", "replacedBy": new}
 
 
 # ------------------------------------------------------------------------------ what goes on file together with a grant

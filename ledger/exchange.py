@@ -34,11 +34,13 @@ SEALING: Final = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM"}
 ANSWER_TYPE: Final = "answer+jwt"
 RECEIPT_TYPE: Final = "access-receipt+jwt"
 MAX_KEY_LENGTH: Final = 200
+MAX_KID_LENGTH: Final = 150
 MAX_NAME_LENGTH: Final = 100
 MAX_ATTRIBUTES: Final = 100
 RETIRED_AT: Final = "exp"
 """In a party's JWK set: Unix seconds after which a key counts no more. Until then it and its successor both do."""
 _IDEMPOTENCY_KEY: Final = re.compile(rf"[!-~]{{1,{MAX_KEY_LENGTH}}}\Z")
+_KID: Final = re.compile(rf"[!$-\[\]-~]{{1,{MAX_KID_LENGTH}}}")
 RELEASE_PATH: Final = re.compile(r"[^?#]*/v1/consents/(0x[0-9a-f]{64})/releases")
 _COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 _CLAIMS: Final = json.JSONEncoder(ensure_ascii=False)
@@ -133,6 +135,12 @@ def check_jwks(jwks: object, uses: Sequence[str] = ("sig", "enc")) -> dict[str, 
     usable = [key for key in _keys_of(jwks) if _is_usable(key)]
     for key in usable:
         key.ensure_kid()
+        if not _KID.fullmatch(str(key.kid)):
+            # It stands in a signature's `keyid`, after the party and a #.
+            raise MalformedError(
+                f"jwks: expected each kid of 1 to {MAX_KID_LENGTH} visible ASCII characters, no quote, backslash or #",
+                field="jwks",
+            )
         if RETIRED_AT in key.as_dict(private=False):
             raise MalformedError(f"jwks: expected keys without {RETIRED_AT!r}, which a rotation sets", field="jwks")
     if len({key.kid for key in usable}) != len(usable):
@@ -149,7 +157,13 @@ def _retires_at(key: JWK, otherwise: int) -> int:
 
 
 def rotated_jwks(old: Mapping[str, Any], new: Mapping[str, Any], *, now: int, overlap_seconds: int) -> dict[str, Any]:
-    """The new keys first; the old ones count for the overlap, those that retired already no more."""
+    """The new keys first; the old ones count for the overlap, those that retired already no more.
+
+    Raises `MalformedError` if one is called as another key was: what that one signed would be held against it.
+    """
+    known = {key["kid"]: _material(key) for key in old["keys"]}
+    if any(known.get(key["kid"], _material(key)) != _material(key) for key in new["keys"]):
+        raise MalformedError("jwks: expected another kid for another key", field="jwks")
     kids = {key["kid"] for key in new["keys"]}
     until = now + overlap_seconds
     kept = [
@@ -158,6 +172,17 @@ def rotated_jwks(old: Mapping[str, Any], new: Mapping[str, Any], *, now: int, ov
         if key["kid"] not in kids and min(until, key.get(RETIRED_AT, until)) > now
     ]
     return {"keys": [*new["keys"], *kept]}
+
+
+def _material(key: Mapping[str, Any]) -> list[Any]:
+    return [key.get(name) for name in ("kty", "crv", "x", "y")]
+
+
+def require_public(jwks: Mapping[str, Any]) -> None:
+    """Raise `MalformedError` if a private key is in a set that came from outside: it is to be used no more."""
+    keys = jwks.get("keys")
+    if isinstance(keys, list) and any(isinstance(key, Mapping) and "d" in key for key in keys):
+        raise MalformedError("jwks: expected public keys only: make new ones, we have seen these", field="jwks")
 
 
 def _is_usable(key: object) -> bool:

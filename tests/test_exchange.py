@@ -493,10 +493,21 @@ def test_a_rotation_without_an_overlap_leaves_none_of_the_old_keys(overlap: int)
     assert rotated_jwks(jwks(SIGN, SEAL), new, now=NOW, overlap_seconds=overlap) == new
 
 
-def test_a_new_key_takes_the_place_of_the_old_one_of_its_id() -> None:
+def test_a_new_key_is_not_called_as_an_old_one_was_whose_signatures_stay() -> None:
     usurper = ECKey.generate_key("P-256", {"use": "sig", "kid": str(SIGN.kid)})
-    together = rotated_jwks(jwks(SIGN, SEAL), check_jwks(jwks(usurper, SEAL)), now=NOW, overlap_seconds=DAY)
-    assert together == jwks(usurper, SEAL)
+    with pytest.raises(MalformedError, match="another kid"):
+        rotated_jwks(jwks(SIGN, SEAL), check_jwks(jwks(usurper, SEAL)), now=NOW, overlap_seconds=DAY)
+    # The same key again is no other one.
+    newer = ECKey.generate_key("P-256", {"use": "enc"}, auto_kid=True)
+    together = rotated_jwks(jwks(SIGN, SEAL), check_jwks(jwks(SIGN, newer)), now=NOW, overlap_seconds=DAY)
+    assert together == {"keys": [*jwks(SIGN, newer)["keys"], retired(SEAL, NOW + DAY)]}
+
+
+@pytest.mark.parametrize("kid", ["", 'a"b', "a#b", "a\\b", "a b", "schlüssel", "k" * 151])
+def test_a_key_that_no_signature_could_name_is_refused(kid: str) -> None:
+    with pytest.raises(MalformedError, match="kid") as caught:
+        check_jwks({"keys": [SIGN.as_dict(private=False) | {"kid": kid}, SEAL.as_dict(private=False)]})
+    assert caught.value.field == "jwks"
 
 
 # ------------------------------------------------------------------------------------------------------------- answers

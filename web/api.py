@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from ledger import release, standing
 from ledger.consent import ZERO32, Hex32
 from ledger.errors import LedgerError
-from ledger.exchange import release_request
+from ledger.exchange import release_request, require_public
 from ledger.json_forms import DAY_SECONDS
 from ledger.parties import INSTITUTION
 from ledger.signatures import IDEMPOTENCY_KEY
@@ -374,6 +374,7 @@ def see_keys() -> Response:
 @routes.put("/keys", tags=[KEYS], responses={200: models.KeySet})
 def rotate_keys(body: models.NewKeys) -> Response:
     """Replace your keys. The present ones count for the overlap, the new ones at once; answers go to the new ones."""
+    require_public(body.jwks)
     held = custodian()
     party = held.registry.rotate_keys(
         INSTITUTION,

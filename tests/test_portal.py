@@ -348,6 +348,13 @@ def test_what_a_person_wrote_outlives_the_session_on_the_page_that_says_so(world
     assert "300 marks" not in answer.text
 
 
+def test_of_a_consent_that_ended_no_times_are_left(world: World, anna: Browser) -> None:
+    consent = consent_of(world)
+    assert "<dt>Times left</dt><dd>3 of 3</dd>" in anna.get(f"/consents/{consent}").text
+    world.subject.revoke(world.custodian, consent)
+    assert "Times left" not in anna.get(f"/consents/{consent}").text
+
+
 def test_what_was_done_with_a_consent_is_told_in_words(world: World, anna: Browser) -> None:
     consent = consent_of(world)
     world.subject.pause(world.custodian, consent)

@@ -107,8 +107,8 @@ def audited(urls: Sequence[str] | None, asked: Asked, before: AuditState | None,
 def auditors_app() -> typer.Typer:
     """An app for verbs of the auditor."""
     return typer.Typer(
-        help="Check everything from the chain alone: no key, no database, no custodian. Exit codes: 0 clean, "
-        "1 findings, 2 could not verify.",
+        help="Check everything from the chain alone: no key, no database, no custodian (`reconcile` alone is for a "
+        "custodian, on its own data). Exit codes: 0 clean, 1 findings, 2 could not verify.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,

@@ -105,10 +105,15 @@ def _numbers(report: AuditReport) -> Iterator[str]:
         f"consents {grouped(totals.consents)}: {grouped(totals.in_force)} in force, {grouped(totals.paused)} paused, "
         f"{grouped(totals.revoked)} revoked, {grouped(totals.expired)} expired, {grouped(totals.exhausted)} used up"
     )
-    yield f"logs     {grouped(len(report.logs))}, in {grouped(totals.batches)} batches"
-    yield f"blocks   {grouped(totals.blocks)} read"
+    yield f"logs     {grouped(len(report.logs))}, in {_so_many(totals.batches, 'batch', 'batches')}"
     for log in report.logs:
-        yield f"    {log.writer} of {log.custodian}: {grouped(log.size)} entries, head {log.head}"
+        size = _so_many(log.size, "entry", "entries")
+        yield f"    {log.writer} of {log.custodian}: {size}, head {log.head}"
+    yield f"blocks   {grouped(totals.blocks)} read"
+
+
+def _so_many(number: int, one: str, several: str) -> str:
+    return f"{grouped(number)} {one if number == 1 else several}"
 
 
 def _lower(text: str) -> str:

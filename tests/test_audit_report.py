@@ -13,6 +13,7 @@ import reports
 from ledger.audit_reader import report_of
 from ledger.audit_report import AuditReport, Check, Finding, Verdict, origin_of
 from ledger.audit_texts import FINDINGS
+from ledger.cli_audit_options import auditors_app
 from ledger.cli_audit_output import report_text
 from ledger.errors import MalformedError
 from ledger.json_forms import iso_date, iso_time
@@ -171,6 +172,21 @@ def test_a_terminal_obeys_nothing_that_an_endpoint_says() -> None:
 def test_words_are_kept_for_what_an_audit_of_the_chain_can_find_and_for_nothing_else(code: str) -> None:
     sources = [*LEDGER.glob("audit*.py"), *LEDGER.glob("replay*.py")]
     assert any(f'"{code}"' in path.read_text() for path in sources if path.name != "audit_texts.py")
+
+
+def test_every_log_stands_under_the_number_of_logs_and_one_entry_is_one() -> None:
+    report = reports.report()
+    one, other = (replace(report.logs[0], size=size) for size in (1, 1_200))
+    changed = replace(report, logs=(one, other), totals=replace(report.totals, batches=1))
+    lines = report_text(changed).splitlines()
+    (at,) = [place for place, line in enumerate(lines) if line.startswith("logs ")]
+    assert lines[at] == "logs     2, in 1 batch"
+    assert [line.split(": ")[1].split(", head")[0] for line in lines[at + 1 : at + 3]] == ["1 entry", "1,200 entries"]
+    assert lines[at + 3].startswith("blocks ")
+
+
+def test_the_help_of_audits_says_which_verb_needs_the_custodians_data() -> None:
+    assert "no custodian (`reconcile` alone is for a custodian" in (auditors_app().info.help or "")
 
 
 def test_numbers_of_any_size_are_shown() -> None:

@@ -1,4 +1,7 @@
-"""Configuration: one frozen object, and the only reader of the environment.
+"""Configuration: one frozen object, and the only code of ours that reads the environment.
+
+Options of the command line may be given by it as well, which typer reads: of the auditor's verbs, which know no
+`Config`, some of these (`cli_audit_options.py`), and `PORT` of `up` and `serve` (`cli_serve.py`).
 
 | variable | meaning | default |
 |---|---|---|
@@ -11,6 +14,7 @@
 | `CONSENT_LEDGER_RATE_LIMIT` | requests a minute of one institution or furnisher | `600` |
 | `CONSENT_LEDGER_WEBHOOKS` | where webhooks go: `public`, or `insecure-any` (private networks, http) | `public` |
 | `CONSENT_LEDGER_PROXIES` | how many reverse proxies are in front, whose `X-Forwarded-For` is believed | `0` |
+| `PORT` | port of the service, on loopback | `8000` |
 
 `latest` is right where blocks are final at once (the devnet, QBFT, IBFT). On a chain that can reorganise, releases must
 wait for `finalized`: what was released cannot be taken back.

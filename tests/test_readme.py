@@ -49,6 +49,16 @@ def commands(script: str) -> Iterator[list[str]]:
         yield shlex.split(call, comments=True)
 
 
+def variables_of_options(command: object) -> Iterator[str]:
+    """Every variable of the environment that an option of this command, or of one under it, may be given by."""
+    for parameter in getattr(command, "params", []):
+        given = parameter.envvar or ()
+        yield from [given] if isinstance(given, str) else given
+    if isinstance(command, TyperGroup):
+        for one in command.commands.values():
+            yield from variables_of_options(one)
+
+
 class Recording(dict[str, str]):
     """An environment that remembers what it was asked for."""
 
@@ -88,9 +98,9 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path, stock_too
         try:
             assert service.stdout is not None
             assert service.stdout.readline().startswith("Up;")
-            done, integrated, audited = (
-                run("bash", "-euo", "pipefail", "-c", block(kind))
-                for kind in ("sh by-hand", "sh integrate", "sh audit")
+            done, integrated, audited, opened, witnessed = (
+                run("bash", "-euo", "pipefail", "-c", block(f"sh {kind}"))
+                for kind in ("by-hand", "integrate", "audit", "entries", "checkpoints")
             )
             snippet = block("python client").replace(":8000", f":{http_port}").replace(":8545", f":{port}")
             listed = run(sys.executable, "-c", snippet)
@@ -114,6 +124,8 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path, stock_too
     assert audited.returncode == 0, audited.stdout + audited.stderr
     assert audited.stdout.count("✓ CLEAN") == 2
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert opened.returncode == 0, opened.stdout + opened.stderr
+    assert witnessed.returncode == 0, witnessed.stdout + witnessed.stderr
     # Nothing of what they wrote, keys among it, gets into the repository.
     here = {path.name + "/" * path.is_dir() for path in tmp_path.iterdir() if not path.name.startswith(".")}
     written = here - {"ledger/", "web/", "data/"}
@@ -161,6 +173,10 @@ def test_the_documented_variables_are_those_that_are_read() -> None:
     Config.from_env(read)
     assert len(documented) == len(set(documented))
     assert set(documented) == Recording.asked
+    # What options take from it is read by typer.
+    assert {"PORT", "CONSENT_LEDGER_RPC_URL"} <= set(variables_of_options(typer.main.get_command(cli.app)))
+    tabled = set(re.findall(r"^\| `([A-Z_]+)` \|", config.__doc__ or "", flags=re.MULTILINE))
+    assert set(variables_of_options(typer.main.get_command(cli.app))) <= tabled
     named = set(re.findall(r"CONSENT_LEDGER_[A-Z_]+", README))
     assert named
     assert named <= set(documented)

@@ -4,8 +4,8 @@ An attribute is one fact about one person, with one meaning whoever furnished it
 in every source, while amounts in different currencies are different attributes, each with its unit (ISO 4217), because
 nothing here converts. Rules:
 
-- Names and category codes are stable: a code never changes its meaning. What changes is a new name or code and a new
-  `CATALOGUE_VERSION`; labels may be reworded at any time.
+- Names and category codes are stable: a code never changes its meaning. What changes is a new name or code; labels may
+  be reworded at any time.
 - A value is an `int`, a `bool` or a category code. `parse` takes one written form of each and no other.
 - `encode` is the plaintext of an envelope: JSON as RFC 8785 writes it, so equal values are equal bytes. Its format is
   bound by the version in the encryption context, so there is no version byte in it.
@@ -26,8 +26,6 @@ from types import MappingProxyType
 from typing import Final
 
 from ledger.errors import UnknownAttributeError, ValueNotInCatalogueError
-
-CATALOGUE_VERSION: Final = "1"
 
 Value = int | str | bool
 """A value of an attribute: an integer, a category code or a truth value."""

@@ -75,7 +75,6 @@ class Receipt:
     block_number: int
     block_hash: Hex32
     transaction_index: int
-    gas_used: int
     events: tuple[Event, ...]
 
 
@@ -293,7 +292,6 @@ class JsonRpcChain:
                 block_number=int(found["blockNumber"], 16),
                 block_hash=parse_hex32(found["blockHash"], "blockHash"),
                 transaction_index=int(found["transactionIndex"], 16),
-                gas_used=int(found["gasUsed"], 16),
                 events=tuple(decode_events(found["logs"], self._domain.contract)),
             )
 

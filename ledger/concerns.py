@@ -3,14 +3,13 @@
 - `deletion_overdue`: what an institution received had to be deleted, and it has not attested that it was.
 - `adverse_action`: a decision against the person relied on a release; its reasons are the institution's own words.
 
-What may be done is a code, so that each page says it in its own language; `MAY_DO` has the English of it.
+What may be done is a code, so that each page says it in its own language.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from ledger.consent import Hex32
@@ -25,15 +24,6 @@ ASK_FOR_A_PERSON: Final = "ask_for_a_person"
 DISPUTE_DATA: Final = "dispute_data"
 STOP_CONSENT: Final = "stop_consent"
 COMPLAIN: Final = "complain"
-MAY_DO: Final = MappingProxyType(
-    {
-        ASK_INSTITUTION: "Ask the institution: it owes you an answer.",
-        ASK_FOR_A_PERSON: "Ask the institution to have the decision looked at by a person, and say why you disagree.",
-        DISPUTE_DATA: "If the data that it relied on are wrong, dispute them under My data.",
-        STOP_CONSENT: "Stop the consent, so that nothing more is read under it.",
-        COMPLAIN: "Complain to the authority that supervises the institution or protects data where you live.",
-    }
-)
 _FOR_DELETION: Final = (ASK_INSTITUTION, COMPLAIN)
 _FOR_DELETION_WHILE_OPEN: Final = (ASK_INSTITUTION, STOP_CONSENT, COMPLAIN)
 _FOR_DECISION: Final = (ASK_INSTITUTION, ASK_FOR_A_PERSON, DISPUTE_DATA, COMPLAIN)
@@ -41,7 +31,7 @@ _FOR_DECISION: Final = (ASK_INSTITUTION, ASK_FOR_A_PERSON, DISPUTE_DATA, COMPLAI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concern:
-    """One of them. `at` is when it was due, or decided (Unix seconds); `may_do` are keys of `MAY_DO`.
+    """One of them. `at` is when it was due, or decided (Unix seconds); `may_do` are the codes above.
 
     `release_id`, `decision`, `reasons` and `attributes` are of an adverse action; the reasons are shown as text.
     """

@@ -213,11 +213,6 @@ def decode_log(data: bytes) -> LogState:
     return LogState(head=hex32_of(head), size=size, custodian_number=number, allowed=allowed)
 
 
-def decode_number(data: bytes) -> int:
-    """Answer of `numberOf`."""
-    return int(_decode(("uint32",), data)[0])
-
-
 def _decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
     try:
         return tuple(decode(types, data))

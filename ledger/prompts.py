@@ -29,12 +29,11 @@ REOPENED: Final = "reopened"
 """A hidden one that the person opened by their own will."""
 SAID_YES: Final = "accepted"
 SAID_NO: Final = "declined"
-KINDS: Final = (SHOWN, HIDDEN, REOPENED, SAID_YES, SAID_NO)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptCount:
-    """One day of one institution. `day` is an ISO date (UTC); `mean_steps` is None where no page told its steps."""
+    """One day of one institution. `day` is an ISO date (UTC); `with_steps` pages told of `steps` in all."""
 
     institution: str
     day: str
@@ -42,11 +41,6 @@ class PromptCount:
     number: int
     with_steps: int
     steps: int
-
-    @property
-    def mean_steps(self) -> float | None:
-        """Steps for each answer whose page told them."""
-        return self.steps / self.with_steps if self.with_steps else None
 
     def as_json(self) -> dict[str, Any]:
         """For an auditor."""

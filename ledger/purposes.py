@@ -34,8 +34,6 @@ from ledger.errors import (
 )
 from ledger.json_forms import DAY_SECONDS
 
-PURPOSES_VERSION: Final = "1"
-
 AUDIT: Final = "audit"
 """The purpose under which an auditor reads a person's access records."""
 

@@ -394,7 +394,6 @@ class SimulatedChain:
             block_number=block.number,
             block_hash=block.block_hash,
             transaction_index=len(earlier),
-            gas_used=100_000,
             events=tuple(
                 Event(
                     name=name,

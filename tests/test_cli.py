@@ -891,7 +891,7 @@ def test_what_an_erasure_would_take_is_said_and_nothing_is_erased(home: Installa
 
 
 @pytest.mark.devnet
-def test_3_keys_that_others_can_read_are_refused(home: Installation, tmp_path: Path) -> None:
+def test_3_keys_that_others_can_read_are_refused(home: Installation) -> None:
     consent = home.grant()
     for file, args in (
         (home.person, ["revoke", consent, "--key", str(home.person)]),

@@ -37,7 +37,6 @@ from ledger.typed_data import consent_id_of, outer_of
 
 CASES: Final = Path(__file__).parent / "vectors" / "consent_cases.json"
 ROWS: Final[list[dict[str, Any]]] = json.loads(CASES.read_text(encoding="utf-8"))["cases"]
-US: Final = Address(Account.create().address)
 OTHERS: Final = Address(Account.create().address)
 DOMAIN: Final = Domain(chain_id=31337, contract=Address(Account.create().address))
 

@@ -30,7 +30,6 @@ from ledger.contract import (
     decode_consent,
     decode_error,
     decode_log,
-    decode_number,
     decode_reasons,
     grant_call,
     pause_call,
@@ -253,15 +252,14 @@ def test_the_state_of_a_consent_is_decoded_field_by_field(fields: tuple[Any, ...
     assert decode_consent(encode(CONSENT_TYPES, fields)) == ConsentState(**dict(zip(names, fields, strict=True)))
 
 
-def test_reasons_logs_and_numbers_are_decoded() -> None:
+def test_reasons_and_logs_are_decoded() -> None:
     assert decode_reasons(encode(("uint8[]",), [list(Reason)])) == list(Reason)
     log = decode_log(encode(("bytes32", "uint64", "uint32", "bool"), (b"\x01" * 32, 2**64 - 1, 7, True)))
     assert (log.head, log.size, log.custodian_number, log.allowed) == ("0x" + "01" * 32, 2**64 - 1, 7, True)
-    assert decode_number(encode(("uint32",), (2**32 - 1,))) == 2**32 - 1
 
 
 GARBAGE: Final = [b"", b"\0", b"\0" * 31, b"\xff" * 32, b"\xff" * 224, b"\xff" * 1000]
-DECODERS: Final = [decode_reasons, decode_consent, decode_log, decode_number]
+DECODERS: Final = [decode_reasons, decode_consent, decode_log]
 
 
 @pytest.mark.parametrize("answer", GARBAGE, ids=range(len(GARBAGE)))

@@ -235,7 +235,6 @@ def test_prompts_answers_and_steps_are_counted_without_anyones_identity(world: W
     assert found == [
         PromptCount(institution="bank-1", day="2026-09-16", kind="declined", number=8, with_steps=2, steps=7)
     ]
-    assert found[0].mean_steps == 3.5
     assert counts(world)["shown"] == 1
 
 
@@ -250,9 +249,9 @@ def test_a_second_no_counts_once_and_days_are_apart(world: World) -> None:
     world.clock.advance(DAY)
     say_no(world, ask(world))
     found = world.custodian.prompts.counts()
-    assert [(one.day, one.kind, one.number, one.mean_steps) for one in found] == [
-        ("2026-09-16", "declined", 1, 1.0),
-        ("2026-09-17", "declined", 1, None),
+    assert [(one.day, one.kind, one.number, one.with_steps, one.steps) for one in found] == [
+        ("2026-09-16", "declined", 1, 1, 1),
+        ("2026-09-17", "declined", 1, 0, 0),
     ]
     assert world.custodian.prompts.counts(first_day="2026-09-17") == found[1:]
 

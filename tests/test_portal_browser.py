@@ -502,9 +502,7 @@ def test_two_tabs_answer_once(portal: Portal, anna: Person) -> None:
     assert consents_of(portal) == []
 
 
-def test_while_the_chain_is_away_pages_say_so_and_a_stop_counts_here_at_once(
-    portal: Portal, anna: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_the_chain_is_away_pages_say_so_and_a_stop_counts_here_at_once(portal: Portal, anna: Person) -> None:
     consent = anna.accept(portal.ask(portal.bank))
     good = portal.custodian.rpc.url
     try:

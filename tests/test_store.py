@@ -217,7 +217,7 @@ def test_a_full_disk_is_unavailable_and_keeps_what_was_there(store: Store) -> No
     assert count(store) == 2
 
 
-def test_a_database_that_may_only_be_read_is_unavailable_for_writing(store: Store, path: Path) -> None:
+def test_a_database_that_may_only_be_read_is_unavailable_for_writing(store: Store) -> None:
     # By the database's own switch: file modes do not hold the superuser, whom tests often run as.
     with store.begin() as tx:
         tx.execute(text("PRAGMA query_only = ON"))

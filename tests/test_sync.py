@@ -486,7 +486,7 @@ def raising(act: Callable[[], object]) -> str:
     return ""
 
 
-def test_an_older_backup_of_the_database_is_told_from_the_chain(world: World, tmp_path: Path) -> None:
+def test_an_older_backup_of_the_database_is_told_from_the_chain(world: World) -> None:
     """Rolled back, the journal has less than the chain: nothing is built on it (threat T19)."""
     consent = world.grant()
     world.custodian.store.scrub()

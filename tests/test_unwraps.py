@@ -463,7 +463,7 @@ def test_what_cannot_be_counted_is_not_unwrapped(keys: KeyFile, monkeypatch: pyt
             pytest.fail("went on")
 
 
-def test_the_line_is_on_file_before_the_key_is_unwrapped(keys: KeyFile, tmp_path: Path) -> None:
+def test_the_line_is_on_file_before_the_key_is_unwrapped(keys: KeyFile) -> None:
     wrapped = keys.wrap(DEK)
     program = (
         "import os, signal, sys; from pathlib import Path; import ledger.keys; from ledger.envelope import *\n"

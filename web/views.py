@@ -20,16 +20,15 @@ ACTIVE: Final = "active"
 PAUSED: Final = "paused"
 WAITING: Final = "waiting"
 ENDED: Final = "ended"
-ENDS: Final = ("revoked", "replaced", "expired", "exhausted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentView:
     """A consent as it is shown. Times are Unix seconds.
 
-    `state` is `active`, `paused`, `waiting` (on its way to the chain) or `ended`, and `why` one of `ENDS` where it
-    ended. `uses_left` and `last_used_at` are None where they are not known, as `is_known` says; `on_chain` is whether
-    the chain has what `state` says, None while it cannot be asked.
+    `state` is `active`, `paused`, `waiting` (on its way to the chain) or `ended`, and `why` how it ended: `revoked`,
+    `replaced`, `expired` or `exhausted`. `uses_left` and `last_used_at` are None where they are not known, as
+    `is_known` says; `on_chain` is whether the chain has what `state` says, None while it cannot be asked.
     """
 
     consent: StoredConsent

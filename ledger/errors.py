@@ -46,91 +46,91 @@ class ConsentError(LedgerError):
 
 
 class ConsentNotGrantedError(ConsentError):
-    """There is no such consent on chain."""
+    """There is no such consent on chain; one that is `pending` is not there yet. Ask again under a new key."""
 
     code = "not_granted"
 
 
 class ConsentNotYetValidError(ConsentError):
-    """Its window has not begun."""
+    """The consent's window has not begun: ask again after `validFrom`, under a new key."""
 
     code = "not_yet_valid"
 
 
 class ConsentExpiredError(ConsentError):
-    """Its window has passed."""
+    """The consent's window has passed. Ask the person for a new one."""
 
     code = "expired"
 
 
 class ConsentPausedError(ConsentError):
-    """The subject paused it."""
+    """The person paused the consent. Ask again under a new key once it is in force again."""
 
     code = "paused"
 
 
 class ConsentRevokedError(ConsentError):
-    """It was revoked, which is for ever."""
+    """The consent was revoked, which is for ever. Ask the person for a new one."""
 
     code = "revoked"
 
 
 class ConsentExhaustedError(ConsentError):
-    """All the accesses it allowed were made."""
+    """All the accesses that the consent allowed were made. Ask the person for a new one."""
 
     code = "exhausted"
 
 
 class WrongCustodianError(ConsentError):
-    """It names another custodian."""
+    """The consent names another custodian: ask that one."""
 
     code = "wrong_custodian"
 
 
 class WrongInstitutionError(ConsentError):
-    """It was given to another institution."""
+    """The consent was given to another institution."""
 
     code = "wrong_institution"
 
 
 class PurposeMismatchError(ConsentError):
-    """It was given for another purpose."""
+    """The consent was given for another purpose: ask for the one that it names."""
 
     code = "purpose_mismatch"
 
 
 class AttributeNotConsentedError(ConsentError):
-    """It does not cover one of the attributes."""
+    """The consent does not cover one of the attributes: ask for those that it names."""
 
     code = "attribute_not_consented"
 
 
 class DailyLimitError(ConsentError):
-    """Today's accesses under it are used up."""
+    """Today's accesses under the consent are used up. Ask again tomorrow (UTC), under a new key."""
 
     code = "daily_limit"
 
 
 class DisputedError(ConsentError):
-    """The subject disputes one of the attributes."""
+    """The person disputes one of the attributes. Ask without it, or later, under a new key."""
 
     code = "disputed"
 
 
 class ErasedError(ConsentError):
-    """The subject's data were erased."""
+    """The person's data were erased, for ever. There is nothing to ask for any more."""
 
     code = "erased"
 
 
 class InstitutionSuspendedError(ConsentError):
-    """The institution may not ask for anything at present."""
+    """The institution may not ask for anything at present. The custodian says why."""
 
     code = "institution_suspended"
 
 
 class FurnisherSuspendedError(ConsentError):
-    """The furnisher may not hand anything in at present."""
+    """The furnisher may not hand anything in at present. The custodian says why."""
 
     code = "furnisher_suspended"
 
@@ -176,7 +176,7 @@ class RequestError(LedgerError):
 
 
 class MalformedError(RequestError):
-    """A field is missing or not of its form."""
+    """A field is missing or not of its form: `field` names it, `detail` says what is expected."""
 
     code = "malformed"
 
@@ -212,7 +212,7 @@ class ForeignGrantError(RequestError):
 
 
 class CeilingExceededError(RequestError):
-    """A limit of the grant is above what its purpose allows."""
+    """A limit is above what its purpose allows: `field` names it, the catalogue has what is allowed."""
 
     code = "ceiling_exceeded"
 
@@ -224,13 +224,13 @@ class OutsideRequestError(RequestError):
 
 
 class UnknownPurposeError(RequestError):
-    """The purpose is not in the catalogue."""
+    """The purpose is not in the catalogue of `/.well-known/consent-ledger`."""
 
     code = "unknown_purpose"
 
 
 class UnknownAttributeError(RequestError):
-    """The attribute is not in the catalogue."""
+    """The attribute is not in the catalogue of `/.well-known/consent-ledger`."""
 
     code = "unknown_attribute"
 
@@ -303,13 +303,13 @@ class StalePauseSequenceError(ConflictError):
 
 
 class IdempotencyConflictError(ConflictError):
-    """The idempotency key was used for another request."""
+    """The idempotency key was used for another request. Use a new key."""
 
     code = "idempotency_conflict"
 
 
 class ReleaseInProgressError(ConflictError):
-    """The same request is being answered at this moment. Ask again."""
+    """The same request is being answered at this moment. Ask again in a moment, under the same key."""
 
     code = "in_progress"
 
@@ -321,14 +321,14 @@ class AlreadyExistsError(ConflictError):
 
 
 class AuthenticationError(RequestError):
-    """The request is not signed by a current key of the institution it names."""
+    """The request is not signed by a current key of the party that it names: `detail` says what was expected."""
 
     code = "authentication"
     http_status = 401
 
 
 class StaleRequestError(AuthenticationError):
-    """The request was signed too long ago, or in the future: a replay, or a wrong clock."""
+    """The request was signed too long ago, or in the future. Set the clock right and sign anew."""
 
     code = "stale_request"
 
@@ -370,7 +370,10 @@ class StaleChallengeError(AuthenticationError):
 
 
 class RateLimitedError(RequestError):
-    """Too many requests in the current window. `retry_after` is in seconds."""
+    """Too many requests in the current window. Wait as many seconds as `Retry-After` says.
+
+    `retry_after` is in seconds.
+    """
 
     code = "rate_limited"
     http_status = 429
@@ -396,7 +399,7 @@ class NotFoundError(RequestError):
 
 
 class AttributeAbsentError(RequestError):
-    """Consented to, but the custodian holds no value of it."""
+    """Consented to, but the custodian holds no value of it. Ask without it, under a new key."""
 
     code = "attribute_absent"
     http_status = 404
@@ -437,7 +440,7 @@ class UnwrapsError(VaultError):
 
 
 class StoreUnavailableError(VaultError):
-    """The database is locked, full or gone. Nothing was written."""
+    """The database is locked, full or gone. Nothing was written: try again later, under the same key."""
 
     code = "store_unavailable"
     http_status = 503
@@ -453,14 +456,14 @@ class StoreMismatchError(VaultError):
 
 
 class ChainError(LedgerError):
-    """The chain. Always fails closed."""
+    """The chain cannot be used at present. Nothing was released: try again later, under the same key."""
 
     code = "chain"
     http_status = 503
 
 
 class ChainUnavailableError(ChainError):
-    """No answer, or not the answer of an Ethereum node."""
+    """The chain gives no answer. Nothing was released: try again later, under the same key."""
 
     code = "chain_unavailable"
 
@@ -496,7 +499,7 @@ class MethodUnknownError(ChainUnavailableError):
 
 
 class ConfirmationTimeoutError(ChainError):
-    """Sent, and not seen in a block in time. The outcome is unknown, so nothing is released."""
+    """Sent, and not seen in a block in time, so nothing is released. Try again later, under the same key."""
 
     code = "confirmation_timeout"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,7 +14,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from werkzeug.test import TestResponse
 
 from ledger import exchange
+from ledger.errors import AuditError, LedgerError, ServiceError, WrongInstitutionError
 from ledger.parties import FURNISHER, INSTITUTION
+from web import problems
 
 OWN, OTHERS, NOWHERE_AT_ALL, ERASED = "own", "another's", "nowhere", "erased"
 OBJECTS: Final = (OTHERS, NOWHERE_AT_ALL, ERASED, OWN)
@@ -87,6 +90,31 @@ def test_every_operation_says_what_it_is_and_how_it_refuses(operation: str) -> N
         assert content_type == ("application/json" if status.startswith("2") else "application/problem+json")
     if method in ("POST", "PUT") and not path.endswith(("acknowledgement", "invitations")):
         assert "application/json" in found["requestBody"]["content"]
+
+
+def errors_that_leave(kind: type[LedgerError] = LedgerError) -> Iterator[type[LedgerError]]:
+    """All but what is found out on the caller's side, and what is answered as what does not exist."""
+    for child in kind.__subclasses__():
+        if child.__module__ == "ledger.errors" and not issubclass(child, AuditError | ServiceError):
+            yield from (child, *errors_that_leave(child))
+
+
+def documented_codes() -> dict[str, tuple[int, str]]:
+    """Status and text of every code in the introduction's table."""
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| (.+) \|$", document()["info"]["description"], re.MULTILINE)
+    assert len(rows) == len({code for _, code, _ in rows})
+    return {code: (int(status), text) for status, code, text in rows}
+
+
+def test_every_code_that_can_leave_the_service_is_in_the_document_with_its_status_and_meaning() -> None:
+    documented = documented_codes()
+    for kind in set(errors_that_leave()) - {WrongInstitutionError}:
+        status, text = documented[kind.code]
+        assert status == kind.http_status
+        assert text == problems.title_of(kind)
+    assert "wrong_institution" not in documented
+    for code in ("in_progress", "party_changed", "answer_gone", "paused", "aborted", "daily_limit"):
+        assert re.search(r"\b[Aa]sk again|\bUse a new key", documented[code][1]), code
 
 
 # ----------------------------------------------------------------------------------------------------------- the matrix

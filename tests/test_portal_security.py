@@ -16,8 +16,9 @@ from browsing import SAME_ORIGIN, VISIT, Browser, code, enrolled, invite, said
 from werkzeug.routing import Rule
 
 from ledger.custodian import Custodian
+from ledger.errors import AuthenticationError
 from ledger.sessions import new_token
-from web import create_app
+from web import create_app, problems
 from web.door import API
 from web.json_body import MAX_JSON
 from web.security import HEADERS, PUBLIC, local_path
@@ -251,7 +252,7 @@ def test_the_api_and_its_documentation_are_as_they_were(world: World) -> None:
         assert browser.open("POST", path).status_code == 405, path
     assert browser.open("POST", "/v1/consent-requests").json == {
         "type": "urn:consent-ledger:problem:authentication",
-        "title": "The request is not signed by a current key of the institution it names.",
+        "title": problems.title_of(AuthenticationError),
         "status": 401,
         "code": "authentication",
         "detail": browser.open("POST", "/v1/consent-requests").json["detail"],  # type: ignore[index] # as above

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from ledger.custodian import Custodian
-from web import api, auth, door, metrics, portal, problems, public, security
+from web import api, auth, document, door, metrics, portal, problems, public, security
 from web import demo as demo_pages
 from web.models import Problem
 
@@ -18,7 +17,7 @@ def create_app(custodian: Custodian, *, demo: bool = False) -> OpenAPI:
     """
     app = OpenAPI(
         "web",
-        info=Info(title="Consent Ledger", version=public.API_VERSION, description=public.INTRODUCTION),
+        info=document.info(),
         doc_ui=False,
         static_folder=None,
         validation_error_status=422,

@@ -18,6 +18,7 @@ from ledger.errors import (
     ChainError,
     ConfigError,
     LedgerError,
+    MalformedError,
     NotFoundError,
     RateLimitedError,
     VaultError,
@@ -44,7 +45,7 @@ def fields_of(error: LedgerError) -> dict[str, Any]:
     detail = next((text for family, text in OPAQUE.items() if isinstance(said, family)), said.message)
     problem = {
         "type": f"urn:consent-ledger:problem:{said.code}",
-        "title": _title(type(said)),
+        "title": title_of(type(said)),
         "status": said.http_status,
         "code": said.code,
         "detail": detail,
@@ -75,7 +76,7 @@ def validation_response(error: ValidationError) -> Response:
     ]
     problem = {
         "type": "urn:consent-ledger:problem:malformed",
-        "title": "A field is missing or not of its form.",
+        "title": title_of(MalformedError),
         "status": HTTPStatus.UNPROCESSABLE_ENTITY,
         "code": "malformed",
         "detail": f"{found[0]['field']}: {found[0]['detail']}",
@@ -157,7 +158,8 @@ def trace_of(error: BaseException) -> str:
     return "because of ".join(f"{type(one).__name__}\n{''.join(format_tb(one.__traceback__))}" for one in causes)
 
 
-def _title(error: type[LedgerError]) -> str:
+def title_of(error: type[LedgerError]) -> str:
+    """What an error means, and what to do about it: the first line of what its class says."""
     return (error.__doc__ or error.code).partition("\n")[0].strip()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import flask_openapi3_swagger
 from flask import Response, abort, jsonify, send_from_directory
@@ -16,22 +16,11 @@ from ledger.errors import ChainError, LedgerError
 from ledger.notice_texts import notice_hash_of
 from ledger.purposes import PURPOSES
 from ledger.release import KEPT_SECONDS
-from ledger.signatures import FRESH_SECONDS, IDEMPOTENCY_KEY
+from ledger.signatures import FRESH_SECONDS
 from web import models
+from web.document import API_VERSION, document_of
 from web.door import custodian
 
-API_VERSION: Final = "1.0.0"
-INTRODUCTION: Final = """\
-Ask people for consent to read their credit data, read it under what they consented to, and keep evidence of it that
-stands without us.
-
-Every request under `/v1` is signed by you (HTTP Message Signatures, RFC 9421): cover `@method`, `@target-uri`, the
-`content-digest` of a body (RFC 9530) and `idempotency-key` where there is one; give `created`, a fresh `nonce` of 16 to
-200 characters and `keyid="<your id>#<kid>"`. Keys are Ed25519 or P-256. Every answer is signed by the custodian, whose
-key is in `/.well-known/consent-ledger`; so are refusals.
-
-Errors are problems (RFC 9457) with a stable `code`. What is another's is answered as what does not exist.
-"""
 SWAGGER: Final = Path(flask_openapi3_swagger.__file__).parent / "templates" / "swagger"
 HERE: Final = Path(__file__).parent
 ASSETS: Final = {
@@ -47,19 +36,6 @@ DOCS_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-ERRORS: Final = {
-    "401": "not signed by a current key of a registered party, stale, or replayed",
-    "403": "the answer is no: `code` says exactly why",
-    "404": "there is no such thing, or it is not yours",
-    "409": "at odds with what stands",
-    "410": "no longer kept",
-    "411": "a body needs its `Content-Length`",
-    "413": "too large",
-    "422": "a field is not as expected: `field` names it",
-    "429": "too many requests: see `Retry-After`",
-    "500": "an error of the service",
-    "503": "the chain or the store cannot be reached: nothing was released, try again",
-}
 
 
 def install(app: OpenAPI) -> None:
@@ -67,7 +43,7 @@ def install(app: OpenAPI) -> None:
     app.add_url_rule("/.well-known/consent-ledger", view_func=_deployment)
     app.add_url_rule("/healthz", view_func=_healthz)
     app.add_url_rule("/readyz", view_func=_readyz)
-    document = _document(app)
+    document = document_of(app)
     app.add_url_rule("/openapi.json", "openapi", lambda: jsonify(document))
     app.add_url_rule("/docs", "docs", _docs)
     app.add_url_rule("/docs/<asset>", "docs_asset", _docs_asset)
@@ -150,35 +126,3 @@ def _docs_asset(asset: str) -> Response:
     if asset not in ASSETS:
         abort(HTTPStatus.NOT_FOUND)
     return send_from_directory(ASSETS[asset], asset, max_age=3600)
-
-
-def _document(app: OpenAPI) -> dict[str, Any]:
-    """The OpenAPI document, with what the generator does not know: our problems, signatures, the idempotency key."""
-    document = dict(app.api_doc)
-    document["servers"] = [{"url": "/"}]
-    document.setdefault("components", {})["securitySchemes"] = {
-        "signature": {
-            "type": "apiKey",
-            "in": "header",
-            "name": "Signature",
-            "description": "HTTP Message Signatures, RFC 9421, with the header Signature-Input",
-        }
-    }
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            operation["security"] = [{"signature": []}]
-            operation["responses"] = {
-                status: answer for status, answer in operation["responses"].items() if status.startswith("2")
-            } | {status: {"description": text, "content": problem} for status, text in ERRORS.items()}
-            if path.endswith("/releases") and "consents" in path:
-                operation.setdefault("parameters", []).append(
-                    {
-                        "in": "header",
-                        "name": IDEMPOTENCY_KEY.title(),
-                        "required": True,
-                        "description": "makes a retry the same request",
-                        "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
-                    }
-                )
-    return document

@@ -23,13 +23,29 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Category:
+    """A value of a category: the code that is released, and what a person reads."""
+
+    code: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attribute:
-    """An attribute of the catalogue."""
+    """An attribute of the catalogue, and the values that it can have.
+
+    `type` is `integer` (from `minimum` to `maximum`), `category`, `boolean` or `document` (JSON in a text).
+    """
 
     name: str
     label: str
     unit: str | None
     sensitivity: str
+    type: str
+    minimum: int | None
+    maximum: int | None
+    categories: tuple[Category, ...]
+    note: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

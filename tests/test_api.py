@@ -14,6 +14,7 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from ledger import exchange
+from ledger.attributes import ASKABLE, ATTRIBUTES
 from ledger.consent import Reason
 from ledger.parties import INSTITUTION
 from ledger.store import consents
@@ -503,6 +504,20 @@ def test_other_methods_are_refused_and_head_is_get_without_a_body(world: World, 
         refused = api.ask(world.institution, method, "/v1/keys")
         assert (refused.status_code, code(refused)) == (405, "method_not_allowed")
         assert set(refused.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "PUT"}
+
+
+def test_the_values_that_each_attribute_can_have_are_published(world: World, api: Api) -> None:
+    published = {one["name"]: one for one in said(api.client.get("/.well-known/consent-ledger"))["attributes"]}
+    assert list(published) == list(ASKABLE)
+    for name, entry in ATTRIBUTES.items():
+        one = published[name]
+        assert (one["type"], one["unit"], one["note"]) == (entry.type.value, entry.unit, entry.note or None)
+        assert [(each["code"], each["label"]) for each in one["categories"]] == list(entry.categories.items())
+        limits = (entry.minimum, entry.maximum) if one["type"] == "integer" else (None, None)
+        assert (one["minimum"], one["maximum"]) == limits
+    answer = said(api.release(world.institution, world.grant(), attributes=["savings"]))["answer"].encode()
+    released = world.institution.open(world.custodian, answer)["values"]["savings"]["value"]
+    assert released in {each["code"] for each in published["savings"]["categories"]}
 
 
 def test_who_this_is_can_be_asked_by_anyone(world: World, api: Api) -> None:

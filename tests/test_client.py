@@ -16,7 +16,7 @@ from urllib3 import BaseHTTPResponse, PoolManager
 from urllib3.exceptions import NewConnectionError
 
 from ledger import errors, exchange
-from ledger.answers import ERRORS, Attribute, Consent, DeletionDuty, Value, error_of, read
+from ledger.answers import ERRORS, Attribute, Category, Consent, DeletionDuty, Value, error_of, read
 from ledger.chain import JsonRpcChain
 from ledger.channel import MAX_RETRY_AFTER_SECONDS, TRIES
 from ledger.client import FurnisherClient, InstitutionClient
@@ -866,13 +866,31 @@ def test_a_code_that_is_not_known_is_an_error_of_the_service(problem: object) ->
 
 
 def test_fields_that_are_new_are_passed_over_and_those_that_are_wrong_are_not() -> None:
-    fields = {"name": "savings", "label": "Savings", "unit": None, "sensitivity": "low"}
+    fields = {
+        "name": "savings",
+        "label": "Savings",
+        "unit": None,
+        "sensitivity": "low",
+        "type": "category",
+        "minimum": None,
+        "maximum": None,
+        "categories": [{"code": "from_1000", "label": "1000 DM or more"}],
+        "note": None,
+    }
     assert read(Attribute, fields | {"more": 1}) == Attribute(
-        name="savings", label="Savings", unit=None, sensitivity="low"
+        name="savings",
+        label="Savings",
+        unit=None,
+        sensitivity="low",
+        type="category",
+        minimum=None,
+        maximum=None,
+        categories=(Category(code="from_1000", label="1000 DM or more"),),
+        note=None,
     )
     assert read(DeletionDuty, {"dueAt": 1, "overdue": False}) == DeletionDuty(due_at=1, attested_at=None, overdue=False)
     wrong: Any
-    for name, wrong in (("name", 1), ("name", None), ("unit", 7), ("label", ["x"])):
+    for name, wrong in (("name", 1), ("name", None), ("unit", 7), ("label", ["x"]), ("categories", ["x"])):
         with pytest.raises(ServiceError, match=name):
             read(Attribute, fields | {name: wrong})
     for wrong in (None, [], "x"):

@@ -386,13 +386,28 @@ class Invitation(Model):
 # --------------------------------------------------------------------------------------------------------------- public
 
 
+class Category(Model):
+    """A value of a category: the code that is released, and what a person reads."""
+
+    code: str
+    label: str
+
+
 class Attribute(Model):
-    """An attribute of the catalogue."""
+    """An attribute of the catalogue, and the values that it can have."""
 
     name: str
     label: str
     unit: str | None
     sensitivity: str
+    type: Annotated[
+        Literal["integer", "category", "boolean", "document"],
+        Field(description="of the value: a whole number, a category's code, true or false, or JSON in a text"),
+    ]
+    minimum: Annotated[int | None, Field(description="of an integer, included")]
+    maximum: Annotated[int | None, Field(description="of an integer, included")]
+    categories: Annotated[list[Category], Field(description="in the order in which people read them; others: none")]
+    note: Annotated[str | None, Field(description="what to know about its meaning")]
 
 
 class Purpose(Model):

@@ -10,7 +10,7 @@ import flask_openapi3_swagger
 from flask import Response, abort, jsonify, send_from_directory
 from flask_openapi3.openapi import OpenAPI
 
-from ledger.attributes import ASKABLE
+from ledger.attributes import ASKABLE, Attribute, ValueType
 from ledger.authentication import WINDOW_SECONDS
 from ledger.errors import ChainError, LedgerError
 from ledger.notice_texts import notice_hash_of
@@ -77,12 +77,24 @@ def _deployment() -> Response:
             )
             for one in PURPOSES.values()
         ],
-        attributes=[
-            models.Attribute(name=one.name, label=one.label, unit=one.unit, sensitivity=one.sensitivity.value)
-            for one in ASKABLE.values()
-        ],
+        attributes=[_attribute(one) for one in ASKABLE.values()],
     )
     return Response(deployment.model_dump_json(by_alias=True), content_type="application/json")
+
+
+def _attribute(one: Attribute) -> models.Attribute:
+    is_number = one.type is ValueType.INTEGER
+    return models.Attribute(
+        name=one.name,
+        label=one.label,
+        unit=one.unit,
+        sensitivity=one.sensitivity.value,
+        type=one.type.value,
+        minimum=one.minimum if is_number else None,
+        maximum=one.maximum if is_number else None,
+        categories=[models.Category(code=code, label=label) for code, label in one.categories.items()],
+        note=one.note or None,
+    )
 
 
 def _healthz() -> Response:

@@ -14,6 +14,7 @@ from hashlib import sha256
 
 import pytest
 from actors import DAY, Institution, Subject, World
+from asking import Api, document, said
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -28,10 +29,11 @@ from ledger.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from ledger.outbox import Event
+from ledger.outbox import CORRECTED, EXPIRED, Event
 from ledger.signatures import HttpRequest, verify_request
 from ledger.store import events
 from ledger.webhooks import EVENTS_PER_TURN, LEASE_SECONDS, RECEIVERS_AT_ONCE
+from web.models import SentEvent
 
 PATIENCE = 60.0
 
@@ -110,6 +112,36 @@ def another(world: World, receiver: Receiver) -> tuple[Institution, Subject]:
 
 
 # ------------------------------------------------------------------------------------------------------------ delivery
+
+
+def test_what_is_sent_is_what_the_document_says_of_every_kind(world: World, receiver: Receiver) -> None:
+    consent = world.grant()
+    world.subject.pause(world.custodian, consent, paused=True, sequence=1)
+    world.subject.pause(world.custodian, consent, paused=False, sequence=2)
+    world.grant(replaces=consent)
+    index = world.custodian.registry.institution_index(world.institution.institution_id)
+    with world.custodian.store.begin() as tx:
+        for kind in (EXPIRED, CORRECTED):
+            world.custodian.outbox.add(tx, kind=kind, institution_index=index, consent_id=consent, at=world.clock())
+    sent = 0
+    while taken := deliver(world):
+        sent += taken
+    described = document()["webhooks"]["event"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    schema = document()["components"]["schemas"][described["$ref"].rpartition("/")[2]]
+    assert set(schema["properties"]["kind"]["enum"]) == set(kinds(receiver))
+    for body in bodies(receiver):
+        assert schema["required"] == ["id", "kind", "consent", "at"]
+        assert set(schema["required"]) <= body.keys() <= schema["properties"].keys()
+        SentEvent.model_validate(body)
+    # What is polled has the same, with its details apart.
+    api = Api(world)
+    polled = said(api.ask(world.institution, "GET", "/v1/events"))["events"]
+    assert [{**one["details"], **{name: one[name] for name in schema["required"]}} for one in polled] == bodies(
+        receiver
+    )
+    (replaced,) = [one for one in polled if one["kind"] == "consent.revoked"]
+    assert replaced["details"].keys() == {"by", "replacedBy"}
+    assert len(polled) == sent
 
 
 def test_an_institution_is_told_everything_in_its_order(world: World, receiver: Receiver) -> None:

@@ -319,7 +319,10 @@ def see_webhook() -> Response:
 
 @routes.put("/webhook", tags=[EVENTS], responses={200: models.Webhook})
 def register_webhook(body: models.NewWebhook) -> Response:
-    """Have events sent to an address of yours: signed by the custodian, at least once, until answered with 2xx."""
+    """Have events sent to an address of yours: signed by the custodian, at least once, until answered with 2xx.
+
+    What is sent, and how it is retried, stands under *Webhooks*.
+    """
     custodian().webhooks.register(caller().party.party_id, body.url)
     return _answer(models.Webhook(url=body.url))
 
@@ -333,7 +336,10 @@ def remove_webhook() -> Response:
 
 @routes.get("/events", tags=[EVENTS], responses={200: models.EventList})
 def list_events(query: models.Page) -> Response:
-    """What happened to your consents, oldest first, and whether you have acknowledged it."""
+    """What happened to your consents, oldest first, and whether you have acknowledged it.
+
+    An event stays here whatever became of sending it; once acknowledged or given up, for 90 days.
+    """
     held = custodian()
     index = held.registry.institution_index(caller().party.party_id)
     found = held.outbox.of(index, after=query.after, limit=query.limit)
@@ -351,11 +357,11 @@ def acknowledge_event(path: models.EventPath) -> Response:
 def _event(one: outbox.Event) -> models.Event:
     return models.Event(
         id=one.event_id,
-        kind=one.kind,
+        kind=one.kind,  # type: ignore[arg-type] # one of these
         consent=one.consent_id,
         at=one.created_at,
-        details=dict(one.details),
-        state=one.state,
+        details=models.EventDetails.model_validate(one.details),
+        state=one.state,  # type: ignore[arg-type] # one of these
         attempts=one.attempts,
         last_answer=one.last_answer,
         acknowledged_at=one.acknowledged_at,

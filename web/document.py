@@ -9,7 +9,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from ledger.answers import ERRORS as OWN_ERRORS
 from ledger.signatures import IDEMPOTENCY_KEY
-from web import problems
+from web import models, problems
 
 API_VERSION: Final = "1.0.0"
 _INTRODUCTION: Final = """\
@@ -55,6 +55,36 @@ def _error_table() -> str:
     return "\n".join([*lines, *(f"| {status} | `{code}` | {text} |" for status, code, text in rows)])
 
 
+_EVENT_SENT: Final = """\
+POSTed to the address of `PUT /v1/webhook`, and signed by the custodian as you sign requests: over `@method`,
+`@target-uri` (your address as you registered it) and `content-digest`, with `keyid="<custodian>#<kid>"` of the key in
+`/.well-known/consent-ledger`. Verify that before you believe it: anyone can POST.
+
+Any 2xx within 5 seconds says that you know, as `POST /v1/events/{event}/acknowledgement` does. After anything else the
+event is sent again, under the same `id` with another nonce: after 10 s, 30 s, 2 min, 10 min, 1 h, and every 6 h, for
+three days. You may receive one twice. They come one at a time and the oldest first, but one that failed waits while
+later ones go: order by `id`, which grows, or go on from the last one by `GET /v1/events?after=`.
+
+What an event tells of is in force already. It names no person and no value.
+"""
+
+
+def _event_sent() -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{models.SentEvent.__name__}"}
+    return {
+        "tags": ["Events"],
+        "summary": "An event, as it is sent to your webhook",
+        "description": _EVENT_SENT,
+        "operationId": "event_sent",
+        "security": [{"signature": []}],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "2XX": {"description": "taken, and thereby acknowledged"},
+            "default": {"description": "not taken: it is sent again"},
+        },
+    }
+
+
 def document_of(app: OpenAPI) -> dict[str, Any]:
     """The OpenAPI document of the app, with what no generator knows: problems, signatures, the idempotency key."""
     document = dict(app.api_doc)
@@ -67,6 +97,8 @@ def document_of(app: OpenAPI) -> dict[str, Any]:
             "description": "HTTP Message Signatures, RFC 9421, with the header Signature-Input",
         }
     }
+    document["webhooks"] = {"event": {"post": _event_sent()}}
+    document["components"]["schemas"][models.SentEvent.__name__] = models.SentEvent.model_json_schema()
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for path, operations in document["paths"].items():
         for operation in operations.values():

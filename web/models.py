@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 from pydantic.alias_generators import to_camel
 
 MAX_BATCH = 100
@@ -315,7 +315,19 @@ class DeletionAttestation(Model):
 class NewWebhook(Model):
     """Where events are sent."""
 
-    url: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^https?://[\x21-\x7e]+$")]
+    url: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=500,
+            pattern=r"^https?://[\x21-\x7e]+$",
+            description=(
+                "https (http only in a private network, where the custodian allows it), a host with a public address "
+                "in lower case, port 443 or one from 1024 on, and a path: `https://bank.example/events`. No user, no "
+                "fragment. Redirects are not followed."
+            ),
+        ),
+    ]
 
 
 class Webhook(Model):
@@ -324,18 +336,78 @@ class Webhook(Model):
     url: str | None
 
 
+EventKind = Annotated[
+    Literal[
+        "consent.granted",
+        "consent.paused",
+        "consent.resumed",
+        "consent.revoked",
+        "consent.expired",
+        "attribute.corrected",
+    ],
+    Field(
+        description=(
+            "`attribute.corrected`: a value that was released under the consent, and may still be kept, was wrong; ask "
+            "again for what is right now"
+        )
+    ),
+]
+By = Annotated[
+    Literal["subject", "custodian", "institution", "chain"],
+    Field(description="whose act it was; `chain`: the person's, done there without us"),
+]
+
+
+class EventDetails(Model):
+    """What else there is to say of an event; what does not apply is left out."""
+
+    by: By | None = None
+    replaced_by: (
+        Annotated[Hex32, Field(description="of `consent.revoked`: the consent that takes its place")] | None
+    ) = None
+
+
+class SentEvent(EventDetails):
+    """An event as it is sent to a webhook: what `GET /v1/events` has in `details` stands beside the rest."""
+
+    id: Id
+    kind: EventKind
+    consent: Hex32
+    at: Time
+
+
 class Event(Model):
     """Something that happened to a consent, and whether the institution has acknowledged that it knows."""
 
     id: Id
-    kind: str
+    kind: EventKind
     consent: Hex32
     at: Time
-    details: dict[str, Any]
-    state: str
-    attempts: int
-    last_answer: str | None
+    details: EventDetails
+    state: Annotated[
+        Literal["waiting", "acknowledged", "given_up", "unaddressed"],
+        Field(
+            description=(
+                "`waiting` to be sent; `given_up`: your receiver did not take it for three days; `unaddressed`: there "
+                "was no webhook when it was to be sent"
+            )
+        ),
+    ]
+    attempts: Annotated[int, Field(description="to send it")]
+    last_answer: Annotated[
+        str | None,
+        Field(
+            description=(
+                "of your receiver: an HTTP status, or `sending`, `refused_address`, `unresolved`, `unreachable`, "
+                "`timeout`, `tls`, `not_http`"
+            )
+        ),
+    ]
     acknowledged_at: Time | None
+
+    @field_serializer("details")
+    def _without_what_does_not_apply(self, details: EventDetails) -> dict[str, Any]:
+        return details.model_dump(by_alias=True, exclude_unset=True)
 
 
 class EventList(Model):

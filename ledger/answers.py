@@ -142,6 +142,7 @@ class Consent:
     replaces: Hex32 | None
     replaced_by: Hex32 | None
     deletion: DeletionDuty
+    request: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +154,21 @@ class SealedRelease:
     answer: str
     receipt: str
     late: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedRelease:
+    """What was asked for under a consent, and what became of it. Times are Unix seconds.
+
+    `state` is `released`, `refused`, `aborted` (both for `reason`), or `unfinished`: ask again under its key.
+    """
+
+    id: Hex32
+    state: str
+    reason: str | None
+    late: bool
+    asked_at: int
+    finished_at: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from ledger.answers import (
     Event,
     Furnished,
     Invitation,
+    ListedRelease,
     PublicKeys,
     SealedRelease,
     Webhook,
@@ -170,7 +171,7 @@ class InstitutionClient(_Client):
 
         Raises the `ConsentError` that says why not, and `AuditError` for an answer that does not hold.
         """
-        key = idempotency_key or _new_key()
+        key = idempotency_key or secrets.token_urlsafe()
         asked = ReleaseAsk(consent_id=consent_id, purpose=purpose, attributes=attributes, earlier=earlier)
         answer = self._channel.call(
             "POST",
@@ -187,7 +188,7 @@ class InstitutionClient(_Client):
 
         Raises what refuses the request as a whole.
         """
-        keys = [one.idempotency_key or _new_key() for one in asks]
+        keys = [one.idempotency_key or secrets.token_urlsafe() for one in asks]
         items = [
             {
                 "consent": one.consent_id,
@@ -231,6 +232,11 @@ class InstitutionClient(_Client):
         if sealed.id != release_id:
             raise AuditError("the release does not hold: it is another release")
         return self._unsealing.release(sealed, None, None)
+
+    def releases(self, consent_id: Hex32) -> Iterator[ListedRelease]:
+        """What was asked for under a consent, newest first: also once the answers are kept no more."""
+        path = f"/v1/consents/{_in_path(consent_id)}/releases"
+        return self._pages(ListedRelease, path, "releases", lambda one: one.id)
 
     def receipt(self, release_id: Hex32) -> Receipt:
         """The receipt, with the place where the entry stands now."""
@@ -337,10 +343,6 @@ class FurnisherClient(_Client):
     def invite(self, ref: str) -> Invitation:
         """A code for a person of whom all values are yours: hand it to them and nobody else. Older ones are void."""
         return read(Invitation, self._channel.call("POST", f"/v1/subjects/{_in_path(ref)}/invitations"))
-
-
-def _new_key() -> str:
-    return secrets.token_urlsafe(24)
 
 
 def _in_path(text: str) -> str:

@@ -19,7 +19,7 @@ from ledger.errors import (
 from ledger.keys import KeyFile
 from ledger.outbox import BY_SUBJECT, EXPIRED, GRANTED, PAUSED, REPLACED_BY, RESUMED, REVOKED, Outbox
 from ledger.parties import Parties
-from ledger.store import Store, consents, subjects
+from ledger.store import Store, consent_requests, consents, subjects
 from ledger.typed_data import stored_grant
 from ledger.vault import open_json, seal_json
 
@@ -27,6 +27,9 @@ EXPIRIES_AT_ONCE: Final = 500
 
 # Statements on the way of a release are built once: building one takes longer than running it.
 _CONSENTS: Final = select(consents).where(consents.c.consent_id.in_(bindparam("ids", expanding=True)))
+_ANSWERED: Final = select(consent_requests.c.consent_id, consent_requests.c.request_id).where(
+    consent_requests.c.consent_id.in_(bindparam("ids", expanding=True))
+)
 _TOLD: Final = (
     consents.c.consent_id,
     consents.c.institution_index,
@@ -140,6 +143,11 @@ class Registry(Parties):
             raise NotFoundError("consent: no such consent", field="consent")
         return self.opened(row)
 
+    def requests_of(self, consent_ids: Sequence[Hex32]) -> dict[Hex32, str]:
+        """By consent, the consent request that it answers, where there is one."""
+        with self._store.read() as tx:
+            return _requests_of(tx, consent_ids)
+
     def set_standing(self, consent_id: Hex32, *, at: int) -> None:
         """Its grant is on chain: its institution is told."""
         row = (consents.c.consent_id == consent_id, consents.c.standing.is_(False))
@@ -147,7 +155,9 @@ class Registry(Parties):
             for told in tx.execute(update(consents).where(*row).values(standing=True).returning(*_TOLD)).all():
                 # Revoked on its way: that was said already.
                 if told.revoked_at is None:
-                    self._tell(tx, GRANTED, told, at, by=BY_SUBJECT)
+                    asked = _requests_of(tx, [consent_id])
+                    answers = {"request": asked[consent_id]} if consent_id in asked else {}
+                    self._tell(tx, GRANTED, told, at, by=BY_SUBJECT, **answers)
 
     def set_not_standing(self, tx: Connection, consent_id: Hex32) -> None:
         """Its grant was on a chain that was lost and will never be on one again. What it was used for stays on file."""
@@ -261,6 +271,10 @@ def withdrawal_of(row: Any) -> ConsentError | None:  # noqa: ANN401 - a row of `
     if row.revoked_at is not None:
         return ConsentRevokedError("the consent is not in force: revoked")
     return ConsentPausedError("the consent is not in force: paused") if row.paused else None
+
+
+def _requests_of(tx: Connection, consent_ids: Sequence[Hex32]) -> dict[Hex32, str]:
+    return {row.consent_id: row.request_id for row in tx.execute(_ANSWERED, {"ids": list(consent_ids)})}
 
 
 def _context(consent_id: str) -> dict[str, str]:

@@ -84,7 +84,7 @@ from ledger.keys import KeyFile
 from ledger.parties import INSTITUTION
 from ledger.preparation import Asked, Earlier, Intent, Preparation, entry_of, opening_context, require_usable
 from ledger.purposes import AUDIT
-from ledger.registry import Registry
+from ledger.registry import Registry, StoredConsent
 from ledger.signatures import HttpRequest
 from ledger.store import Store
 from ledger.vault import Vault, open_json
@@ -556,6 +556,28 @@ class Releases:
         if row.state in (INTENT, RECORDED):
             raise ReleaseInProgressError("not answered yet: ask again under its idempotency key")
         raise self._final_error(release_id)
+
+    def of_consent(
+        self, consent: StoredConsent, institution: Party, *, limit: int, after: Hex32 | None = None
+    ) -> list[Row[Any]]:
+        """A page of the journal's rows of what this institution asked for under a consent, newest first.
+
+        Raises `NotFoundError` if `after` is none of them.
+        """
+        index = self._registry.institution_index(institution.party_id)
+        with self._store.read() as tx:
+            last = self._journal.release_in(tx, after) if after is not None else None
+            mine = last is not None and (last.consent_id, last.institution_index) == (consent.consent_id, index)
+            if after is not None and not mine:
+                raise NotFoundError("after: expected the id of a release", field="after")
+            return self._journal.of_subject(
+                tx,
+                consent.subject_id,
+                limit=limit,
+                after=last,
+                institution_index=index,
+                consent_id=consent.consent_id,
+            )
 
     def row_of(self, release_id: Hex32, institution: Party) -> Row[Any]:
         """The journal's row of a release of this institution. Raises `NotFoundError`."""

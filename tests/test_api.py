@@ -211,6 +211,41 @@ def test_a_retry_gets_the_same_bytes_also_if_the_first_try_took_its_time(world: 
     assert api.ask(world.institution, "GET", f"/v1/releases/{said(first)['id']}").data == first.data
 
 
+def test_who_lost_an_answer_finds_its_id_again_when_it_is_kept_no_more(world: World, api: Api) -> None:
+    lender, consent = world.institution, world.grant()
+    released = said(api.release(lender, consent))["id"]
+    world.clock.advance(DAY)
+    world.subject.pause(world.custodian, consent)
+    assert code(api.release(lender, consent)) == "paused"
+    path = f"/v1/consents/{consent}/releases"
+    refused, kept = said(api.ask(lender, "GET", path))["releases"]
+    assert kept == {
+        "id": released,
+        "state": "released",
+        "reason": None,
+        "late": False,
+        "askedAt": world.clock() - DAY,
+        "finishedAt": world.clock() - DAY,
+    }
+    assert (refused["state"], refused["reason"], refused["askedAt"]) == ("refused", "paused", world.clock())
+    assert said(api.ask(lender, "GET", f"{path}?limit=1&after={refused['id']}"))["releases"] == [kept]
+    assert said(api.ask(lender, "GET", f"{path}?after={released}"))["releases"] == []
+    assert code(api.ask(lender, "GET", f"/v1/releases/{released}")) == "answer_gone"
+    assert said(api.ask(lender, "GET", f"/v1/releases/{released}/receipt"))["receipt"]
+
+
+def test_a_consent_and_its_event_name_the_request_that_they_answer(world: World, api: Api) -> None:
+    request, token = api.token(world.institution)
+    answering, by_itself = api.accept(token), world.grant()
+    assert consent_of(api, answering)["request"] == request
+    assert consent_of(api, by_itself)["request"] is None
+    events = said(api.ask(world.institution, "GET", "/v1/events"))["events"]
+    assert {one["consent"]: one["details"] for one in events} == {
+        answering: {"by": "subject", "request": request},
+        by_itself: {"by": "subject"},
+    }
+
+
 def test_a_refusal_is_said_again_with_its_reason(world: World, api: Api) -> None:
     consent = world.grant()
     world.subject.pause(world.custodian, consent)

@@ -34,6 +34,7 @@ EXPECTED: Final[dict[str, tuple[int, ...]]] = {
     "POST /v1/consents/{consent}/deletion-attestations": (404, 404, 403, 201),
     "POST /v1/consents/{consent}/releases": (404, 404, 403, 200),
     "POST /v1/batch/releases": (200, 200, 200, 200),
+    "GET /v1/consents/{consent}/releases": (404, 404, 403, 200),
     "GET /v1/releases/{release}": (404, 404, 403, 200),
     "GET /v1/releases/{release}/receipt": (404, 404, 403, 200),
     # The simulated chain cannot prove anything.
@@ -244,6 +245,20 @@ def test_lists_show_what_is_ones_own(world: World, api: Api, listed: str) -> Non
         ]
         if listed != "events":
             assert same(*after)
+
+
+def test_what_another_institution_asked_for_under_a_consent_is_in_no_list_of_it(world: World, api: Api) -> None:
+    cast = Cast(api)
+    path = f"/v1/consents/{cast.own['consent']}/releases"
+    assert api.release(cast.other, cast.own["consent"]).status_code == 404
+    assert [one["id"] for one in said(api.ask(world.institution, "GET", path))["releases"]] == [cast.own["release"]]
+    second = api.accept(api.token(world.institution)[1])
+    elsewhere = said(api.release(world.institution, second))["id"]
+    # Nor does another's id, or one of another consent, say anything as the place to go on from.
+    places = (cast.objects[OTHERS]["release"], elsewhere, NOWHERE)
+    first, *others = (api.ask(world.institution, "GET", f"{path}?after={place}") for place in places)
+    assert first.status_code == HTTPStatus.NOT_FOUND
+    assert all(same(first, other) for other in others)
 
 
 # ------------------------------------------------------------------------------------ not yours is as good as not there

@@ -167,6 +167,8 @@ def test_a_lender_asks_is_answered_decides_and_forgets(line: Line) -> None:
     assert release.verified is not None
     assert [release.verified.outcome.access.entry_hash] == line.world.logged()
     assert client.found(release.release_id).answer == release.answer
+    (listed,) = client.releases(consent_id)
+    assert (listed.id, listed.state, listed.reason) == (release.release_id, "released", None)
     receipt = client.receipt(release.release_id)
     assert (receipt.entry.request_hash, receipt.verified is not None) == (release.request_hash, True)
 

@@ -6,7 +6,7 @@ Who asks was settled before a route is reached (`door.py`); whatever is another'
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import segno
 from flask import Response, request
@@ -18,6 +18,7 @@ from ledger import release, standing
 from ledger.consent import ZERO32, Hex32
 from ledger.errors import LedgerError
 from ledger.exchange import release_request, require_public
+from ledger.journal import INTENT, RECORDED
 from ledger.json_forms import DAY_SECONDS
 from ledger.parties import INSTITUTION
 from ledger.signatures import IDEMPOTENCY_KEY
@@ -26,6 +27,8 @@ from web.door import answered, caller, custodian, signed
 from web.metrics import count_release
 
 if TYPE_CHECKING:
+    from sqlalchemy import Row
+
     from ledger import consent_requests, duties, outbox
 
 
@@ -113,7 +116,7 @@ def _qr(link: str) -> str:
 
 
 @routes.get("/consents", tags=[CONSENTS], responses={200: models.ConsentList})
-def list_consents(query: models.PageOfConsents) -> Response:
+def list_consents(query: models.PageByHash) -> Response:
     """Your consents, newest first."""
     after = Hex32(query.after) if query.after is not None else None
     found = custodian().standings.of_institution(caller().party.party_id, limit=query.limit, after=after)
@@ -141,11 +144,12 @@ def give_consent_up(path: models.ConsentPath) -> Response:
 
 
 def _consents(found: list[standing.Standing]) -> list[models.Consent]:
-    owed = custodian().duties.standing([one.consent.consent_id for one in found])
-    return [_consent(one, owed[one.consent.consent_id]) for one in found]
+    ids = [one.consent.consent_id for one in found]
+    owed, asked = custodian().duties.standing(ids), custodian().registry.requests_of(ids)
+    return [_consent(one, owed[one.consent.consent_id], asked.get(one.consent.consent_id)) for one in found]
 
 
-def _consent(one: standing.Standing, owed: duties.DeletionDuty) -> models.Consent:
+def _consent(one: standing.Standing, owed: duties.DeletionDuty, request_id: str | None) -> models.Consent:
     grant, terms = one.consent.grant, one.consent.grant.terms
     return models.Consent(
         id=one.consent.consent_id,
@@ -168,6 +172,7 @@ def _consent(one: standing.Standing, owed: duties.DeletionDuty) -> models.Consen
         replaces=None if terms.replaces == ZERO32 else terms.replaces,
         replaced_by=one.consent.replaced_by,
         deletion=models.DeletionDuty(due_at=owed.due_at, attested_at=owed.attested_at, overdue=owed.overdue),
+        request=request_id,
     )
 
 
@@ -214,6 +219,30 @@ def release_under_consent(path: models.ConsentPath, body: models.NewRelease) -> 
     if isinstance(result, Exception):
         raise result
     return _answer(_release(result, wanted.access.consent_id))
+
+
+@routes.get("/consents/<consent>/releases", tags=[RELEASES], responses={200: models.ReleaseList})
+def list_releases(path: models.ConsentPath, query: models.PageByHash) -> Response:
+    """What you asked for under a consent, newest first: also once the answers are kept no more.
+
+    The ids are those of the receipt, the proof and the adverse action.
+    """
+    held, party = custodian(), caller().party
+    consent = held.registry.consent_of(Hex32(path.consent), party.party_id)
+    after = Hex32(query.after) if query.after is not None else None
+    found = held.releases.of_consent(consent, party, limit=query.limit, after=after)
+    return _answer(models.ReleaseList(releases=[_listed(row) for row in found]))
+
+
+def _listed(row: Row[Any]) -> models.ListedRelease:
+    return models.ListedRelease(
+        id=row.release_id,
+        state="unfinished" if row.state in (INTENT, RECORDED) else row.state,
+        reason=row.reason,
+        late=row.late,
+        asked_at=row.created_at,
+        finished_at=row.finished_at,
+    )
 
 
 @routes.get("/releases/<release>", tags=[RELEASES], responses={200: models.Release})

@@ -101,12 +101,12 @@ def document_of(app: OpenAPI) -> dict[str, Any]:
     document["components"]["schemas"][models.SentEvent.__name__] = models.SentEvent.model_json_schema()
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             operation["security"] = [{"signature": []}]
             operation["responses"] = {
                 status: answer for status, answer in operation["responses"].items() if status.startswith("2")
             } | {status: {"description": text, "content": problem} for status, text in ERRORS.items()}
-            if path.endswith("/releases") and "consents" in path:
+            if method == "post" and path.endswith("/releases") and "consents" in path:
                 operation.setdefault("parameters", []).append(
                     {
                         "in": "header",

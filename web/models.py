@@ -102,7 +102,7 @@ class Page(Model):
     after: Id | None = None
 
 
-class PageOfConsents(Page):
+class PageByHash(Page):
     """Where to go on: `after` is the last id of the page before."""
 
     after: Hex32 | None = None
@@ -190,6 +190,7 @@ class Consent(Model):
     replaces: Hex32 | None
     replaced_by: Hex32 | None
     deletion: DeletionDuty
+    request: Annotated[Id, Field(description="the consent request that it answers")] | None
 
 
 class ConsentList(Model):
@@ -216,6 +217,26 @@ class Release(Model):
     answer: Annotated[str, Field(description="JWE (compact) around a JWT by the custodian, RFC 7516")]
     receipt: Annotated[str, Field(description="AccessReceipt: a JWT by the custodian, without the values")]
     late: Annotated[bool, Field(description="the entry came back to the log only after the consent had ended")]
+
+
+class ListedRelease(Model):
+    """What was asked for under a consent, and what became of it."""
+
+    id: Hex32
+    state: Annotated[
+        Literal["unfinished", "released", "refused", "aborted"],
+        Field(description="`unfinished`: ask again under its idempotency key; `aborted`: logged, and nothing released"),
+    ]
+    reason: Annotated[str | None, Field(description="the `code` of the refusal")]
+    late: Annotated[bool, Field(description="the entry came back to the log only after the consent had ended")]
+    asked_at: Time
+    finished_at: Time | None
+
+
+class ReleaseList(Model):
+    """A page, newest first."""
+
+    releases: list[ListedRelease]
 
 
 class Receipt(Model):
@@ -365,6 +386,7 @@ class EventDetails(Model):
     replaced_by: (
         Annotated[Hex32, Field(description="of `consent.revoked`: the consent that takes its place")] | None
     ) = None
+    request: Annotated[Id, Field(description="of `consent.granted`: the consent request that it answers")] | None = None
 
 
 class SentEvent(EventDetails):

@@ -17,10 +17,10 @@ from sqlalchemy import Row
 from ledger.chain import Chain
 from ledger.consent import Address, Hex32
 from ledger.contract_events import Appended, batches_of
-from ledger.errors import AuditError, ChainUnavailableError, NotFoundError
+from ledger.errors import AuditError, ChainUnavailableError
 from ledger.evidence import bundle_of, verify_bundle
 from ledger.exchange import Party
-from ledger.journal import REFUSED, Journal
+from ledger.journal import Journal
 from ledger.release import Releases
 from ledger.stateproof import StateProof, log_slots
 
@@ -49,12 +49,10 @@ class Proofs:
     def bundle(self, release_id: Hex32, institution: Party) -> dict[str, Any]:
         """The bundle of a release of this institution, as JSON.
 
-        Raises `NotFoundError` if there is none or it was refused, `ErasedError`, `ChainLostError`, and
-        `ChainUnavailableError` also where the node has no state to prove it by.
+        Raises `NotFoundError` if there is none, the refusal of one that was refused, `ErasedError`, `ChainLostError`,
+        and `ChainUnavailableError` also where the node has no state to prove it by.
         """
         row = self._releases.row_of(release_id, institution)
-        if row.state == REFUSED or row.log_index is None:
-            raise NotFoundError("release: no such release on the log", field="release")
         return self.of_receipt(self._releases.receipt(release_id), row.batch_id)
 
     def of_receipt(self, receipt: str, batch_id: str) -> dict[str, Any]:

@@ -632,9 +632,14 @@ class Releases:
     # ------------------------------------------------------------------------------------------------------- afterwards
 
     def receipt(self, release_id: Hex32) -> str:
-        """A receipt with the place where the entry stands now. Raises `NotFoundError`, `ErasedError`."""
-        row = self._journal.release_row(release_id)
-        if row is None or row.log_index is None:
+        """A receipt with the place where the entry stands now.
+
+        Raises `NotFoundError`, `ErasedError`, and the refusal of one that was refused: no access is to be proven.
+        """
+        row = self._row(release_id)
+        if row.state == REFUSED:
+            raise self._final_error_of(row)
+        if row.log_index is None:
             raise NotFoundError("release: no such release on the log", field="release")
         claims = receipt_claims(
             self._entry_of(row), row.entry_hash, self._proof_of(row), at=self._clock(), late=row.late

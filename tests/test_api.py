@@ -234,6 +234,18 @@ def test_who_lost_an_answer_finds_its_id_again_when_it_is_kept_no_more(world: Wo
     assert said(api.ask(lender, "GET", f"/v1/releases/{released}/receipt"))["receipt"]
 
 
+@pytest.mark.parametrize("is_logged", [False, True])
+def test_what_was_refused_has_no_access_receipt_and_no_proof(world: World, api: Api, is_logged: bool) -> None:
+    lender, consent = world.institution, world.grant()
+    assert code(api.release(lender, consent, attributes=["age"])) == "attribute_not_consented"
+    (refused,) = said(api.ask(lender, "GET", f"/v1/consents/{consent}/releases"))["releases"]
+    if is_logged:
+        assert world.custodian.releases.log_refusals() == 1
+    for of in ("", "/receipt", "/proof"):
+        answer = api.ask(lender, "GET", f"/v1/releases/{refused['id']}{of}")
+        assert (answer.status_code, code(answer)) == (403, "attribute_not_consented"), of
+
+
 def test_a_consent_and_its_event_name_the_request_that_they_answer(world: World, api: Api) -> None:
     request, token = api.token(world.institution)
     answering, by_itself = api.accept(token), world.grant()

@@ -1,9 +1,9 @@
 """Who asks: the one door for signed requests. An institution's and a furnisher's requests come through here.
 
 (1) The signature is verified with a current key of the party that the request names (`signatures.py`).
-(2) In one writing transaction, shared by all who wait: the party is still what it was in (1) and not suspended, the
-    nonce was never used, and the rate limit holds. A nonce is durable before anything is done, and the database is
-    shared by all processes: a replay finds it whichever process it reaches.
+(2) In one writing transaction, shared by all who wait: the party is still what it was in (1) and not suspended (or does
+    what it owes), the nonce was never used, and the rate limit holds. A nonce is durable before anything is done, and
+    the database is shared by all processes: a replay finds it whichever process it reaches.
 
 A request that was refused in (2) for anything but a replay has not used its nonce.
 """
@@ -11,7 +11,7 @@ A request that was refused in (2) for anything but a replay has not used its non
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
@@ -59,12 +59,16 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """A request whose signature is valid, and that was not let in yet."""
+    """A request whose signature is valid, and that was not let in yet.
+
+    `is_duty`: what it does is owed, so a suspended party may, and must, do it as well.
+    """
 
     role: str
     party: Party
     evidence: SignedRequest
     message: HttpRequest
+    is_duty: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,17 +90,17 @@ class Authentication:
         self._store, self._registry, self._clock, self._limit = store, registry, clock, rate_limit
         self._admit: Gather[Signed, Caller] = Gather(self._admit_all, limit=max_batch)
 
-    def authenticate(self, message: HttpRequest, role: str = INSTITUTION) -> Caller:
-        """Verify a request and let it in.
+    def authenticate(self, message: HttpRequest, role: str = INSTITUTION, *, is_duty: bool = False) -> Caller:
+        """Verify a request and let it in; one that is a duty, also from a suspended party.
 
         Raises `AuthenticationError`, `StaleRequestError`, `ReplayedRequestError`, `RateLimitedError`, and
         `InstitutionSuspendedError` or `FurnisherSuspendedError`.
         """
         signed = self.verify(message, role)
         try:
-            return self._admit(signed)
+            return self._admit(replace(signed, is_duty=is_duty))
         except PartyChangedError:
-            return self._admit(self.verify_again(signed))
+            return self._admit(replace(self.verify_again(signed), is_duty=is_duty))
 
     def verify(self, message: HttpRequest, role: str = INSTITUTION) -> Signed:
         """(1) alone, for a flow that lets its callers in by itself (`admit`). Raises `AuthenticationError`."""
@@ -178,7 +182,7 @@ class Authentication:
     def _require_unchanged(self, signed: Signed, party: Party | None) -> None:
         if party is None or party.version != signed.party.version:
             raise PartyChangedError("signature: the party was changed meanwhile: ask again", field="signature")
-        if party.suspended:
+        if party.suspended and not signed.is_duty:
             suspended = InstitutionSuspendedError if signed.role == INSTITUTION else FurnisherSuspendedError
             raise suspended(f"the {signed.role} is suspended", field=signed.role)
 

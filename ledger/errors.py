@@ -124,7 +124,7 @@ class ErasedError(ConsentError):
 
 
 class InstitutionSuspendedError(ConsentError):
-    """The institution may not ask for anything at present. The custodian says why."""
+    """The institution may not ask for anything at present; what it owes it may still do. The custodian says why."""
 
     code = "institution_suspended"
 

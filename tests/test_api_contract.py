@@ -24,7 +24,7 @@ NO_OBJECT: Final = (OWN,)
 
 EXPECTED: Final[dict[str, tuple[int, ...]]] = {
     # What a party that may ask gets: for another's, for what is nowhere, for what was erased, for its own; or for the
-    # one thing that there is. Everyone else gets the same everywhere: 401, or 403 while suspended.
+    # one thing that there is. Everyone else gets the same everywhere: 401, or 403 while suspended (but for DUTIES).
     "POST /v1/consent-requests": (201,),
     "GET /v1/consent-requests": (200,),
     "GET /v1/consent-requests/{request}": (404, 404, 403, 200),
@@ -52,6 +52,15 @@ EXPECTED: Final[dict[str, tuple[int, ...]]] = {
     # Only who is the source of all that is held of a person invites them.
     "POST /v1/subjects/{ref}/invitations": (404, 404, 403, 201),
 }
+DUTIES: Final = {
+    "POST /v1/consents/{consent}/deletion-attestations",
+    "GET /v1/releases/{release}/receipt",
+    "GET /v1/releases/{release}/proof",
+    "POST /v1/releases/{release}/adverse-action",
+    "GET /v1/events",
+    "POST /v1/events/{event}/acknowledgement",
+}
+"""What a suspended institution may do as any other."""
 IN_A_BATCH: Final = dict(zip(OBJECTS, (404, 404, 403, 200), strict=True))
 
 
@@ -169,6 +178,8 @@ class Cast:
         yield "unknown", Furnisher("urn:nobody") if furnishing else Institution("bank-nobody"), 401
         yield "unknown key", Furnisher() if furnishing else Institution(world.institution.institution_id), 401
         yield "retired key", self.retired(furnishing=furnishing), 401
+        if operation in DUTIES:
+            return
         suspended = self.suspended(furnishing=furnishing)
         yield "suspended", suspended, 403
         role, party = (
@@ -224,6 +235,20 @@ def test_nobody_gets_what_is_not_theirs(world: World, api: Api, operation: str) 
             assert not any(
                 cast.objects[OTHERS][name] in answer.text for name in ("consent", "release", "request", "event")
             )
+
+
+@pytest.mark.parametrize("operation", sorted(DUTIES))
+def test_a_suspended_institution_does_what_it_owes(world: World, api: Api, operation: str) -> None:
+    cast = Cast(api)
+    suspended = cast.suspended(furnishing=False)
+    for thing, status in zip(OBJECTS if "{" in operation else NO_OBJECT, EXPECTED[operation], strict=True):
+        answer = cast.try_it(suspended, operation, cast.objects[thing])
+        assert answer.status_code == status, f"{thing}: {answer.text}"
+    # A nonce counts once, whoever sends it.
+    method, path = operation.split(" ")
+    message = api.request(method, filled(path, world, **cast.own), bodies(world).get(operation))
+    once = [api.send(api.signed(suspended, message, nonce="twice-the-same-nonce")) for _ in range(2)]
+    assert said(once[1])["code"] == "replayed"
 
 
 def test_the_table_has_no_row_for_what_is_not_there() -> None:

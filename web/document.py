@@ -23,7 +23,9 @@ key is in `/.well-known/consent-ledger`; so are refusals.
 
 Errors are problems (RFC 9457). Their `code` never changes its meaning: all codes are in this table, also those of the
 portal, and a code that you do not know means what its status means. A refusal of a release is the answer of its
-idempotency key: ask again under a new one. What is another's is answered as what does not exist.
+idempotency key: ask again under a new one. What is another's is answered as what does not exist. A
+suspended institution is refused everywhere but where it does what it owes: deletion attestations, adverse actions,
+receipts, proofs and events.
 
 {errors}
 """

@@ -30,6 +30,17 @@ MAX_BODY: Final = 256 * 1024
 FURNISHERS: Final = "/v1/subjects/"
 RELEASES: Final = re.compile(r"/v1/(consents/[^/]+|batch)/releases")
 _AUTHORITY: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+DUTIES: Final = frozenset(
+    {
+        "api.attest_deletion",
+        "api.record_adverse_action",
+        "api.see_receipt",
+        "api.see_proof",
+        "api.list_events",
+        "api.acknowledge_event",
+    }
+)
+"""What a suspended institution still owes, or needs to do what it owes. Nothing else is open to it."""
 LET_IN_BY_THEIR_ROUND: Final = frozenset({"api.release_under_consent", "api.release_many"})
 """Releases are let in by the transaction that puts them on file; for all others, that of `authenticate`."""
 
@@ -138,7 +149,7 @@ def _authenticate() -> None:
             # As evidence it is read by whoever audits it, who knows only the documented target (`asked_by.py`).
             raise MalformedError("request: expected the path as documented, without a query", field="request")
     else:
-        g.caller = custodian().authentication.authenticate(message, role)
+        g.caller = custodian().authentication.authenticate(message, role, is_duty=request.endpoint in DUTIES)
     if message.body and request.mimetype != "application/json":
         raise MalformedError("content-type: expected application/json", field="content-type")
 

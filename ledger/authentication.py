@@ -85,9 +85,17 @@ class Authentication:
     """Verifies signed requests, and lets each in once."""
 
     def __init__(
-        self, store: Store, registry: Registry, *, clock: Callable[[], int], rate_limit: int, max_batch: int
+        self,
+        store: Store,
+        registry: Registry,
+        *,
+        service_url: str,
+        clock: Callable[[], int],
+        rate_limit: int,
+        max_batch: int,
     ) -> None:
         self._store, self._registry, self._clock, self._limit = store, registry, clock, rate_limit
+        self._service_url = service_url
         self._admit: Gather[Signed, Caller] = Gather(self._admit_all, limit=max_batch)
 
     def authenticate(self, message: HttpRequest, role: str = INSTITUTION, *, is_duty: bool = False) -> Caller:
@@ -135,7 +143,8 @@ class Authentication:
             key = None
         if party is None or key is None:
             return None
-        return Signed(role=role, party=party, evidence=verify_request(message, key, now=now), message=message)
+        evidence = verify_request(message, key, now=now, under=self._service_url)
+        return Signed(role=role, party=party, evidence=evidence, message=message)
 
     # ------------------------------------------------------------------------------------------------------- admission
 

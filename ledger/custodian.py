@@ -181,7 +181,12 @@ class Custodian:
             step=step,
         )
         self.authentication = Authentication(
-            self.store, self.registry, clock=clock, rate_limit=config.rate_limit, max_batch=max_batch
+            self.store,
+            self.registry,
+            service_url=config.service_url,
+            clock=clock,
+            rate_limit=config.rate_limit,
+            max_batch=max_batch,
         )
         self.webhooks = Webhooks(
             self.registry,

@@ -215,16 +215,15 @@ def claimed_keyid(request: HttpRequest) -> str:
     """Which key a request says it is signed with, unverified: only to find it. Raises `AuthenticationError`."""
     found = _KEYID.findall(request.header("signature-input") or "")
     if len(found) != 1:
-        raise AuthenticationError(
-            "signature-input: expected one signature (RFC 9421) with a keyid", field="signature-input"
-        )
+        expected = "expected one signature (RFC 9421) with a keyid"
+        raise AuthenticationError(f"signature-input: {expected}", field="signature-input")
     return str(found[0])
 
 
-def verify_request(request: HttpRequest, key: JWK, *, now: int) -> SignedRequest:
-    """Authenticate a request. Raises `AuthenticationError` (altered, other key, not covered), `StaleRequestError`."""
+def verify_request(request: HttpRequest, key: JWK, *, now: int, under: str = "") -> SignedRequest:
+    """Authenticate a request. Raises `StaleRequestError`, `AuthenticationError`, which names the address `under`."""
     keyid = claimed_keyid(request)
-    result = _verified(request, keyid, key)
+    result = _verified(request, keyid, key, under)
     _require_covered(request, result)
     created, nonce = result.parameters.get("created"), result.nonce
     if type(created) is not int or abs(now - created) > FRESH_SECONDS:
@@ -245,7 +244,7 @@ def verify_request(request: HttpRequest, key: JWK, *, now: int) -> SignedRequest
     )
 
 
-def _verified(message: HttpRequest | HttpResponse, keyid: str, key: JWK) -> VerifyResult:
+def _verified(message: HttpRequest | HttpResponse, keyid: str, key: JWK, under: str = "") -> VerifyResult:
     verifier = _Verifier(signature_algorithm=algorithm_of(key), key_resolver=_OneKey(keyid, key))
     try:
         (result,) = verifier.verify(message, max_age=None, body=message.body)
@@ -253,8 +252,9 @@ def _verified(message: HttpRequest | HttpResponse, keyid: str, key: JWK) -> Veri
         # Not chained: what the library says of a message may repeat it.
         is_digest = "digest" in str(exc).lower()
         reason = "content-digest: is not that of the body" if is_digest else "signature: is not valid"
+        sent = f"what was sent under {under}" if under else "what was sent"
         raise AuthenticationError(
-            f"{reason}: expected RFC 9421 over what was sent, by a current key of the party named", field="signature"
+            f"{reason}: expected RFC 9421 over {sent}, by a current key of the party named", field="signature"
         ) from None
     return result
 
@@ -262,9 +262,8 @@ def _verified(message: HttpRequest | HttpResponse, keyid: str, key: JWK) -> Veri
 def _require_covered(request: HttpRequest, result: VerifyResult) -> None:
     required = _parts_of(request) + (["content-digest"] if request.body else [])
     if missing := [part for part in required if f'"{part}"' not in result.covered_components]:
-        raise AuthenticationError(
-            f"signature-input: expected {', '.join(missing)} to be covered", field="signature-input"
-        )
+        expected = f"expected {', '.join(missing)} to be covered"
+        raise AuthenticationError(f"signature-input: {expected}", field="signature-input")
     if result.covered_components['"@target-uri"'] != request.url:
         # A fragment and a user's name are no part of what is signed, so they may be no part of what is read.
         raise AuthenticationError("request: expected the target that was signed, and no more", field="request")

@@ -167,7 +167,9 @@ def test_a_signature_for_another_service_is_of_no_use_here(world: World, api: Ap
     there = api.signed(world.institution, replace(wanted(api, consent), url=f"{url}{path}"))
     for target in (path, f"{url}{path}"):
         here = with_headers(replace(there, url=f"{api.url}{path}"), host=url.split("//")[1])
-        assert code(api.send(here, target=target)) == "authentication"
+        refused = api.send(here, target=target)
+        assert code(refused) == "authentication"
+        assert f"over what was sent under {api.url}," in said(refused)["detail"]
     assert world.states() == []
 
 

@@ -18,13 +18,15 @@ stands without us.
 
 Every request under `/v1` is signed by you (HTTP Message Signatures, RFC 9421): cover `@method`, `@target-uri`, the
 `content-digest` of a body (RFC 9530) and `idempotency-key` where there is one; give `created`, a fresh `nonce` of 16 to
-200 characters and `keyid="<your id>#<kid>"`. Keys are Ed25519 or P-256. Every answer is signed by the custodian, whose
-key is in `/.well-known/consent-ledger`; so are refusals.
+200 characters and `keyid="<your id>#<kid>"`. `@target-uri` begins with the `serviceUrl` of
+`/.well-known/consent-ledger`, by whatever address you reach the service. Keys are Ed25519 or P-256. Every answer is
+signed by the custodian, whose key is in `/.well-known/consent-ledger`; so are refusals.
 
 Errors are problems (RFC 9457). Their `code` never changes its meaning: all codes are in this table, also those of the
 portal, and a code that you do not know means what its status means. A refusal of a release is the answer of its
-idempotency key: ask again under a new one. What is another's is answered as what does not exist. A
-suspended institution is refused everywhere but where it does what it owes: deletion attestations, adverse actions,
+idempotency key: ask again under a new one. What is another's is answered as what does not exist.
+
+A suspended institution is refused everywhere but where it does what it owes: deletion attestations, adverse actions,
 receipts, proofs and events.
 
 {errors}

@@ -46,12 +46,16 @@ async function deployment() {
   if (!existsSync(`${NAME}.custodian.json`)) {
     write("custodian.json", await (await fetch(`${SERVICE}/.well-known/consent-ledger`)).json());
   }
-  return read("custodian.json");
+  const known = read("custodian.json");
+  // Every request is signed for the address that the service goes by: @target-uri begins with it.
+  require(known.serviceUrl === SERVICE, `the service goes by another address: set SERVICE=${known.serviceUrl}`);
+  return known;
 }
 
 // ------------------------------------------------------------------------------- requests and answers
 
 async function call(method, path, content, idempotencyKey) {
+  await deployment();
   const own = read("keys.json").sig;
   const body = content === undefined ? undefined : JSON.stringify(content);
   const headers = {

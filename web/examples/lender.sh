@@ -43,6 +43,7 @@ digest() { printf 'sha-256=:%s:' "$(openssl dgst -sha256 -binary "$1" | openssl 
 call() { # METHOD PATH [BODY] [IDEMPOTENCY-KEY]: sign, send, check the answer's signature, print its body
   local method=$1 uri=$SERVICE$2 body=${3:-} key=${4:-} covered='"@method" "@target-uri"' params
   local headers=()
+  meet_custodian
   printf '"@method": %s\n"@target-uri": %s\n' "$method" "$uri" >"$work/base"
   if [ -n "$key" ]; then
     printf '"idempotency-key": %s\n' "$key" >>"$work/base"
@@ -81,23 +82,27 @@ check_answer() { # the custodian signed this answer, to this very request
   raw=$(header signature | sed 's/^sig=:\(.*\):$/\1/' | openssl base64 -d -A | od -An -v -tx1 | tr -d ' \n')
   printf 'asn1=SEQUENCE:both\n[both]\nr=INTEGER:0x%s\ns=INTEGER:0x%s\n' "${raw:0:64}" "${raw:64}" >"$work/both"
   openssl asn1parse -genconf "$work/both" -noout -out "$work/signature"
-  openssl dgst -sha256 -verify <(custodian_key) -signature "$work/signature" "$work/answered" >/dev/null ||
+  openssl dgst -sha256 -verify "$NAME.custodian.pem" -signature "$work/signature" "$work/answered" >/dev/null ||
     fail "the answer is not signed by the custodian"
 }
 
-custodian_key() { # as PEM, of its JWK: pin this file once you have checked it by another way
+meet_custodian() { # its address, and its key as PEM: pin this file once you have checked it by another way
   if [ ! -s "$NAME.custodian.pem" ]; then
     local deployment x y
     deployment=$(curl -sS "$SERVICE/.well-known/consent-ledger")
     x=$(member x "$deployment") y=$(member y "$deployment")
     {
+      echo "serviceUrl $(member serviceUrl "$deployment")" # what stands above a key is passed over
       echo '-----BEGIN PUBLIC KEY-----'
       { printf '\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04'
         for part in "$x" "$y"; do tr -- '-_' '+/' <<<"$part=" | openssl base64 -d -A; done; } | openssl base64
       echo '-----END PUBLIC KEY-----'
     } >"$NAME.custodian.pem"
   fi
-  cat "$NAME.custodian.pem"
+  local known
+  known=$(sed -n 's/^serviceUrl //p' "$NAME.custodian.pem")
+  # Every request is signed for the address that the service goes by: @target-uri begins with it.
+  [ "${known:-$SERVICE}" = "$SERVICE" ] || fail "the service goes by another address: set SERVICE=$known"
 }
 
 # ------------------------------------------------------------------------------------------------------------ the way

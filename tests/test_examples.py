@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 from actors import Subject
-from middle import Middle, WireAnswer, altering
+from middle import Middle, WireAnswer, altering, cutting
 from service import served
 
 from ledger.config import Config
@@ -46,7 +47,7 @@ class Engineer:
     def institution(self) -> str:
         return f"did:web:{self.name}.example"
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", self.walk] if self.walk.endswith(".sh") else [node_binary(), self.walk]
         return subprocess.run(
             [*command, *words],
@@ -58,6 +59,7 @@ class Engineer:
                 "INSTITUTION": self.institution,
                 "NAME": self.name,
                 "RPC_URL": self.config.rpc_url,
+                **environment,
             },
             capture_output=True,
             text=True,
@@ -142,6 +144,28 @@ def test_the_walk_leads_to_the_values_and_to_an_entry_on_chain(engineer: Enginee
                 "savings": "below_100",
             }
             assert answer["loggedInBlock"] > 0
+
+
+def test_an_answer_that_was_lost_is_got_by_its_key_and_uses_nothing_up(engineer: Engineer, site: Site) -> None:
+    consent = granted(engineer)
+    site.middle.plans.append(cutting(0.5))
+    lost = engineer.run("release", consent, "credit_amount")
+    assert lost.returncode != 0
+    (key,) = re.findall(r"^KEY=(\S+)$", lost.stderr, re.MULTILINE)
+    again = engineer.run("release", consent, "credit_amount", KEY=key)
+    assert again.returncode == 0, again.stderr
+    assert f"KEY={key}\n" in again.stderr
+    with Custodian(engineer.config) as custodian:
+        assert custodian.chain.consent(consent).accesses == 1
+
+
+def test_an_answer_is_kept_before_it_is_looked_into(engineer: Engineer) -> None:
+    consent = granted(engineer)
+    done = engineer.run("release", consent, "credit_amount", RPC_URL="http://127.0.0.1:1")
+    assert (done.returncode == 0) == (engineer.walk == "lender.sh"), "the other one asks a node"
+    kept = json.loads((engineer.home / f"{engineer.name}.release.json").read_text())
+    assert kept["answer"]
+    assert kept["receipt"]
 
 
 def test_a_refusal_ends_the_walk_with_its_reason(engineer: Engineer) -> None:

@@ -6,7 +6,8 @@
 //   node lender.mjs consent                        # waits until it is granted, prints the consent's id
 //   node lender.mjs release CONSENT ATTRIBUTE...   # asks, opens the answer, checks the receipt against the chain
 //
-// SERVICE, INSTITUTION, NAME (of the key files) and RPC_URL (an Ethereum node that you trust) come from the environment.
+// SERVICE, INSTITUTION, NAME (of the key files) and RPC_URL (an Ethereum node that you trust) come from the environment;
+// so does KEY, to ask for the same release again by the key that was printed.
 import { createHash, createPrivateKey, createPublicKey, randomBytes, sign, verify } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { httpbis } from "http-message-signatures";
@@ -54,6 +55,11 @@ async function deployment() {
 
 // ------------------------------------------------------------------------------- requests and answers
 
+// The log has the hash of the try that was answered first, so every try under a key is written down before it is sent.
+const sent = (key) => (existsSync(`${NAME}.sent.json`) && read("sent.json")[key]) || [];
+const noteSent = (key, hash) =>
+  write("sent.json", { ...(existsSync(`${NAME}.sent.json`) && read("sent.json")), [key]: [...sent(key), hash] });
+
 async function call(method, path, content, idempotencyKey) {
   await deployment();
   const own = read("keys.json").sig;
@@ -62,7 +68,6 @@ async function call(method, path, content, idempotencyKey) {
     ...(body && { "content-type": "application/json", "content-digest": digestOf(body) }),
     ...(idempotencyKey && { "idempotency-key": idempotencyKey }),
   };
-  let requestHash; // what the log will have of this request
   const request = await httpbis.signMessage(
     {
       name: "sig",
@@ -70,7 +75,7 @@ async function call(method, path, content, idempotencyKey) {
         id: `${INSTITUTION}#${own.kid}`,
         alg: "ed25519",
         sign: async (base) => {
-          requestHash = `0x${createHash("sha256").update(base).digest("hex")}`;
+          if (idempotencyKey) noteSent(idempotencyKey, `0x${createHash("sha256").update(base).digest("hex")}`);
           return sign(null, base, createPrivateKey({ key: own, format: "jwk" }));
         },
       },
@@ -85,7 +90,7 @@ async function call(method, path, content, idempotencyKey) {
   await checkAnswer(request, response, text);
   const answer = JSON.parse(text);
   require(response.ok, `refused: ${response.status} ${answer.code}: ${answer.detail}`);
-  return { ...answer, requestHash };
+  return answer;
 }
 
 // The custodian signed this answer, to this very request.
@@ -143,7 +148,12 @@ async function consent() {
 
 async function release(consentId, ...attributes) {
   const asked = { purpose: "loan-origination", attributes };
-  const { answer, receipt, requestHash } = await call("POST", `/v1/consents/${consentId}/releases`, asked, crypto.randomUUID());
+  const key = process.env.KEY ?? crypto.randomUUID();
+  // Whatever fails from here on, the access may be on the log: the same key gets the same answer, and uses nothing up.
+  console.error(`KEY=${key}`);
+  const released = await call("POST", `/v1/consents/${consentId}/releases`, asked, key);
+  write("release.json", released);
+  const { answer, receipt } = released;
 
   // The answer: sealed to our key, and inside it a JWT by the custodian.
   const custodian = await jose.importJWK((await deployment()).jwks.keys[0], "ES256");
@@ -152,15 +162,15 @@ async function release(consentId, ...attributes) {
   const { payload } = await jose.jwtVerify(plaintext, custodian, { typ: "answer+jwt", audience: INSTITUTION });
   require(payload.consent === consentId, "another consent's answer");
 
-  const block = await checkReceipt(receipt, custodian, payload.entryHash, requestHash);
+  const block = await checkReceipt(receipt, custodian, payload.entryHash, sent(key));
   return JSON.stringify({ values: payload.values, eraseBy: payload.eraseBy, loggedInBlock: block }, null, 1);
 }
 
 // The receipt opens the entry on the log: who asked for what under which consent, and by which signed request.
-async function checkReceipt(receipt, custodian, expectedHash, requestHash) {
+async function checkReceipt(receipt, custodian, expectedHash, requestHashes) {
   const { payload } = await jose.jwtVerify(receipt, custodian, { typ: "access-receipt+jwt" });
   const { entry, entryHash, proof } = payload;
-  require(entry.requestHash === requestHash, "it is about another request than this one");
+  require(requestHashes.includes(entry.requestHash), "it is about another request than ours");
   const text = (name) => ({ name, type: "string" });
   const word = (name) => ({ name, type: "bytes32" });
   const names = { name: "attributes", type: "string[]" };

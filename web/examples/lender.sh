@@ -5,7 +5,8 @@
 #   (the custodian registers lender.jwks under that id)
 #   ./lender.sh ask                                                  # prints the link to hand to the person
 #   ./lender.sh consent                                              # waits until it is granted, prints the consent's id
-#   ./lender.sh release CONSENT ATTRIBUTE...                         # the sealed answer and the receipt, as JSON
+#   ./lender.sh release CONSENT ATTRIBUTE...                         # the sealed answer and the receipt, as JSON;
+#   KEY=... ./lender.sh release CONSENT ATTRIBUTE...                 # the same again, by the key that it printed
 #   ./lender.sh call METHOD PATH [BODY] [IDEMPOTENCY-KEY]            # anything else, e.g. call GET /v1/events
 #
 # Every request is signed (RFC 9421, Ed25519) and every answer's signature is checked before it is believed.
@@ -127,15 +128,18 @@ consent() {
   fail "not granted yet"
 }
 
-release() { # CONSENT ATTRIBUTE...; KEY=... to repeat an earlier request
-  local consent=$1 names
+release() { # CONSENT ATTRIBUTE...
+  local consent=$1 names key=${KEY:-$(openssl rand -hex 16)}
   shift
   names=$(printf '"%s", ' "$@")
-  call POST "/v1/consents/$consent/releases" "{\"purpose\": \"loan-origination\", \"attributes\": [${names%, }]}" \
-    "${KEY:-$(openssl rand -hex 16)}"
+  # Whatever fails from here on, the access may be on the log: the same key gets the same answer, and uses nothing up.
+  echo "KEY=$key" >&2
+  call POST "/v1/consents/$consent/releases" "{\"purpose\": \"loan-origination\", \"attributes\": [${names%, }]}" "$key" |
+    tee "$work/release"
+  cp "$work/release" "$NAME.release.json"
 }
 
 case "${1:-}" in
   keys | ask | consent | release | call) "$@" ;;
-  *) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

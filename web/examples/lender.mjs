@@ -35,7 +35,9 @@ async function keys() {
     ["enc", "ECDH-ES+A256KW", { crv: "P-256" }],
   ]) {
     const { privateKey } = await jose.generateKeyPair(alg, { ...options, extractable: true });
-    made[use] = { ...(await jose.exportJWK(privateKey)), use, kid: `${use}-1` };
+    const key = await jose.exportJWK(privateKey);
+    // Called by its thumbprint (RFC 7638): another key never has the id of an earlier one.
+    made[use] = { ...key, use, kid: await jose.calculateJwkThumbprint(key) };
   }
   write("keys.json", made);
   write("jwks", { keys: Object.values(made).map(({ d, ...rest }) => rest) });

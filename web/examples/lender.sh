@@ -22,17 +22,19 @@ fail() { echo "lender.sh: $*" >&2; exit 1; }
 base64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
 member() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$2"; } # a text member of a JSON object, the last of that name
 
-keys() {
+signing_x() { openssl pkey -in "$NAME.sig.pem" -pubout -outform DER | tail -c 32 | base64url; }
+
+keys() { # a key is called as its own x: another key never has the id of an earlier one
   umask 077
   openssl genpkey -quiet -algorithm ed25519 -out "$NAME.sig.pem" # to sign what we ask
   openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$NAME.enc.pem" # to be sealed to
   local sig enc_x enc_y
-  sig=$(openssl pkey -in "$NAME.sig.pem" -pubout -outform DER | tail -c 32 | base64url)
+  sig=$(signing_x)
   enc_x=$(openssl pkey -in "$NAME.enc.pem" -pubout -outform DER | tail -c 64 | head -c 32 | base64url)
   enc_y=$(openssl pkey -in "$NAME.enc.pem" -pubout -outform DER | tail -c 32 | base64url)
   cat >"$NAME.jwks" <<JSON
-{"keys":[{"kty":"OKP","crv":"Ed25519","use":"sig","kid":"sig-1","x":"$sig"},
-{"kty":"EC","crv":"P-256","use":"enc","alg":"ECDH-ES+A256KW","kid":"enc-1","x":"$enc_x","y":"$enc_y"}]}
+{"keys":[{"kty":"OKP","crv":"Ed25519","use":"sig","kid":"$sig","x":"$sig"},
+{"kty":"EC","crv":"P-256","use":"enc","alg":"ECDH-ES+A256KW","kid":"$enc_x","x":"$enc_x","y":"$enc_y"}]}
 JSON
   echo "$NAME.jwks"
 }
@@ -57,7 +59,7 @@ call() { # METHOD PATH [BODY] [IDEMPOTENCY-KEY]: sign, send, check the answer's 
     covered+=' "content-digest"'
     headers+=(-H 'Content-Type: application/json' -H "Content-Digest: $(digest "$work/body")" --data-binary "@$work/body")
   fi
-  params="($covered);created=$(date +%s);nonce=\"$(openssl rand -hex 16)\";keyid=\"$INSTITUTION#sig-1\""
+  params="($covered);created=$(date +%s);nonce=\"$(openssl rand -hex 16)\";keyid=\"$INSTITUTION#$(signing_x)\""
   printf '"@signature-params": %s' "$params" >>"$work/base" # what is signed ends without a newline
   local signature
   signature="sig=:$(openssl pkeyutl -sign -rawin -inkey "$NAME.sig.pem" -in "$work/base" | openssl base64 -A):"

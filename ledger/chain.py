@@ -122,8 +122,8 @@ class Chain(Protocol):
     def log(self, custodian: Address, writer: Address) -> LogState:
         """Where a writer's log stands."""
 
-    def simulate(self, sender: Address, calldata: bytes) -> None:
-        """Raise what a transaction with this calldata would."""
+    def simulate(self, sender: Address, calldata: bytes, *, gas: int) -> None:
+        """Raise what a transaction with this calldata and this limit would."""
 
     def sign(
         self, account: LocalAccount, calldata: bytes, *, gas: int, prospect: Prospect | None = None
@@ -246,9 +246,9 @@ class JsonRpcChain:
         """Where a writer's log stands."""
         return contract.decode_log(self._view(contract.call("logOf", custodian, writer)))
 
-    def simulate(self, sender: Address, calldata: bytes) -> None:
-        """Raise what a transaction with this calldata would."""
-        self._view(calldata, sender)
+    def simulate(self, sender: Address, calldata: bytes, *, gas: int) -> None:
+        """Raise what a transaction with this calldata and this limit would."""
+        self._view(calldata, {"from": sender, "gas": hex(gas)})
 
     def sign(
         self, account: LocalAccount, calldata: bytes, *, gas: int, prospect: Prospect | None = None
@@ -359,13 +359,13 @@ class JsonRpcChain:
         calldata = contract.statuses_call(consent_ids, custodian)
         return "eth_call", [{"to": self._domain.contract, "data": "0x" + calldata.hex()}, "latest"]
 
-    def _view(self, calldata: bytes, sender: Address | None = None) -> bytes:
-        call = {"to": self._domain.contract, "data": "0x" + calldata.hex()} | ({"from": sender} if sender else {})
+    def _view(self, calldata: bytes, transaction: Mapping[str, str] | None = None) -> bytes:
+        call = {"to": self._domain.contract, "data": "0x" + calldata.hex(), **(transaction or {})}
         try:
             answer = self._rpc("eth_call", call, "latest")
         except RpcError as exc:
             raise _refusal(exc) from exc
-        return self._returned(answer, nothing=sender is not None)
+        return self._returned(answer, nothing=transaction is not None)
 
     def _returned(self, answer: object, *, nothing: bool = False) -> bytes:
         """What a call of the contract returned; `nothing` may be an answer too."""

@@ -46,7 +46,7 @@ from ledger.outbox import BY_CUSTODIAN, BY_SUBJECT
 from ledger.purposes import check_ceilings
 from ledger.receipts import grant_receipt, revocation_receipt
 from ledger.registry import Registry, StoredConsent
-from ledger.relay import UNKNOWN, Relay
+from ledger.relay import UNKNOWN, Relay, gas_for
 from ledger.store import Store
 from ledger.typed_data import (
     consent_id_of,
@@ -203,7 +203,7 @@ class Grants:
         outers = [outer_of(consent.grant) for consent in consents]
         calldata = revoke_call(outers, signature)
         digest = digest_of(revocation_typed_data(consent_ids, self._chain.domain))
-        self._require_subject(digest, signature, consents[0].grant.subject, calldata)
+        self._require_subject(digest, signature, consents[0].grant.subject, calldata, consents=len(consents))
         # (2) and (3)
         now = self._clock()
         with self._store.begin() as tx:
@@ -380,7 +380,9 @@ class Grants:
                 "terms.replaces: expected a consent of the same subject and institution", field="terms.replaces"
             )
 
-    def _require_subject(self, digest: Hex32, signature: bytes, subject: Address, calldata: bytes) -> None:
+    def _require_subject(
+        self, digest: Hex32, signature: bytes, subject: Address, calldata: bytes, *, consents: int = 1
+    ) -> None:
         try:
             require_signer(digest, signature, subject)
         except InvalidSignatureError as refused:
@@ -388,7 +390,7 @@ class Grants:
             if len(signature) == 0 or not self._chain.is_contract(subject):
                 raise
             try:
-                self._chain.simulate(self._lanes.grants, calldata)
+                self._chain.simulate(self._lanes.grants, calldata, gas=gas_for(consents))
             except InvalidSignatureError:
                 raise refused from None
 
@@ -441,8 +443,10 @@ class Grants:
 
     def _stand(self, consent_id: Hex32, grant: ConsentGrant) -> None:
         # In this order: killed in between, the new one does not stand yet, and `sync` does both again.
-        if grant.terms.replaces != ZERO32 and self._registry.consent(grant.terms.replaces).revoked_at is None:
-            self.revoke_as_custodian([grant.terms.replaces], replaced_by=consent_id)
+        replaced = self._registry.find_consent(grant.terms.replaces)
+        # It is not on file any more if its own grant was refused: nothing is there to be revoked.
+        if replaced is not None and replaced.revoked_at is None:
+            self.revoke_as_custodian([replaced.consent_id], replaced_by=consent_id)
         self._registry.set_standing(consent_id, at=self._clock())
 
     def _narrow(

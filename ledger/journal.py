@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -243,6 +243,12 @@ class Journal:
             query = select(acts).where(acts.c.state == PENDING).order_by(acts.c.act_id)
             return [_act(row) for row in tx.execute(query)]
 
+    def consents_of_lost_acts(self) -> set[Hex32]:
+        """Consents with an act that the chain lost and does not have back yet."""
+        lost = select(act_consents.c.consent_id).join(acts, acts.c.act_id == act_consents.c.act_id)
+        with self._store.read() as tx:
+            return set(tx.scalars(lost.where(acts.c.state == LOST)))
+
     def grant_act(self, consent_id: Hex32) -> Act | None:
         """The act that granted a consent."""
         with self._store.read() as tx:
@@ -370,10 +376,19 @@ class Journal:
         with self._store.begin() as tx:
             _let_go(tx, batch.batch_id)
 
-    def unanchored(self, limit: int) -> list[QueuedAccess]:
-        """Accesses that were on the log and are on no batch now, oldest first: the log must have them back."""
+    def unanchored(
+        self, limit: int, *, under: Collection[Hex32] | None = None, besides: Collection[Hex32] = ()
+    ) -> list[QueuedAccess]:
+        """Accesses that were on the log and are on no batch now, oldest first: the log must have them back.
+
+        Only those under the consents in `under`, if given; without those under the ones in `besides`.
+        """
         on_log = or_(releases.c.state.in_((RECORDED, RELEASED)), releases.c.log_index.is_not(None))
         query = select(releases).where(on_log, releases.c.state != REFUSED, releases.c.batch_id.is_(None))
+        if under is not None:
+            query = query.where(releases.c.consent_id.in_(under))
+        if besides:
+            query = query.where(releases.c.consent_id.not_in(besides))
         with self._store.read() as tx:
             return [_queued(row) for row in tx.execute(query.order_by(releases.c.created_at).limit(limit))]
 

@@ -42,6 +42,14 @@ UNKNOWN: Final = (ChainError, VaultError)
 database is busy, perhaps after the act was sent."""
 
 
+def gas_for(consents: int) -> int:
+    """The limit of a transaction about so many consents.
+
+    To be asked with the same: a smart account that goes by the gas it gets could say yes to the question alone.
+    """
+    return GAS_BASE + GAS_PER_CONSENT * consents
+
+
 class Relay:
     """Sends acts from the lane they belong to."""
 
@@ -81,8 +89,7 @@ class Relay:
             if earlier is not None and earlier.succeeded and self._is_done(act, earlier):
                 return earlier
         account = self._accounts[act.lane]
-        gas = GAS_BASE + GAS_PER_CONSENT * len(act.consent_ids)
-        transaction = self._chain.sign(account, act.calldata, gas=gas)
+        transaction = self._chain.sign(account, act.calldata, gas=gas_for(len(act.consent_ids)))
         self._journal.attach_transaction(act.act_id, transaction)
         self._step("act durable")
         self._chain.send(transaction.raw)
@@ -107,7 +114,7 @@ class Relay:
     def _require_same_outcome(self, act: Act) -> None:
         """A reverted act is fine if the contract holds it already; otherwise raise why it will not have it."""
         try:
-            self._chain.simulate(Address(act.lane), act.calldata)
+            self._chain.simulate(Address(act.lane), act.calldata, gas=gas_for(len(act.consent_ids)))
         except ConsentAlreadyGrantedError:
             return
         except StalePauseSequenceError:

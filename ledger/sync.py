@@ -7,20 +7,26 @@
     is no longer in force are marked late instead of being lost; accesses that an authority ordered come back as such.
 (3) Take in what others did on chain: a revocation or a pause that the subject sent without us.
 (4) Put refusals on the log, end releases that no one came back for.
+
+What cannot go on keeps nothing else from its turn: it waits, and with it only what builds on it. A smart account can
+make its own act fail as often as it likes, and a person's revocation must not be behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Final
+
+from sqlalchemy import Connection
 
 from ledger.access import BatchKind
 from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
+from ledger.consent import Hex32
 from ledger.contract_events import Event
-from ledger.errors import LedgerError, StoreUnavailableError
+from ledger.errors import LedgerError, StoreUnavailableError, TransactionRevertedError
 from ledger.grants import Grants
 from ledger.journal import ANCHORED, LOST, Act, Journal
 from ledger.orders import Orders
@@ -36,7 +42,7 @@ EVENT_BLOCKS: Final = 10_000
 
 @dataclass(slots=True)
 class SyncReport:
-    """What was done, in numbers. `waiting`: acts that another process kept from being relayed."""
+    """What was done, in numbers. `waiting`: acts that another process kept from the chain, and what builds on them."""
 
     relayed: int = 0
     waiting: int = 0
@@ -51,6 +57,40 @@ class SyncReport:
     refusals_logged: int = 0
     stale_ended: int = 0
     lost: int = 0
+
+
+@dataclass(slots=True)
+class _Held:
+    """What cannot go on in this run, and the first error that said so."""
+
+    error: LedgerError | None = None
+    lanes: set[str] = field(default_factory=set)
+    consents: set[Hex32] = field(default_factory=set)
+
+    def holds(self, act: Act) -> bool:
+        """Whether an act comes after one that waits: in its lane, or about the same consents in another one.
+
+        The contract refuses a custodian's revocation of what is not granted yet: it would be taken for a verdict.
+        """
+        return act.lane in self.lanes or not self.consents.isdisjoint(act.consent_ids)
+
+    def stop(self, act: Act, why: LedgerError) -> None:
+        """An act could not go on."""
+        self.consents.update(act.consent_ids)
+        # One that reverts is through with its nonce; after anything else its lane is in no state to go on.
+        if not isinstance(why, TransactionRevertedError):
+            self.lanes.add(act.lane)
+        # That another process has the lane is no trouble.
+        if not isinstance(why, StoreUnavailableError):
+            self.error = self.error or why
+
+    @contextmanager
+    def trouble(self) -> Iterator[None]:
+        """What goes wrong within is raised at the end of the run."""
+        try:
+            yield
+        except LedgerError as exc:
+            self.error = self.error or exc
 
 
 class Sync:
@@ -76,64 +116,80 @@ class Sync:
         self._chain, self._log, self._writers, self._clock = chain, log, writers, clock
 
     def run(self, *, stale_after: int = STALE_SECONDS) -> SyncReport:
-        """All four steps. Raises one of `UNKNOWN`; what was done until then stands, and the next run goes on."""
+        """All four steps. Raises the first error; what could be done was done, and the next run goes on."""
         self._chain.check()
-        report = SyncReport()
+        report, held = SyncReport(), _Held()
         # What was lost comes first: what is pending may build on it.
         self._find_lost(report)
-        self._resolve_writers()
-        self._replay(report)
-        self._relay_pending(report)
-        self._learn(report)
-        while logged := self._releases.log_refusals():
-            report.refusals_logged += logged
-        report.stale_ended = self._releases.end_stale(older_than=stale_after, writers=list(self._writers))
+        self._resolve_writers(held)
+        with held.trouble():
+            self._replay(report, held)
+        with held.trouble():
+            self._relay_pending(report, held)
+        with held.trouble():
+            self._learn(report)
+        with held.trouble():
+            self._log_refusals(report)
+        with held.trouble():
+            report.stale_ended = self._releases.end_stale(older_than=stale_after, writers=list(self._writers))
         # What an erasure left in the write-ahead log because someone was reading; the next run tries again.
         with suppress(StoreUnavailableError):
             self._store.scrub()
+        if held.error is not None:
+            raise held.error
         return report
+
+    def _log_refusals(self, report: SyncReport) -> None:
+        while logged := self._releases.log_refusals():
+            report.refusals_logged += logged
 
     # ----------------------------------------------------------------------------------------------------- (1) pending
 
-    def _resolve_writers(self) -> None:
+    def _resolve_writers(self, held: _Held) -> None:
         # Also what an interrupted run found lost and did not get to.
         chain_lost = bool(self._journal.anchors(LOST))
         for address, writer in self._writers.items():
-            writer.forget_head()
-            batch = self._journal.pending_batch(address)
-            if chain_lost and batch is not None and not writer.can_land(batch):
-                # It was built on the lost chain and cannot land on this one: its entries wait for another batch.
-                self._journal.lose_batch(batch)
-            writer.resolve()
+            # What became of a batch that cannot be told stays open: its entries are in it, and nobody replays them.
+            with held.trouble():
+                writer.forget_head()
+                batch = self._journal.pending_batch(address)
+                if chain_lost and batch is not None and not writer.can_land(batch):
+                    # It was built on the lost chain and cannot land on this one: its entries wait for another batch.
+                    self._journal.lose_batch(batch)
+                writer.resolve()
 
-    def _relay_pending(self, report: SyncReport) -> None:
-        pending = self._journal.pending_acts()
-        for number, act in enumerate(pending):
-            try:
-                taken = self._relayed(act, report)
-            except StoreUnavailableError:
-                # Another process has its lane. What comes after it may build on it, so the next run goes on here.
-                report.waiting = len(pending) - number
-                break
-            if taken:
-                report.relayed += 1
-                continue
-            with self._store.begin() as tx:
-                if self._journal.fail_act(tx, act.act_id) and act.kind == "grant":
-                    self._registry.withdraw(tx, act.consent_ids[0])
+    def _relay_pending(self, report: SyncReport, held: _Held) -> None:
+        held.consents.update(self._journal.consents_of_lost_acts())
+        for act in self._journal.pending_acts():
+            report.relayed += self._bring(act, report, held, refused=self._registry.withdraw)
         for consent_id in self._registry.not_standing():
             granted = self._journal.grant_act(consent_id)
             if granted is not None and granted.state == ANCHORED:
-                self._grants.stand(consent_id)
+                with held.trouble():
+                    self._grants.stand(consent_id)
 
-    def _relayed(self, act: Act, report: SyncReport) -> bool:
-        """False if the contract will never take it: a grant revoked before it came, a pause that was overtaken."""
+    def _bring(
+        self, act: Act, report: SyncReport, held: _Held, *, refused: Callable[[Connection, Hex32], None]
+    ) -> bool:
+        """Whether the act is on chain now. If not, it waits, or will never be taken: then `refused` has its grant.
+
+        The contract never takes a grant that was revoked before it came, or a pause that was overtaken.
+        """
+        if held.holds(act):
+            held.consents.update(act.consent_ids)
+            report.waiting += 1
+            return False
         try:
             self._relay.relay(act.act_id)
-        except UNKNOWN:
-            raise
+        except UNKNOWN as exc:
+            held.stop(act, exc)
+            report.waiting += 1
+            return False
         except LedgerError:
             report.refused_by_contract += 1
+            with self._store.begin() as tx:
+                if self._journal.fail_act(tx, act.act_id) and act.kind == "grant":
+                    refused(tx, act.consent_ids[0])
             return False
         return True
 
@@ -172,25 +228,26 @@ class Sync:
         elif anchors:
             self._journal.set_checked_block(anchors[-1])
 
-    def _replay(self, report: SyncReport) -> None:
+    def _replay(self, report: SyncReport, held: _Held) -> None:
         """Everything that is marked as lost, in its old order; also what an interrupted run left over."""
         for anchor in self._journal.anchors(LOST):
             if anchor.batch_id is not None:
                 self._journal.close_lost_batch(anchor.batch_id)
-                self._replay_accesses(report)
-            elif anchor.act_id is not None and self._relayed(self._journal.act(anchor.act_id), report):
-                report.replayed_acts += 1
+                self._replay_accesses(report, held)
             elif anchor.act_id is not None:
                 act = self._journal.act(anchor.act_id)
-                with self._store.begin() as tx:
-                    if self._journal.fail_act(tx, act.act_id) and act.kind == "grant":
-                        # No later run puts it back: whoever asks is told so, and not to wait for one.
-                        self._registry.set_not_standing(tx, act.consent_ids[0])
-        self._replay_accesses(report)
+                if act.kind != "grant" and not held.holds(act):
+                    # Left over from a batch that an interrupted run closed: after their revocation they would be late.
+                    self._replay_accesses(report, held, under=act.consent_ids)
+                # No later run puts back what is refused: whoever asks is told so, and not to wait for one.
+                refused = self._registry.set_not_standing
+                report.replayed_acts += self._bring(act, report, held, refused=refused)
+        self._replay_accesses(report, held)
 
-    def _replay_accesses(self, report: SyncReport) -> None:
+    def _replay_accesses(self, report: SyncReport, held: _Held, *, under: Collection[Hex32] | None = None) -> None:
         report.replayed_orders += self._orders.replay()
-        while queued := self._journal.unanchored(MAX_BATCH):
+        # Before its grant is back an access would be late.
+        while queued := self._journal.unanchored(MAX_BATCH, under=under, besides=held.consents):
             landed = self._log.append(BatchKind.LATE_ACCESSES, queued)
             report.replayed_accesses += len(landed)
             report.late += sum(entry.late for entry in landed)

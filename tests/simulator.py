@@ -3,6 +3,7 @@
 Time is the test's clock. A block is mined for each transaction as on the devnet, unless `automine` is off. Faults:
 
 - `down`: nothing answers. `before(method, act)`: do something just before a call, once; raising makes that call fail.
+- `penniless`: accounts that cannot pay for gas.
 - `drop`: that many transactions are taken and vanish. `lose_replies`: that many are taken, and the sender never hears.
 - `reorg`, `restart_empty`: the chain loses its tail, or all of it, the contract included.
 - `lie`: every receipt goes through it. `finality_lag`: how far `finalized` is behind; `behind`: so many of the newest
@@ -79,6 +80,7 @@ class SimulatedChain:
         self.smart_accounts: dict[Address, SmartAccount] = {}
         self.automine = True
         self.down = False
+        self.penniless: set[Address] = set()
         self.drop = 0
         self.lose_replies = 0
         self.finality_lag = 0
@@ -251,7 +253,7 @@ class SimulatedChain:
         self._require_contract()
         return self.state.logs.get((custodian, writer), NO_LOG)
 
-    def simulate(self, sender: Address, calldata: bytes) -> None:
+    def simulate(self, sender: Address, calldata: bytes, *, gas: int) -> None:  # noqa: ARG002 - nothing costs gas here
         self._enter("simulate")
         self._require_contract()
         with self._lock:
@@ -272,6 +274,8 @@ class SimulatedChain:
             known = self._find(transaction.transaction_hash) is not None or transaction in self._pool
             if known or transaction.nonce < self._blocks[-1].nonces.get(transaction.sender, 0):
                 return
+            if transaction.sender in self.penniless:
+                raise TransactionRevertedError("the chain did not take the transaction: insufficient funds for gas")
             if self.drop:
                 self.drop -= 1
                 return

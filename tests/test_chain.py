@@ -155,7 +155,7 @@ CALLS: Final[dict[str, Callable[[JsonRpcChain], object]]] = {
     "consent": lambda chain: chain.consent(ID),
     "consents": lambda chain: chain.consents([ID, ID]),
     "log": lambda chain: chain.log(OTHER, OTHER),
-    "simulate": lambda chain: chain.simulate(OTHER, b"\0\1\2\3"),
+    "simulate": lambda chain: chain.simulate(OTHER, b"\0\1\2\3", gas=1_000_000),
     "sign": lambda chain: chain.sign(ACCOUNT, b"\0\1\2\3", gas=100_000),
     "send": lambda chain: chain.send(b"\2\3"),
     "receipt": lambda chain: chain.receipt(HASH),

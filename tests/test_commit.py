@@ -105,15 +105,15 @@ def test_only_an_allowed_writer_appends_and_only_on_the_head(world: World) -> No
     consent = world.grant()
     calldata = call("append", world.custodian.address, bytes(32), [(bytes.fromhex(consent[2:]), b"\x05" * 32)])
     with pytest.raises(NotWriterError):
-        world.chain.simulate(Address(Account.create().address), calldata)
-    world.chain.simulate(world.custodian.log.address, calldata)
+        world.chain.simulate(Address(Account.create().address), calldata, gas=1_000_000)
+    world.chain.simulate(world.custodian.log.address, calldata, gas=1_000_000)
     world.ask(consent)
     with pytest.raises(HeadMismatchError):
-        world.chain.simulate(world.custodian.log.address, calldata)
+        world.chain.simulate(world.custodian.log.address, calldata, gas=1_000_000)
     head = world.chain.log(world.custodian.address, world.custodian.log.address).head
     nothing = append_call(BatchKind.ACCESSES, world.custodian.address, head, [])
     with pytest.raises(EmptyBatchError):
-        world.chain.simulate(world.custodian.log.address, nothing)
+        world.chain.simulate(world.custodian.log.address, nothing, gas=1_000_000)
 
 
 def test_a_foreign_custodian_narrows_nothing(world: World) -> None:
@@ -121,7 +121,7 @@ def test_a_foreign_custodian_narrows_nothing(world: World) -> None:
     stranger = Account.create()
     world.chain.transact(stranger, call("setWriter", stranger.address, True))
     with pytest.raises(NotCustodianError):
-        world.chain.simulate(Address(stranger.address), revoke_as_custodian_call([consent]))
+        world.chain.simulate(Address(stranger.address), revoke_as_custodian_call([consent]), gas=1_000_000)
 
 
 def test_a_reverted_call_changes_nothing(world: World) -> None:

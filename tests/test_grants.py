@@ -287,7 +287,7 @@ def test_the_simulated_contract_refuses_what_the_custodian_refuses(
     """Else the simulator would be no judge of a custodian that forgot to look."""
     grant = world.subject.draft(world.custodian, world.institution)
     with pytest.raises(InvalidSignatureError):
-        world.chain.simulate(world.custodian.address, grant_call(outer_of(grant), forge(world, grant)))
+        world.chain.simulate(world.custodian.address, grant_call(outer_of(grant), forge(world, grant)), gas=1_000_000)
 
 
 def test_a_revocation_by_anyone_else_is_refused(world: World) -> None:
@@ -970,11 +970,13 @@ def test_the_custodian_cannot_grant_widen_or_resume(world: World) -> None:
         sender, key = Address(account.address), bytes(account.key)
         forged = sign_typed_data(grant_typed_data(wider, world.chain.domain), key)
         with pytest.raises(InvalidSignatureError):
-            world.chain.simulate(sender, grant_call(outer_of(wider), forged))
+            world.chain.simulate(sender, grant_call(outer_of(wider), forged), gas=1_000_000)
         resume = pause_typed_data(consent, paused=False, sequence=2, domain=world.chain.domain)
         forged = sign_typed_data(resume, key)
         with pytest.raises(InvalidSignatureError):
-            world.chain.simulate(sender, pause_call(outer_of(grant), paused=False, sequence=2, signature=forged))
+            world.chain.simulate(
+                sender, pause_call(outer_of(grant), paused=False, sequence=2, signature=forged), gas=1_000_000
+            )
     assert world.chain.consent(consent).state is State.PAUSED
     assert consent_id_of(wider, world.chain.domain) != consent
 

@@ -1,0 +1,228 @@
+"""Sync when something cannot go on: what waits, what does not, and what is not believed (P1, P2, P8)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+from actors import Institution, Subject, World, id_of
+
+from ledger.consent import Address, ConsentGrant, Hex32, Reason
+from ledger.contract import call
+from ledger.custodian import Custodian
+from ledger.errors import (
+    ChainError,
+    ChainLostError,
+    ChainUnavailableError,
+    InvalidSignatureError,
+    LedgerError,
+    TransactionRevertedError,
+)
+from ledger.journal import ABORTED
+from ledger.locks import FileLock
+
+
+class Killed(BaseException):
+    """What a process does not survive."""
+
+
+def die() -> None:
+    raise Killed
+
+
+def status(world: World, consent: Hex32) -> Reason:
+    return world.chain.statuses([consent], world.custodian.address)[0]
+
+
+def rebuilt(world: World) -> None:
+    """The chain was restarted empty, and the operator put the contract back."""
+    world.chain.restart_empty()
+    world.chain.deploy()
+    world.custodian.allow_writers()
+
+
+def revoked_while_away(world: World, subject: Subject | None = None) -> Hex32:
+    """A consent whose revocation is on file, and is on chain when a sync puts it there."""
+    subject = subject or world.another_subject()
+    consent = subject.grant(world.custodian, world.institution)
+    world.chain.down = True
+    assert subject.revoke(world.custodian, consent).receipt is None
+    world.chain.down = False
+    return consent
+
+
+def two_faced(world: World) -> ConsentGrant:
+    """A grant of a smart account that signed whenever it is asked, and never when it counts: such a grant goes nowhere.
+
+    Any account can do that: it sees the price of gas, which is nothing when it is only asked.
+    """
+    wallet = world.another_subject()
+    asked_and_executed = itertools.cycle([True, False])
+    world.chain.smart_accounts[wallet.address] = lambda *_: next(asked_and_executed)
+    draft = wallet.draft(world.custodian, world.institution)
+    with pytest.raises(TransactionRevertedError):
+        wallet.hand_in(world.custodian, draft, b"\x01" * 66)
+    return draft
+
+
+# ----------------------------------------------------------------------------------------- one act's trouble is its own
+
+
+def leave_work(world: World) -> Callable[[], None]:
+    """Something for every step of a sync. Returns a check that all of it was done."""
+    revoked, known = revoked_while_away(world), world.grant()
+    world.subject.revoke_directly(world.chain, world.grant_of(known))
+    asked = world.grant()
+    with pytest.raises(LedgerError):
+        world.ask(asked, purpose="account-review")
+    with world.open() as other:
+        world.steps.at("batch sent", die)
+        with pytest.raises(Killed):
+            other.releases.release(world.request(asked, key="stale"))
+    world.clock.advance(2000)
+
+    def require_all_done() -> None:
+        assert status(world, revoked) is Reason.REVOKED
+        assert world.custodian.registry.consent(known).revoked_at is not None
+        assert len(world.logged("AccessRefused")) == 1
+        assert world.states() == [ABORTED, "refused"]
+
+    return require_all_done
+
+
+def test_an_act_that_fails_for_ever_keeps_nothing_else_from_its_turn(world: World) -> None:
+    two_faced(world)
+    require_all_done = leave_work(world)
+    with pytest.raises(TransactionRevertedError):
+        world.custodian.sync()
+    require_all_done()
+
+
+def test_a_lane_that_cannot_pay_keeps_no_other_lane_waiting(world: World) -> None:
+    grants = Address(world.custodian.accounts.grants.address)
+    draft = world.subject.draft(world.custodian, world.institution)
+    require_all_done = leave_work(world)
+    world.chain.penniless.add(grants)
+    with pytest.raises(ChainError):
+        world.subject.hand_in(world.custodian, draft)
+    with pytest.raises(ChainError):
+        world.custodian.sync()
+    require_all_done()
+    world.chain.penniless.clear()
+    world.custodian.sync()
+    assert status(world, id_of(draft, world.chain)) is Reason.NONE
+
+
+def test_a_writer_that_is_stuck_keeps_no_revocation_waiting(world: World) -> None:
+    """A stolen writer key: what its last batch became cannot be told, and that is nobody else's trouble."""
+    with world.open() as other:
+        world.steps.at("batch durable", die)
+        with pytest.raises(Killed):
+            other.releases.release(world.request(world.grant()))
+        stolen = next(one for one in world.custodian.accounts.writers if Address(one.address) == other.log.address)
+    theirs = call("append", world.custodian.address, bytes(32), [(b"\x09" * 32, b"\x08" * 32)])
+    world.chain.transact(stolen, theirs)
+    consent = revoked_while_away(world)
+    with pytest.raises(ChainLostError):
+        world.custodian.sync()
+    assert status(world, consent) is Reason.REVOKED
+
+
+def test_what_is_about_the_consent_of_an_act_that_waits_is_not_judged_before_it(world: World) -> None:
+    """Taken for a verdict, the contract's not knowing the consent yet would leave it in force there for ever."""
+    draft = world.subject.draft(world.custodian, world.institution)
+    world.chain.penniless.add(Address(world.custodian.accounts.grants.address))
+    with pytest.raises(ChainError):
+        world.subject.hand_in(world.custodian, draft)
+    world.custodian.grants.revoke_as_custodian([id_of(draft, world.chain)])
+    with pytest.raises(ChainError):
+        world.custodian.sync()
+    world.chain.penniless.clear()
+    world.custodian.sync()
+    assert status(world, id_of(draft, world.chain)) is Reason.REVOKED
+
+
+@pytest.mark.parametrize("trouble", ["penniless", "busy"])
+def test_an_access_whose_lost_grant_waits_does_not_come_back_late(
+    world: World, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    consent = world.grant()
+    world.ask(consent)
+    world.subject.revoke(world.custodian, consent)
+    lane = world.custodian.accounts.grants.address
+    rebuilt(world)
+    if trouble == "penniless":
+        world.chain.penniless.add(Address(lane))
+        with pytest.raises(ChainError):
+            world.custodian.sync()
+        world.chain.penniless.clear()
+    else:
+        monkeypatch.setattr(world.custodian.relay, "_timeout", 0.05)
+        with FileLock(world.config.locks / f"{lane}.lock").hold(timeout=1):
+            assert world.custodian.sync().waiting == 2
+    assert world.logged() + world.logged("AccessLate") == []
+    report = world.custodian.sync()
+    assert (report.replayed_accesses, report.late) == (1, 0)
+    assert status(world, consent) is Reason.REVOKED
+
+
+def test_what_builds_on_what_is_still_lost_waits_for_it(world: World) -> None:
+    world.ask(world.grant())
+    consent = world.grant()
+    rebuilt(world)
+    world.chain.down = True
+    world.custodian.grants.revoke_as_custodian([consent])
+    world.chain.down = False
+    # Putting things back stops at the access, before the grant.
+    world.chain.penniless.add(world.custodian.log.address)
+    with pytest.raises(ChainError):
+        world.custodian.sync()
+    assert status(world, consent) is Reason.NOT_GRANTED
+    world.chain.penniless.clear()
+    world.custodian.sync()
+    assert status(world, consent) is Reason.REVOKED
+
+
+def test_a_consent_that_replaces_one_whose_grant_was_refused_stands(world: World) -> None:
+    first = world.subject.draft(world.custodian, world.institution)
+    world.chain.down = True
+    with pytest.raises(ChainUnavailableError):
+        world.subject.hand_in(world.custodian, first)
+    second = world.subject.draft(world.custodian, world.institution, replaces=id_of(first, world.chain))
+    with pytest.raises(ChainUnavailableError):
+        world.subject.hand_in(world.custodian, second)
+    world.chain.down = False
+    world.subject.revoke_directly(world.chain, first)
+    world.custodian.sync()
+    assert world.custodian.registry.find_consent(id_of(first, world.chain)) is None
+    assert world.ask(id_of(second, world.chain)).sealed
+
+
+# ------------------------------------------------------------------------------------------------------ on a real node
+
+
+BY_GAS: Final = "0x620f42405a11631626ba7e60e01b025f5260205ff3"
+"""A smart account that signed everything if it gets more than a million gas: PUSH3 GAS GT, the answer, MUL, RETURN."""
+ALWAYS: Final = "0x631626ba7e60e01b5f5260205ff3"
+"""One that signed everything."""
+
+
+@pytest.mark.devnet
+def test_a_smart_account_is_asked_with_the_gas_that_the_transaction_has(devnet_custodian: Custodian) -> None:
+    """Asked with more, it could sign what will never be taken, and what is tried again for ever."""
+    custodian, wallet, bank = devnet_custodian, Subject("wallet"), Institution()
+    bank.register(custodian)
+    wallet.furnish(custodian)
+    draft = wallet.draft(custodian, bank)
+    custodian.rpc("hardhat_setCode", wallet.address, BY_GAS)
+    with pytest.raises(InvalidSignatureError):
+        wallet.hand_in(custodian, draft, b"\x01" * 66)
+    assert custodian.journal.pending_acts() == []
+    custodian.rpc("hardhat_setCode", wallet.address, ALWAYS)
+    # It changes its mind in between: the contract's refusal is a verdict, and not a reason to try again.
+    with Custodian(custodian.config, step=lambda _: custodian.rpc("hardhat_setCode", wallet.address, BY_GAS)) as other:
+        with pytest.raises(InvalidSignatureError):
+            wallet.hand_in(other, draft, b"\x01" * 66)
+        assert other.registry.find_consent(other.grants.id_of(draft)) is None

@@ -67,6 +67,15 @@ class Prospect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What one node says of a writer's transaction: its receipt if it is in a block, the log, and the mined nonce."""
+
+    receipt: Receipt | None
+    log: LogState
+    mined_nonce: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """A transaction in a block."""
 
@@ -121,6 +130,9 @@ class Chain(Protocol):
 
     def log(self, custodian: Address, writer: Address) -> LogState:
         """Where a writer's log stands."""
+
+    def fate(self, transaction_hash: Hex32, custodian: Address, writer: Address) -> Fate:
+        """What became of a writer's transaction, as one node sees it."""
 
     def simulate(self, sender: Address, calldata: bytes, *, gas: int) -> None:
         """Raise what a transaction with this calldata and this limit would."""
@@ -245,6 +257,24 @@ class JsonRpcChain:
     def log(self, custodian: Address, writer: Address) -> LogState:
         """Where a writer's log stands."""
         return contract.decode_log(self._view(contract.call("logOf", custodian, writer)))
+
+    def fate(self, transaction_hash: Hex32, custodian: Address, writer: Address) -> Fate:
+        """What became of a writer's transaction: one round trip, so that no two nodes answer.
+
+        The receipt is asked for last: a transaction that used the nonce before has one by then.
+        """
+        calldata = "0x" + contract.call("logOf", custodian, writer).hex()
+        nonce, log, found = self._ask_together(
+            ("eth_getTransactionCount", [writer, "latest"]),
+            ("eth_call", [{"to": self._domain.contract, "data": calldata}, "latest"]),
+            ("eth_getTransactionReceipt", [transaction_hash]),
+        )
+        with _understood():
+            return Fate(
+                receipt=self._read_receipt(transaction_hash, found),
+                log=contract.decode_log(self._returned(log)),
+                mined_nonce=int(nonce, 16),
+            )
 
     def simulate(self, sender: Address, calldata: bytes, *, gas: int) -> None:
         """Raise what a transaction with this calldata and this limit would."""
@@ -391,6 +421,11 @@ class JsonRpcChain:
             return self._rpc.together(*calls)
         except RpcError as exc:
             raise ChainUnavailableError(f"the chain refused a call: {exc.message[:200]}") from exc
+
+
+def nonce_of(raw: bytes) -> int:
+    """The nonce of a transaction that `sign` made."""
+    return int.from_bytes(rlp.decode(raw[1:])[1])
 
 
 def _hash_of(block: Mapping[str, Any] | None) -> Hex32 | None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from eth_account.signers.local import LocalAccount
 from sqlalchemy import Connection
 
 from ledger.access import BatchKind, ChainProof, LoggedAccess, fold, fold_compelled
-from ledger.chain import Chain, Prospect, Receipt
+from ledger.chain import Chain, Prospect, Receipt, nonce_of
 from ledger.consent import ZERO32, Address, Hex32, Reason
 from ledger.contract import append_call, append_compelled_call
 from ledger.contract_events import Appended, batches_of
@@ -35,6 +35,9 @@ from ledger.store import Store
 MAX_BATCH: Final = 200
 GAS_BASE: Final = 150_000
 GAS_PER_ENTRY: Final = 15_000
+GAS_OF_NOTHING: Final = 50_000
+FUTURE_NONCES: Final = 64
+"""How many transactions of one account a node keeps that cannot be mined yet: further ahead, none is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,11 +200,31 @@ class LogWriter:
         with self._in_flight:
             self._resolve()
 
-    def can_land(self, batch: Batch) -> bool:
-        """Whether a pending batch is on the log, or may still get there."""
-        if self._chain.receipt(batch.transaction_hash) is not None:
-            return True
-        return self._chain.log(self._custodian, self.address).head == batch.expected_head
+    def bury(self, batch: Batch) -> None:
+        """See to it that a batch built on a chain that was lost has an end: on the log, or never to come there.
+
+        While its nonce is free it may wait somewhere, and be back when the log is where it was. So its turn comes now,
+        while the log is elsewhere: the nonces before it are used up for nothing, and the head decides.
+        """
+        with self._in_flight:
+            fate = self._chain.fate(batch.transaction_hash, self._custodian, self.address)
+            ahead = nonce_of(batch.raw) - fate.mined_nonce
+            if fate.receipt is not None or fate.log.head == batch.expected_head:
+                return
+            if 0 < ahead <= FUTURE_NONCES:
+                self._use_up(range(fate.mined_nonce, nonce_of(batch.raw)))
+            if 0 <= ahead <= FUTURE_NONCES:
+                self._chain.send(batch.raw)
+                self._settle_landed(batch)
+            else:
+                self._journal.lose_batch(batch)
+
+    def _use_up(self, nonces: Iterable[int]) -> None:
+        _, prospect = self._chain.prospect([], self._custodian, self.address)
+        for nonce in nonces:
+            # A call of nothing reverts, and so does no more than this.
+            filler = self._chain.sign(self._account, b"", gas=GAS_OF_NOTHING, prospect=replace(prospect, nonce=nonce))
+            self._chain.send(filler.raw)
 
     def require_on_chain(self, proof: ChainProof) -> None:
         """What is on file of an access is not enough: the chain may have lost it since, whichever writer's it is.
@@ -225,10 +248,18 @@ class LogWriter:
         if batch is None:
             return
         self._head = None
-        if self._chain.receipt(batch.transaction_hash) is None:
-            if self._chain.log(self._custodian, self.address).head != batch.expected_head:
+        fate = self._chain.fate(batch.transaction_hash, self._custodian, self.address)
+        if fate.receipt is None:
+            if fate.log.head != batch.expected_head:
                 raise ChainLostError("the log is not where the pending batch left it: run `consent-ledger sync`")
+            if fate.mined_nonce > nonce_of(batch.raw):
+                # Signed with a nonce that was used (a node that was behind gave it): it can never land.
+                self._journal.lose_batch(batch)
+                return
             self._chain.send(batch.raw)
+        self._settle_landed(batch)
+
+    def _settle_landed(self, batch: Batch) -> None:
         # That it reverted settles it too: its entries wait for another batch.
         with suppress(TransactionRevertedError):
             landing = self._landed(batch, [entry.access for entry in self._journal.queued_in(batch)])

@@ -153,9 +153,8 @@ class Sync:
             with held.trouble():
                 writer.forget_head()
                 batch = self._journal.pending_batch(address)
-                if chain_lost and batch is not None and not writer.can_land(batch):
-                    # It was built on the lost chain and cannot land on this one: its entries wait for another batch.
-                    self._journal.lose_batch(batch)
+                if chain_lost and batch is not None:
+                    writer.bury(batch)
                 writer.resolve()
 
     def _relay_pending(self, report: SyncReport, held: _Held) -> None:

@@ -4,6 +4,7 @@ Time is the test's clock. A block is mined for each transaction as on the devnet
 
 - `down`: nothing answers. `before(method, act)`: do something just before a call, once; raising makes that call fail.
 - `penniless`: accounts that cannot pay for gas.
+- `nonces_behind`: the node that is asked for the next nonce does not know the last so many.
 - `drop`: that many transactions are taken and vanish. `lose_replies`: that many are taken, and the sender never hears.
 - `reorg`, `restart_empty`: the chain loses its tail, or all of it, the contract included.
 - `lie`: every receipt goes through it. `finality_lag`: how far `finalized` is behind; `behind`: so many of the newest
@@ -26,7 +27,7 @@ from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils import keccak, to_checksum_address
 from hexbytes import HexBytes
 
-from ledger.chain import Block, Prospect, RawTransaction, Receipt
+from ledger.chain import Block, Fate, Prospect, RawTransaction, Receipt
 from ledger.consent import Address, ConsentState, Domain, Hex32, Reason, hex32_of
 from ledger.contract import LogState, decode_call
 from ledger.contract_events import Event
@@ -81,6 +82,7 @@ class SimulatedChain:
         self.automine = True
         self.down = False
         self.penniless: set[Address] = set()
+        self.nonces_behind = 0
         self.drop = 0
         self.lose_replies = 0
         self.finality_lag = 0
@@ -238,7 +240,8 @@ class SimulatedChain:
     def prospect(
         self, consent_ids: Sequence[Hex32], custodian: Address, sender: Address
     ) -> tuple[list[Reason], Prospect]:
-        return self.statuses(consent_ids, custodian), Prospect(nonce=self._next_nonce(sender), base_fee=BASE_FEE)
+        reasons = self.statuses(consent_ids, custodian)
+        return reasons, Prospect(nonce=self._next_nonce(sender) - self.nonces_behind, base_fee=BASE_FEE)
 
     def consent(self, consent_id: Hex32) -> ConsentState:
         self._enter("consent")
@@ -252,6 +255,11 @@ class SimulatedChain:
         self._enter("log")
         self._require_contract()
         return self.state.logs.get((custodian, writer), NO_LOG)
+
+    def fate(self, transaction_hash: Hex32, custodian: Address, writer: Address) -> Fate:
+        mined_nonce = self._blocks[-1].nonces.get(writer, 0)
+        log = self.log(custodian, writer)
+        return Fate(receipt=self.receipt(transaction_hash), log=log, mined_nonce=mined_nonce)
 
     def simulate(self, sender: Address, calldata: bytes, *, gas: int) -> None:  # noqa: ARG002 - nothing costs gas here
         self._enter("simulate")

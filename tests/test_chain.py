@@ -17,7 +17,7 @@ from eth_utils import keccak
 from hostile import WAYS, Hostile
 
 from ledger.artifact import artifact, contract_address
-from ledger.chain import JsonRpcChain
+from ledger.chain import JsonRpcChain, Prospect, nonce_of
 from ledger.consent import Address, Domain, Hex32, Reason, State, hex32_of
 from ledger.contract import ERRORS
 from ledger.contract_events import EVENTS, TOPICS
@@ -155,6 +155,7 @@ CALLS: Final[dict[str, Callable[[JsonRpcChain], object]]] = {
     "consent": lambda chain: chain.consent(ID),
     "consents": lambda chain: chain.consents([ID, ID]),
     "log": lambda chain: chain.log(OTHER, OTHER),
+    "fate": lambda chain: chain.fate(HASH, OTHER, OTHER),
     "simulate": lambda chain: chain.simulate(OTHER, b"\0\1\2\3", gas=1_000_000),
     "sign": lambda chain: chain.sign(ACCOUNT, b"\0\1\2\3", gas=100_000),
     "send": lambda chain: chain.send(b"\2\3"),
@@ -295,6 +296,25 @@ def test_a_result_of_another_form_is_taken_for_what_it_is_or_refused(node: Node,
 
 
 # ------------------------------------------------------------------------------------------------------- right answers
+
+
+def test_the_fate_of_a_transaction_is_asked_in_one_round_trip_and_its_receipt_last(node: Node) -> None:
+    log = encode(("bytes32", "uint64", "uint32", "bool"), (bytes.fromhex(HASH[2:]), 3, 1, True))
+    node.results(eth_getTransactionCount="0x7", eth_call="0x" + log.hex(), eth_getTransactionReceipt=RECEIPT)
+    fate = chain_at(node.url).fate(HASH, OTHER, OTHER)
+    assert (fate.mined_nonce, fate.log.head, fate.log.size) == (7, HASH, 3)
+    assert fate.receipt is not None
+    assert fate.receipt.block_number == 16
+    assert node.asked == ["eth_getTransactionCount", "eth_call", "eth_getTransactionReceipt"]
+    node.results(eth_getTransactionCount="0x7", eth_call="0x" + log.hex(), eth_getTransactionReceipt=None)
+    assert chain_at(node.url).fate(HASH, OTHER, OTHER).receipt is None
+
+
+def test_the_nonce_of_what_was_signed_is_read_back() -> None:
+    for nonce in (0, 1, 127, 128, 70_000):
+        prospect = Prospect(nonce=nonce, base_fee=7)
+        raw = chain_at("http://127.0.0.1:9").sign(ACCOUNT, b"\1", gas=50_000, prospect=prospect).raw
+        assert nonce_of(raw) == nonce
 
 
 def test_right_answers_are_read(node: Node) -> None:

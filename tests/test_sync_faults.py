@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -16,11 +17,12 @@ from ledger.errors import (
     ChainError,
     ChainLostError,
     ChainUnavailableError,
+    ConfirmationTimeoutError,
     InvalidSignatureError,
     LedgerError,
     TransactionRevertedError,
 )
-from ledger.journal import ABORTED
+from ledger.journal import ABORTED, RELEASED
 from ledger.locks import FileLock
 
 
@@ -198,6 +200,68 @@ def test_a_consent_that_replaces_one_whose_grant_was_refused_stands(world: World
     world.custodian.sync()
     assert world.custodian.registry.find_consent(id_of(first, world.chain)) is None
     assert world.ask(id_of(second, world.chain)).sealed
+
+
+# -------------------------------------------------------------------------------------------- what can never land, ends
+
+
+def given_a_used_nonce(world: World, consent: Hex32) -> None:
+    """A release whose batch was signed with what a node that is behind took for the next nonce."""
+    world.ask(consent)
+    world.chain.nonces_behind = 1
+    with pytest.raises(ConfirmationTimeoutError):
+        world.ask(consent, key="once")
+    world.chain.nonces_behind = 0
+
+
+@pytest.mark.parametrize("by", ["sync", "the next release", "another process"])
+def test_a_batch_with_a_nonce_that_was_used_lets_its_writer_go_on(data: Path, first_state: World, by: str) -> None:
+    world = World(data, finality=World.quick, like=first_state)
+    consent = world.grant()
+    given_a_used_nonce(world, consent)
+    if by == "sync":
+        world.custodian.sync()
+    elif by == "the next release":
+        assert world.ask(world.grant()).sealed
+    else:
+        world.restart()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == len(set(world.logged()))
+    assert world.states() == [RELEASED] * len(world.logged())
+    world.custodian.close()
+
+
+def test_a_batch_whose_nonce_is_free_is_not_given_up(data: Path, first_state: World) -> None:
+    """It may be in a block at any moment: another batch with its entries would be one too many."""
+    world = World(data, finality=World.quick, like=first_state)
+    consent = world.grant()
+    world.chain.automine = False
+    for _ in range(3):
+        with pytest.raises(ChainError):
+            world.ask(consent, key="once")
+        with pytest.raises(ChainError):
+            world.custodian.sync()
+    world.chain.mine()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+    world.custodian.close()
+
+
+def test_a_batch_that_waits_in_a_pool_for_the_lost_one_before_it_is_on_the_log_once(world: World) -> None:
+    """Put back, the lost one makes the very head that the other was built on, and uses the nonce that it waits for."""
+    consent = world.grant()
+    world.ask(consent)
+    world.chain.reorg(1)
+    world.custodian.sync()
+    world.steps.at("batch durable", lambda: world.chain.reorg(1))
+    world.steps.at("batch sent", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    world.restart()
+    world.custodian.sync()
+    assert world.ask(consent, key="once").sealed
+    assert world.states() == [RELEASED] * 2
+    assert len(world.logged()) == len(set(world.logged())) == 2
 
 
 # ------------------------------------------------------------------------------------------------------ on a real node

@@ -103,8 +103,8 @@ class Chain(Protocol):
     def block_hash(self, number: int) -> Hex32 | None:
         """The hash of the block of that number; None if there is none."""
 
-    def block_hashes(self, numbers: Sequence[int]) -> list[Hex32 | None]:
-        """The same of many."""
+    def block_hashes(self, numbers: Sequence[int]) -> tuple[list[Hex32 | None], int]:
+        """The same of many, and the number of the newest block that whoever answered knows."""
 
     def finalized(self, tag: str) -> int:
         """The number of the block that the tag stands for (`latest`, `safe`, `finalized`)."""
@@ -204,14 +204,22 @@ class JsonRpcChain:
         """The hash of the block of that number; None if there is none."""
         return _hash_of(self._ask("eth_getBlockByNumber", hex(number), False))
 
-    def block_hashes(self, numbers: Sequence[int]) -> list[Hex32 | None]:
-        """The same of many, in few round trips."""
+    def block_hashes(self, numbers: Sequence[int]) -> tuple[list[Hex32 | None], int]:
+        """The same of many, in few round trips, and the number of the newest block that all who answered know.
+
+        It is asked for first: what is known then has its hash when the hashes are asked for.
+        """
         found: list[Hex32 | None] = []
-        for start in range(0, len(numbers), BLOCKS_AT_ONCE):
+        tips: list[int] = []
+        for start in range(0, max(len(numbers), 1), BLOCKS_AT_ONCE):
             some = numbers[start : start + BLOCKS_AT_ONCE]
-            answers = self._ask_together(*(("eth_getBlockByNumber", [hex(number), False]) for number in some))
+            newest, *answers = self._ask_together(
+                ("eth_blockNumber", []), *(("eth_getBlockByNumber", [hex(number), False]) for number in some)
+            )
             found += [_hash_of(answer) for answer in answers]
-        return found
+            with _understood():
+                tips.append(int(newest, 16))
+        return found, min(tips)
 
     def finalized(self, tag: str) -> int:
         """The number of the block that the tag stands for."""

@@ -14,7 +14,7 @@ make its own act fail as often as it likes, and a person's revocation must not b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -26,9 +26,9 @@ from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.consent import Hex32
 from ledger.contract_events import Event
-from ledger.errors import LedgerError, StoreUnavailableError, TransactionRevertedError
+from ledger.errors import ChainUnavailableError, LedgerError, StoreUnavailableError, TransactionRevertedError
 from ledger.grants import Grants
-from ledger.journal import ANCHORED, LOST, Act, Journal
+from ledger.journal import ANCHORED, LOST, Act, Anchor, Journal
 from ledger.orders import Orders
 from ledger.outbox import BY_CHAIN
 from ledger.registry import Registry
@@ -199,6 +199,8 @@ class Sync:
 
         A block's hash stands for all blocks before it: while the one up to which everything was found is on chain,
         only what came after it is looked at.
+
+        Raises `ChainUnavailableError` if the endpoint is behind: nothing of what it does not know is lost.
         """
         lost = []
         checked = self._journal.checked_block()
@@ -207,7 +209,10 @@ class Sync:
         anchors = self._journal.anchors(after=checked[0] if checked else -1)
         moved = report.moved
         numbers = list(dict.fromkeys(anchor.block_number for anchor in anchors))
-        hashes = dict(zip(numbers, self._chain.block_hashes(numbers), strict=True))
+        found, tip = self._chain.block_hashes(numbers)
+        hashes = dict(zip(numbers, found, strict=True))
+        if _is_behind(anchors, hashes, tip, checked=checked is not None):
+            raise ChainUnavailableError("the endpoint does not know the newest blocks yet: nothing is taken for lost")
         for anchor in anchors:
             if hashes[anchor.block_number] == anchor.block_hash:
                 continue
@@ -278,3 +283,14 @@ class Sync:
                 report.learned_pauses += self._registry.mark_paused(
                     tx, consent_id, paused=paused, sequence=sequence, at=self._clock(), by=BY_CHAIN
                 )
+
+
+def _is_behind(anchors: Sequence[Anchor], hashes: Mapping[int, Hex32 | None], tip: int, *, checked: bool) -> bool:
+    """Whether everything up to the tip is as it was (`checked`: there is something), and the rest is above it.
+
+    A chain that lost its tail, or was restarted, has other blocks where the old ones were.
+    """
+    reached = [anchor for anchor in anchors if anchor.block_number <= tip]
+    same = all(hashes[anchor.block_number] == anchor.block_hash for anchor in reached)
+    missing = any(hashes[anchor.block_number] is None for anchor in anchors[len(reached) :])
+    return missing and same and (checked or bool(reached))

@@ -8,7 +8,7 @@ Time is the test's clock. A block is mined for each transaction as on the devnet
 - `drop`: that many transactions are taken and vanish. `lose_replies`: that many are taken, and the sender never hears.
 - `reorg`, `restart_empty`: the chain loses its tail, or all of it, the contract included.
 - `lie`: every receipt goes through it. `finality_lag`: how far `finalized` is behind; `behind`: so many of the newest
-  blocks have no hash yet.
+  blocks, and the receipts in them, are not known yet.
 """
 
 from __future__ import annotations
@@ -180,6 +180,10 @@ class SimulatedChain:
             return [mined.block for mined in self._blocks]
 
     @property
+    def _known(self) -> list[MinedBlock]:
+        return self._blocks[: len(self._blocks) - self.behind]
+
+    @property
     def state(self) -> ContractState:
         """The contract's storage at the latest block."""
         with self._lock:
@@ -204,17 +208,17 @@ class SimulatedChain:
 
     def latest(self) -> Block:
         self._enter("latest")
-        return self._blocks[-1].block
+        return self._known[-1].block
 
     def block_hash(self, number: int) -> Hex32 | None:
         self._enter("block_hash")
         with self._lock:
-            known = len(self._blocks) - self.behind
-            return self._blocks[number].block.block_hash if 0 <= number < known else None
+            known = self._known
+            return known[number].block.block_hash if 0 <= number < len(known) else None
 
-    def block_hashes(self, numbers: Sequence[int]) -> list[Hex32 | None]:
+    def block_hashes(self, numbers: Sequence[int]) -> tuple[list[Hex32 | None], int]:
         self._enter("block_hashes")
-        return [self.block_hash(number) for number in numbers]
+        return [self.block_hash(number) for number in numbers], self._known[-1].block.number
 
     def finalized(self, tag: str) -> int:
         self._enter("finalized")
@@ -425,5 +429,5 @@ class SimulatedChain:
 
     def _find(self, transaction_hash: Hex32) -> Receipt | None:
         with self._lock:
-            receipts: Iterable[Receipt] = (receipt for block in reversed(self._blocks) for receipt in block.receipts)
+            receipts: Iterable[Receipt] = (receipt for block in reversed(self._known) for receipt in block.receipts)
             return next((receipt for receipt in receipts if receipt.transaction_hash == transaction_hash), None)

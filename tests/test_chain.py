@@ -326,7 +326,10 @@ def test_right_answers_are_read(node: Node) -> None:
     block = chain.latest()
     assert (block.number, block.block_hash, block.timestamp, block.base_fee) == (16, HASH, 32, 7)
     assert chain.block_hash(16) == HASH
-    assert chain.block_hashes(range(250)) == [HASH] * 250
+    node.results(eth_getBlockByNumber=BLOCK, eth_blockNumber="0x10")
+    assert chain.block_hashes(range(250)) == ([HASH] * 250, 16)
+    assert chain.block_hashes([]) == ([], 16)
+    node.results(eth_getBlockByNumber=BLOCK, eth_getTransactionCount="0x5", eth_getCode="0x60", eth_chainId="0x7a69")
     assert chain.finalized("finalized") == 16
     assert chain.nonce(OTHER) == 5
     assert chain.is_contract(OTHER)
@@ -346,9 +349,10 @@ def test_right_answers_are_read(node: Node) -> None:
 def test_a_block_or_receipt_that_is_not_there_is_none(node: Node) -> None:
     chain = chain_at(node.url)
     assert chain.block_hash(7) is None
-    assert chain.block_hashes([7, 8]) == [None, None]
     assert chain.receipt(HASH) is None
     assert chain.finalized("finalized") == 0
+    node.results(eth_blockNumber="0x6")
+    assert chain.block_hashes([7, 8]) == ([None, None], 6)
     node.results(eth_getTransactionReceipt={"blockHash": None})
     assert chain.receipt(HASH) is None
 

@@ -24,6 +24,7 @@ from ledger.errors import (
 )
 from ledger.journal import ABORTED, RELEASED
 from ledger.locks import FileLock
+from ledger.sync import SyncReport
 
 
 class Killed(BaseException):
@@ -262,6 +263,50 @@ def test_a_batch_that_waits_in_a_pool_for_the_lost_one_before_it_is_on_the_log_o
     assert world.ask(consent, key="once").sealed
     assert world.states() == [RELEASED] * 2
     assert len(world.logged()) == len(set(world.logged())) == 2
+
+
+# --------------------------------------------------------------------------------- what is not known yet, is not lost
+
+
+def test_what_an_endpoint_does_not_know_yet_is_not_logged_again(world: World) -> None:
+    """The node that answers is a block behind; the one that takes the transaction is not."""
+    consent = world.grant()
+    with world.open() as other:
+        other.releases.release(world.request(consent))
+        world.chain.behind = 1
+        world.chain.before("send", lambda: setattr(world.chain, "behind", 0))
+        with pytest.raises(ChainUnavailableError):
+            world.custodian.sync()
+        world.chain.behind = 0
+        assert world.custodian.sync() == SyncReport()
+    assert len(world.logged() + world.logged("AccessLate")) == 1
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_an_endpoint_that_is_far_behind_has_lost_nothing(world: World, checked: bool) -> None:
+    if checked:
+        world.custodian.sync()
+    world.ask(world.grant())
+    sent = len(world.chain.sent)
+    for behind in (1, 2):
+        world.chain.behind = behind
+        with pytest.raises(ChainUnavailableError):
+            world.custodian.sync()
+    world.chain.behind = 0
+    assert len(world.chain.sent) == sent
+    assert world.custodian.sync() == SyncReport()
+
+
+def test_a_shorter_chain_with_other_blocks_is_not_one_that_is_behind(world: World) -> None:
+    release = world.ask(world.grant(), key="once")
+    for _ in range(50):
+        world.chain.mine()
+    consent = world.grant()
+    rebuilt(world)
+    assert world.custodian.sync().lost > 0
+    assert status(world, consent) is Reason.NONE
+    assert world.logged("AccessRecorded") == [row.entry_hash for row in world.custodian.journal.history()]
+    assert release.sealed
 
 
 # ------------------------------------------------------------------------------------------------------ on a real node

@@ -418,14 +418,14 @@ class Journal:
             head=batch.head,
         )
 
-    def learned_until(self) -> int:
-        """The last block whose events were taken in."""
-        value = self._remembered("learned_until")
-        return int(value) if value is not None else -1
+    def learned(self) -> list[tuple[int, Hex32]]:
+        """Number and hash of the last blocks up to which the events were taken in, oldest first."""
+        value = self._remembered("learned")
+        return [(number, Hex32(block_hash)) for number, block_hash in json.loads(value or "[]")]
 
-    def set_learned_until(self, block_number: int) -> None:
-        """Remember it."""
-        self._remember("learned_until", str(block_number))
+    def set_learned(self, blocks: Sequence[tuple[int, Hex32]]) -> None:
+        """Remember them."""
+        self._remember("learned", json.dumps(blocks))
 
     def checked_block(self) -> tuple[int, Hex32] | None:
         """Number and hash of the block up to which every anchor was found on chain; None if none was."""

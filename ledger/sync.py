@@ -38,6 +38,8 @@ from ledger.store import Store
 
 STALE_SECONDS: Final = 900
 EVENT_BLOCKS: Final = 10_000
+LEARNED_KEPT: Final = 32
+"""How many runs' last blocks are kept, to begin at after a reorganisation: if all are gone, at the first block."""
 
 
 @dataclass(slots=True)
@@ -222,9 +224,6 @@ class Sync:
                 report.moved += 1
             else:
                 lost.append(anchor)
-        if lost:
-            # Others' acts may be in other blocks now as well: all of them are read again.
-            self._journal.set_learned_until(-1)
         self._journal.mark_lost(lost)
         report.lost = len(lost)
         if lost or report.moved > moved:
@@ -261,16 +260,19 @@ class Sync:
 
     def _learn(self, report: SyncReport) -> None:
         """What subjects did on chain without us counts here as well."""
-        latest = self._chain.latest().number
-        first = self._journal.learned_until() + 1
-        if first > latest + 1:
-            first = 0
-        for start in range(first, latest + 1, EVENT_BLOCKS):
-            for event in self._chain.events(start, min(start + EVENT_BLOCKS - 1, latest)):
+        latest = self._chain.latest()
+        learned = self._journal.learned()
+        # A number alone says nothing of the branch: on another one there may be others' acts in blocks of old numbers.
+        while learned and self._chain.block_hash(learned[-1][0]) != learned[-1][1]:
+            learned.pop()
+        first = learned[-1][0] + 1 if learned else 0
+        for start in range(first, latest.number + 1, EVENT_BLOCKS):
+            for event in self._chain.events(start, min(start + EVENT_BLOCKS - 1, latest.number)):
                 # Releases wait for every writing transaction, and most events are their own accesses.
                 if event.name in ("ConsentRevoked", "ConsentPauseSet"):
                     self._take_in(event, report)
-        self._journal.set_learned_until(latest)
+        if first <= latest.number:
+            self._journal.set_learned([*learned, (latest.number, latest.block_hash)][-LEARNED_KEPT:])
 
     def _take_in(self, event: Event, report: SyncReport) -> None:
         with self._store.begin() as tx:

@@ -12,12 +12,14 @@ from actors import Institution, Subject, World, id_of
 
 from ledger.consent import Address, ConsentGrant, Hex32, Reason
 from ledger.contract import call
+from ledger.contract_events import Event
 from ledger.custodian import Custodian
 from ledger.errors import (
     ChainError,
     ChainLostError,
     ChainUnavailableError,
     ConfirmationTimeoutError,
+    ConsentRevokedError,
     InvalidSignatureError,
     LedgerError,
     TransactionRevertedError,
@@ -307,6 +309,49 @@ def test_a_shorter_chain_with_other_blocks_is_not_one_that_is_behind(world: Worl
     assert status(world, consent) is Reason.NONE
     assert world.logged("AccessRecorded") == [row.entry_hash for row in world.custodian.journal.history()]
     assert release.sealed
+
+
+# ------------------------------------------------------------------------------------- what others did on a new branch
+
+
+@pytest.mark.parametrize("runs", [1, 3, 40])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_what_others_did_in_blocks_of_old_numbers_is_learned(world: World, runs: int, depth: int) -> None:
+    """The new branch has all of our own acts where they were: nothing else says that there is one."""
+    consent = world.grant()
+    grant = world.grant_of(consent)
+    for _ in range(runs):
+        world.chain.mine()
+        world.custodian.sync()
+    world.chain.reorg(min(depth, runs), meanwhile=lambda: world.subject.revoke_directly(world.chain, grant))
+    for _ in range(3):
+        world.chain.mine()
+    assert world.custodian.sync().learned_revocations == 1
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent)
+
+
+def test_what_was_learned_is_not_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.grant()
+    for _ in range(40):
+        world.chain.mine()
+        world.custodian.sync()
+    read: list[tuple[int, int]] = []
+    really = world.chain.events
+
+    def watched(first: int, last: int) -> list[Event]:
+        read.append((first, last))
+        return really(first, last)
+
+    monkeypatch.setattr(world.chain, "events", watched)
+    tip = world.chain.latest().number
+    world.custodian.sync()
+    world.chain.mine()
+    world.custodian.sync()
+    # Of a new branch, what is above the last block that it has.
+    world.chain.reorg(3)
+    world.custodian.sync()
+    assert read == [(tip + 1, tip + 1), (tip - 1, tip + 2)]
 
 
 # ------------------------------------------------------------------------------------------------------ on a real node

@@ -178,13 +178,6 @@ def _material(key: Mapping[str, Any]) -> list[Any]:
     return [key.get(name) for name in ("kty", "crv", "x", "y")]
 
 
-def require_public(jwks: Mapping[str, Any]) -> None:
-    """Raise `MalformedError` if a private key is in a set that came from outside: it is to be used no more."""
-    keys = jwks.get("keys")
-    if isinstance(keys, list) and any(isinstance(key, Mapping) and "d" in key for key in keys):
-        raise MalformedError("jwks: expected public keys only: make new ones, we have seen these", field="jwks")
-
-
 def _is_usable(key: object) -> bool:
     if not isinstance(key, ECKey | OKPKey):
         return False

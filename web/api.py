@@ -5,6 +5,7 @@ Who asks was settled before a route is reached (`door.py`); whatever is another'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +17,8 @@ from pydantic import BaseModel
 
 from ledger import release, standing
 from ledger.consent import ZERO32, Hex32
-from ledger.errors import LedgerError
-from ledger.exchange import release_request, require_public
+from ledger.errors import LedgerError, MalformedError
+from ledger.exchange import release_request
 from ledger.journal import INTENT, RECORDED
 from ledger.json_forms import DAY_SECONDS
 from ledger.parties import INSTITUTION
@@ -406,10 +407,16 @@ def see_keys() -> Response:
     return _answer(models.KeySet(keys=caller().party.jwks["keys"]))
 
 
+def _require_public(jwks: Mapping[str, Any]) -> None:
+    keys = jwks.get("keys")
+    if isinstance(keys, list) and any(isinstance(key, Mapping) and "d" in key for key in keys):
+        raise MalformedError("jwks: expected public keys only: make new ones, we have seen these", field="jwks")
+
+
 @routes.put("/keys", tags=[KEYS], responses={200: models.KeySet})
 def rotate_keys(body: models.NewKeys) -> Response:
     """Replace your keys. The present ones count for the overlap, the new ones at once; answers go to the new ones."""
-    require_public(body.jwks)
+    _require_public(body.jwks)
     held = custodian()
     party = held.registry.rotate_keys(
         INSTITUTION,

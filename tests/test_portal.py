@@ -122,6 +122,13 @@ def test_who_has_no_javascript_is_promised_nothing_that_needs_a_session(world: W
     assert "Reading" not in said_without
 
 
+def test_who_has_no_javascript_is_told_to_stop_a_consent_on_chain_by_hand(world: World) -> None:
+    page = Browser(world).get("/without-us").text
+    (said_without,) = re.findall(r"<noscript>(.*?)</noscript>", page)
+    assert "Without it, do it by hand, as said below." in said_without
+    assert "By hand, without this page" in page.split(said_without)[1]
+
+
 # ---------------------------------------------------------------------------------------------------- what others wrote
 
 

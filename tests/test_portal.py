@@ -401,7 +401,7 @@ def test_who_signed_by_passkey_is_told_that_stopping_without_us_must_be_made_in_
 def test_who_is_signed_out_is_sent_to_sign_in_to_make_a_stop_in_advance(world: World, anna: Browser) -> None:
     out, member = Browser(world).get("/without-us").text, anna.get("/without-us").text
     assert '<a href="/sign-in?next=/without-us">Sign in to make one</a>' in out
-    assert ('id="in-advance"' in out, "below" in out) == (False, False)
+    assert ('id="in-advance"' in out, "It is made below" in out) == (False, False)
     assert ('id="in-advance"' in member, "It is made below" in member) == (True, True)
     # An order is what an authority gives.
     assert "order" not in out + member

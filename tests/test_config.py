@@ -147,12 +147,12 @@ def test_keys_lie_outside_the_database_and_everything_within_the_data_directory(
 
 
 def test_a_process_is_given_every_setting() -> None:
-    documented = re.findall(r"^\| `(\w+)`", str(ledger.config.__doc__), re.MULTILINE)
+    documented = re.findall(r"^\| `(CONSENT_LEDGER_\w+)`", str(ledger.config.__doc__), re.MULTILINE)
     assert set(Config(data=Path("/x")).environment()) == set(documented)
 
 
 def test_every_setting_is_documented_at_the_head_of_the_module() -> None:
-    documented = re.findall(r"^\| `(\w+)`", str(ledger.config.__doc__), re.MULTILINE)
+    documented = re.findall(r"^\| `(CONSENT_LEDGER_\w+)`", str(ledger.config.__doc__), re.MULTILINE)
     code = Path(ledger.config.__file__).read_text("utf-8").split('"""', 2)[2]
     assert set(documented) == set(re.findall(r"CONSENT_LEDGER_\w+", code))
 

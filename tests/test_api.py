@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from ledger.attributes import ASKABLE, ATTRIBUTES
 from ledger.consent import Reason
 from ledger.parties import INSTITUTION
 from ledger.store import consents
+from web import problems
+from web.door import MAX_BODY
 from web.models import MAX_BATCH
 
 
@@ -575,3 +578,22 @@ def test_who_this_is_can_be_asked_by_anyone(world: World, api: Api) -> None:
     (key,) = deployment["jwks"]["keys"]
     assert "d" not in key
     assert key["kid"] == world.custodian.accounts.signing_key.kid
+
+
+def test_an_error_of_http_itself_has_one_code_whatever_python_calls_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for status in HTTPStatus:
+        monkeypatch.setattr(status, "phrase", "As Another Python Calls It")
+    tried = {
+        413: api.ask(api.world.institution, "PUT", "/v1/webhook", b"x" * (MAX_BODY + 1)),
+        405: api.ask(api.world.institution, "PATCH", "/v1/keys"),
+        411: api.client.get("/v1/keys", headers={"Transfer-Encoding": "chunked"}),
+        404: api.client.get("/v1/nothing"),
+    }
+    codes = {413: "content_too_large", 405: "method_not_allowed", 411: "length_required", 404: "not_found"}
+    assert {status: (answer.status_code, code(answer)) for status, answer in tried.items()} == {
+        status: (status, expected) for status, expected in codes.items()
+    }
+    for number, name in {414: "uri_too_long", 431: "request_header_fields_too_large", 418: "http_418"}.items():
+        assert json.loads(problems.body_of_status(HTTPStatus(number)))["code"] == name

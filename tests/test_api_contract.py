@@ -122,6 +122,8 @@ def test_every_code_that_can_leave_the_service_is_in_the_document_with_its_statu
         status, text = documented[kind.code]
         assert status == kind.http_status
         assert text == problems.title_of(kind)
+    for status, (code, text) in problems.HTTP_CODES.items():
+        assert documented[code] == (status, text)
     assert "wrong_institution" not in documented
     for code in ("in_progress", "party_changed", "answer_gone", "paused", "aborted", "daily_limit"):
         assert re.search(r"\b[Aa]sk again|\bUse a new key", documented[code][1]), code

@@ -54,7 +54,8 @@ def info() -> Info:
 def _error_table() -> str:
     """Every code that leaves the service, by status, in Markdown: a code means the same for ever."""
     kinds = [kind for kind in OWN_ERRORS.values() if kind not in problems.NOT_FOUND]
-    rows = sorted((kind.http_status, kind.code, problems.title_of(kind)) for kind in kinds)
+    own = [(kind.http_status, kind.code, problems.title_of(kind)) for kind in kinds]
+    rows = sorted([*own, *((status, code, text) for status, (code, text) in problems.HTTP_CODES.items())])
     lines = ["| status | code | what it means, and what to do |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {status} | `{code}` | {text} |" for status, code, text in rows)])
 

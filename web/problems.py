@@ -37,6 +37,21 @@ OPAQUE: Final = {
     ConfigError: "the service is not set up as it must be",
 }
 RETRY_SECONDS: Final = 5
+HTTP_CODES: Final[Mapping[int, tuple[str, str]]] = {
+    400: ("bad_request", "What came cannot be read as a request."),
+    405: ("method_not_allowed", "The path does not know this method: `Allow` names those that it knows."),
+    408: ("request_timeout", "The request was not here whole in time. Send it again."),
+    411: ("length_required", "A body needs its `Content-Length`."),
+    413: ("content_too_large", "The body is too large. Ask for less at a time."),
+    414: ("uri_too_long", "The target is too long."),
+    415: ("unsupported_media_type", "The body is not of a kind that is read here."),
+    417: ("expectation_failed", "The service does not do what `Expect` asks for."),
+    431: ("request_header_fields_too_large", "The headers are too many, or too large."),
+    500: ("internal_server_error", "An error of the service. Try again later, under the same key."),
+    501: ("not_implemented", "The service does not read this `Transfer-Encoding`."),
+    503: ("service_unavailable", "The service cannot do this at present. Try again later, under the same key."),
+}
+"""Codes of errors of HTTP itself, and what they mean. Not by Python's names of them, which are others in 3.13."""
 
 
 def fields_of(error: LedgerError) -> dict[str, Any]:
@@ -140,13 +155,15 @@ def body_of_status(status: HTTPStatus) -> str:
 
 
 def _fields_of_status(status: HTTPStatus) -> dict[str, Any]:
-    code = status.phrase.lower().replace(" ", "_").replace("-", "_")
+    if status == HTTPStatus.NOT_FOUND:
+        return fields_of(NotFoundError("there is no such path"))
+    code, text = HTTP_CODES.get(status, (f"http_{status.value}", f"HTTP status {status.value}"))
     return {
         "type": f"urn:consent-ledger:problem:{code}",
-        "title": status.phrase,
+        "title": text,
         "status": status.value,
         "code": code,
-        "detail": status.phrase,
+        "detail": text,
     }
 
 

@@ -11,6 +11,7 @@ A request that was refused in (2) for anything but a replay has not used its non
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
@@ -30,7 +31,7 @@ from ledger.errors import (
 )
 from ledger.exchange import Party
 from ledger.gather import Gather
-from ledger.parties import INSTITUTION
+from ledger.parties import FURNISHER, INSTITUTION
 from ledger.registry import Registry
 from ledger.signatures import FRESH_SECONDS, HttpRequest, SignedRequest, claimed_keyid, split_keyid, verify_request
 from ledger.store import Store, nonces, rates
@@ -122,15 +123,24 @@ class Authentication:
         # A party or a key that is new since this process last looked.
         found = found or self._verified(message, role, self._registry.looked_up)
         if found is None:
-            raise AuthenticationError("signature: not by a current key of a registered party", field="signature")
+            raise self._not_found(message, role)
         return found
 
     def verify_again(self, signed: Signed) -> Signed:
         """With the keys as they are registered now. Raises `AuthenticationError`."""
         found = self._verified(signed.message, signed.role, self._registry.looked_up)
         if found is None:
-            raise AuthenticationError("signature: not by a current key of a registered party", field="signature")
+            raise self._not_found(signed.message, signed.role)
         return found
+
+    def _not_found(self, message: HttpRequest, role: str) -> AuthenticationError:
+        """Whoever holds a key of the other kind of party is told so; nobody else learns who is registered."""
+        reason = "not by a current key of a registered party"
+        for other in {INSTITUTION, FURNISHER} - {role}:
+            with suppress(AuthenticationError):
+                if self._verified(message, other, self._registry.looked_up):
+                    reason = f"by a key of a registered {other}: expected one of a registered {role}"
+        return AuthenticationError(f"signature: {reason}", field="signature")
 
     def _verified(self, message: HttpRequest, role: str, find: Callable[[str, str], Party | None]) -> Signed | None:
         """None if the party or the key is not found; an invalid signature is an error."""

@@ -305,6 +305,26 @@ def test_a_furnisher_is_no_institution_and_an_institution_no_furnisher(world: Wo
     assert api.ask(furnisher, "PUT", path, HANDED_IN).status_code == 200
 
 
+def test_whoever_asks_as_the_other_kind_of_party_is_told_so_and_nobody_else_is(world: World, api: Api) -> None:
+    furnisher, path = registered_furnisher(world), f"/v1/subjects/{world.subject.ref}/attributes"
+    by_furnisher = said(api.ask(furnisher, "GET", "/v1/consents"))
+    assert (
+        by_furnisher["detail"]
+        == "signature: by a key of a registered furnisher: expected one of a registered institution"
+    )
+    by_institution = said(api.ask(world.institution, "PUT", path, HANDED_IN))
+    assert (
+        by_institution["detail"]
+        == "signature: by a key of a registered institution: expected one of a registered furnisher"
+    )
+    # Without its key, a party's name says nothing of whether it is registered.
+    for name in (furnisher.furnisher_id, "urn:nobody"):
+        stranger = said(api.ask(Institution(name), "GET", "/v1/consents"))
+        assert stranger["detail"] == "signature: not by a current key of a registered party"
+    assert {one["code"] for one in (by_furnisher, by_institution, stranger)} == {"authentication"}
+    assert "institution" not in by_institution["title"]
+
+
 def registered_furnisher(world: World) -> Furnisher:
     furnisher = Furnisher()
     furnisher.register(world.custodian)

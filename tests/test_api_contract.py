@@ -125,6 +125,7 @@ def test_every_code_that_can_leave_the_service_is_in_the_document_with_its_statu
     for status, (code, text) in problems.HTTP_CODES.items():
         assert documented[code] == (status, text)
     assert "wrong_institution" not in documented
+    assert not any("retry_after" in text for _, text in documented.values()), "a name that only Python has"
     for code in ("in_progress", "party_changed", "answer_gone", "paused", "aborted", "daily_limit"):
         assert re.search(r"\b[Aa]sk again|\bUse a new key", documented[code][1]), code
 

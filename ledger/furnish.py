@@ -212,10 +212,10 @@ def _day(text: str) -> date:
 
 def _require_in_catalogue(values: Mapping[str, Value]) -> None:
     if not values:
-        raise MalformedError("attributes: expected at least one", field="attributes")
+        raise MalformedError("values: expected at least one", field="values")
     for name, value in values.items():
         if name not in ATTRIBUTES:
-            raise UnknownAttributeError("attributes: expected only names of the catalogue", field="attributes")
+            raise UnknownAttributeError("values: expected only names of the catalogue", field="values")
         field = f"values.{name}"
         try:
             ATTRIBUTES[name].check(value)

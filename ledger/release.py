@@ -85,7 +85,7 @@ from ledger.parties import INSTITUTION
 from ledger.preparation import Asked, Earlier, Intent, Preparation, entry_of, opening_context, require_usable
 from ledger.purposes import AUDIT
 from ledger.registry import Registry, StoredConsent
-from ledger.signatures import HttpRequest
+from ledger.signatures import IDEMPOTENCY_KEY, HttpRequest
 from ledger.store import Store
 from ledger.vault import Vault, open_json
 
@@ -552,7 +552,7 @@ class Releases:
         """
         row = self.row_of(release_id, institution)
         if row.state == RELEASED:
-            return self._released_before(row)
+            return self._released_before(row, field="release")
         if row.state in (INTENT, RECORDED):
             raise ReleaseInProgressError("not answered yet: ask again under its idempotency key")
         raise self._final_error(release_id)
@@ -586,13 +586,13 @@ class Releases:
             raise NotFoundError("release: no such release", field="release")
         return row
 
-    def _released_before(self, row: Row[Any]) -> Release:
+    def _released_before(self, row: Row[Any], *, field: str = IDEMPOTENCY_KEY) -> Release:
         if row.body is None:
             raise ErasedError("the data were erased")
         if row.sealed is None or self._clock() >= row.finished_at + KEPT_SECONDS:
             raise AnswerGoneError(
                 f"the answer was kept for {KEPT_SECONDS // 3600} hours: ask again under a new idempotency key",
-                field="idempotency-key",
+                field=field,
             )
         claims = receipt_claims(
             self._entry_of(row), row.entry_hash, self._proof_of(row), at=row.finished_at, late=row.late

@@ -250,8 +250,9 @@ def _verified(message: HttpRequest | HttpResponse, keyid: str, key: JWK, under: 
         (result,) = verifier.verify(message, max_age=None, body=message.body)
     except (HTTPMessageSignaturesException, ValueError, TypeError, RecursionError) as exc:
         # Not chained: what the library says of a message may repeat it.
-        is_digest = "digest" in str(exc).lower()
-        reason = "content-digest: is not that of the body" if is_digest else "signature: is not valid"
+        is_covered = '"content-digest"' in " ".join(message.headers.values())
+        digest = "content-digest: " + ("is not that of the body" if is_covered else "expected it to be covered")
+        reason = digest if "digest" in str(exc).lower() else "signature: is not valid"
         sent = f"what was sent under {under}" if under else "what was sent"
         raise AuthenticationError(
             f"{reason}: expected RFC 9421 over {sent}, by a current key of the party named", field="signature"

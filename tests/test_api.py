@@ -199,8 +199,9 @@ def test_a_retry_gets_the_same_bytes_for_a_day(world: World, api: Api) -> None:
     assert len(world.logged()) == 1
     assert code(api.release(world.institution, consent, key="once", attributes=["savings"])) == "idempotency_conflict"
     world.clock.advance(DAY)
-    for gone in (api.release(world.institution, consent, key="once"), api.ask(world.institution, "GET", path)):
-        assert (gone.status_code, code(gone)) == (410, "answer_gone")
+    asked_again = (api.release(world.institution, consent, key="once"), api.ask(world.institution, "GET", path))
+    for gone, field in zip(asked_again, ("idempotency-key", "release"), strict=True):
+        assert (gone.status_code, code(gone), said(gone)["field"]) == (410, "answer_gone", field)
     assert said(api.ask(world.institution, "GET", f"{path}/receipt"))["receipt"]
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 from actors import Furnisher, World, new_nonce
-from asking import FURNISHING, WANTED, Api, bodies, code, filled, operations, said
+from asking import FURNISHING, HANDED_IN, WANTED, Api, bodies, code, filled, operations, said
 
 
 @pytest.fixture
@@ -63,6 +63,24 @@ ODD: Mapping[str, bytes] = {
     "single quotes": RELEASE.replace(b'"', b"'"),
 }
 
+READABLE = "a JSON object in UTF-8, with each name once, and finite numbers"
+UNREADABLE = {
+    *(
+        "nothing",
+        "half of it",
+        "two of them",
+        "a list",
+        "a number",
+        "null",
+        "a text",
+        "JSON in JSON",
+        "NaN",
+        "infinity",
+    ),
+    *("a name twice", "a byte order mark", "UTF-16", "UTF-32", "no UTF-8", "nested", "nested objects", "comments"),
+    *("single quotes",),
+}
+
 
 @pytest.mark.parametrize("what", ODD)
 def test_a_body_that_can_be_read_in_two_ways_or_in_none_is_refused(world: World, api: Api, what: str) -> None:
@@ -71,7 +89,22 @@ def test_a_body_that_can_be_read_in_two_ways_or_in_none_is_refused(world: World,
     assert answer.status_code == 422, answer.text
     assert answer.content_type == "application/problem+json"
     assert code(answer) == "malformed"
+    if what in UNREADABLE:
+        assert (said(answer)["field"], said(answer)["detail"]) == ("body", f"body: expected: {READABLE}")
     assert world.states() == []
+
+
+def test_a_parameter_that_is_not_known_is_one_of_the_query(world: World, api: Api) -> None:
+    refused = said(api.ask(world.institution, "GET", "/v1/consents?colour=red"))
+    assert (refused["status"], refused["field"]) == (422, "query")
+
+
+def test_a_value_of_an_attribute_that_is_not_known_is_one_of_the_values(world: World, api: Api) -> None:
+    path = f"/v1/subjects/{world.subject.ref}/attributes"
+    furnisher = registered_furnisher(world)
+    for values in ({"colour": "red"}, {"credit_amount": 1, "colour": "red"}):
+        refused = said(api.ask(furnisher, "PUT", path, HANDED_IN | {"values": values}))
+        assert (refused["code"], refused["field"]) == ("unknown_attribute", "values")
 
 
 @pytest.mark.parametrize(

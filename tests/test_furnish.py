@@ -159,7 +159,7 @@ def test_a_name_that_is_not_in_the_catalogue_refuses_all_and_is_not_repeated(
     # Whoever mixes up names and values puts a person's data there.
     with pytest.raises(UnknownAttributeError) as refused:
         furnisher.put(world.custodian, world.subject.ref, {"age": 44, "Erika Mustermann": 4711})
-    assert refused.value.field == "attributes"
+    assert refused.value.field == "values"
     assert "Erika" not in refused.value.message
     assert versions(world) == len(VALUES)
 
@@ -167,7 +167,7 @@ def test_a_name_that_is_not_in_the_catalogue_refuses_all_and_is_not_repeated(
 def test_nothing_handed_in_is_refused(world: World, furnisher: Furnisher) -> None:
     with pytest.raises(MalformedError) as refused:
         put(world, furnisher)
-    assert refused.value.field == "attributes"
+    assert refused.value.field == "values"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from traceback import format_tb
 from typing import Any, Final, cast
 
-from flask import Response
+from flask import Response, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -132,10 +132,14 @@ def _names() -> frozenset[str]:
 
 def _place(path: Sequence[str | int]) -> str:
     """The place of a value, by names of ours: any other name was made up by the sender, and may say whatever."""
-    return ".".join(str(name) for name in path if isinstance(name, int) or name in _names()) or "body"
+    known = ".".join(str(name) for name in path if isinstance(name, int) or name in _names())
+    return known or ("query" if request.method in ("GET", "HEAD") else "body")
 
 
 def _expected(found: Mapping[str, Any]) -> str:
+    if not found["loc"]:
+        # Whatever could not be read is as good as nothing to the validation.
+        return "a JSON object in UTF-8, with each name once, and finite numbers"
     words = _WORDS.get(found["type"])
     return words.format(**found.get("ctx", {})) if words else str(found["type"]).replace("_", " ")
 

@@ -235,6 +235,21 @@ class LogWriter:
         if mined is None or not mined.succeeded or mined.block_hash != proof.block_hash:
             raise ChainLostError("the chain lost this access: run `consent-ledger sync`")
 
+    def settle_again(self, batch_id: str, receipt: Receipt) -> None:
+        """A batch, whichever writer's it is, is in another block than the journal says: so may its outcomes be others.
+
+        Raises `ChainUnavailableError` if the receipt is not the batch's.
+        """
+        batch = self._journal.batch(batch_id)
+        entries = {entry.access for entry in self._journal.queued_in(batch)}
+        appended = self._appended(batch, receipt)
+        # An entry that another block of this batch refused is in another batch by now.
+        outcomes = tuple(outcome for outcome in appended.outcomes if outcome.access in entries)
+        if len(outcomes) != len(entries):
+            raise _lie()
+        with self._store.begin() as tx:
+            self._journal.settle_again(tx, batch, receipt, replace(appended, outcomes=outcomes), at=self._clock())
+
     def forget_head(self) -> None:
         """Ask the chain again where the log stands."""
         with self._in_flight:
@@ -300,20 +315,27 @@ class LogWriter:
         )
 
     def _checked(self, batch: Batch, accesses: Sequence[LoggedAccess], receipt: Receipt) -> Appended:
+        appended = self._appended(batch, receipt)
+        if [outcome.access for outcome in appended.outcomes] != list(accesses):
+            raise _lie()
+        return appended
+
+    def _appended(self, batch: Batch, receipt: Receipt) -> Appended:
         """The endpoint may lie: entries, kind, writer and head must all be the ones that this batch makes."""
-        found = [appended for appended in batches_of(receipt.events) if appended.writer == self.address]
+        found = [appended for appended in batches_of(receipt.events) if appended.writer == batch.writer]
         if len(found) == 1:
             appended = found[0]
+            accesses = [outcome.access for outcome in appended.outcomes]
             reasons = [outcome.reason for outcome in appended.outcomes]
             if (
                 appended.kind is batch.kind
                 and appended.custodian == self._custodian
-                and [outcome.access for outcome in appended.outcomes] == list(accesses)
                 and appended.embargo_until == batch.embargo_until
+                and accesses
                 and appended.head == _head_after(batch, accesses, reasons)
             ):
                 return appended
-        raise ChainUnavailableError("the endpoint's receipt does not match the batch that was sent")
+        raise _lie()
 
     def _await_finality(self, receipt: Receipt) -> None:
         if self._finality.tag == "latest":
@@ -339,6 +361,10 @@ class LogWriter:
             size=appended.size,
             head=appended.head,
         )
+
+
+def _lie() -> ChainUnavailableError:
+    return ChainUnavailableError("the endpoint's receipt does not match the batch that was sent")
 
 
 def _head_after(batch: Batch, accesses: Sequence[LoggedAccess], reasons: Sequence[Reason]) -> Hex32:

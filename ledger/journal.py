@@ -151,6 +151,12 @@ _REFUSE: Final = (
     .where(_ENTRY, releases.c.state == INTENT)
     .values(state=REFUSED, reason=bindparam("why"), finished_at=bindparam("at"))
 )
+_PUT_BACK: Final = update(releases).where(_ENTRY, releases.c.state != REFUSED).values(batch_id=None, position=None)
+_NOT_REFUSED: Final = (
+    update(releases).where(_ENTRY, releases.c.state == REFUSED).values(state=ABORTED, reason="aborted", late=False)
+)
+_CHECKED: Final = select(meta.c.value).where(meta.c.key == "checked_block")
+_FORGET_CHECKED: Final = delete(meta).where(meta.c.key == "checked_block")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +283,7 @@ class Journal:
     def anchor_act(self, act_id: str, receipt: Receipt) -> None:
         """The act is on chain."""
         with self._store.begin() as tx:
+            _check_again(tx, receipt)
             tx.execute(update(acts).where(acts.c.act_id == act_id).values(state=ANCHORED, **_place(receipt)))
 
     def fail_act(self, tx: Connection, act_id: str) -> bool:
@@ -347,6 +354,7 @@ class Journal:
 
         `answered` has their entry hashes.
         """
+        _check_again(tx, receipt)
         place = {**_place(receipt), "size": appended.size, "head": appended.head}
         tx.execute(_ANCHOR_BATCH, {"batch": batch.batch_id, **{f"new_{name}": value for name, value in place.items()}})
         if batch.kind is BatchKind.COMPELLED_ACCESSES:
@@ -371,6 +379,22 @@ class Journal:
                 ],
             )
 
+    def settle_again(self, tx: Connection, batch: Batch, receipt: Receipt, appended: Appended, *, at: int) -> None:
+        """The batch is in another block, where its entries may have other outcomes. `appended`: of those still in it.
+
+        What counted as recorded and is refused there is off the log, and waits for another batch. What was refused and
+        is recorded there was logged and not handed over.
+        """
+        self.settle_batch(tx, batch, receipt, appended, at=at, answered=())
+        if batch.kind is not BatchKind.ACCESSES:
+            return
+        for statement, is_refused in ((_PUT_BACK, True), (_NOT_REFUSED, False)):
+            entries = [
+                {"entry": each.access.entry_hash} for each in appended.outcomes if bool(each.reason) is is_refused
+            ]
+            if entries:
+                tx.execute(statement, entries)
+
     def lose_batch(self, batch: Batch) -> None:
         """The batch can never land: its entries wait for another one."""
         with self._store.begin() as tx:
@@ -391,6 +415,10 @@ class Journal:
             query = query.where(releases.c.consent_id.not_in(besides))
         with self._store.read() as tx:
             return [_queued(row) for row in tx.execute(query.order_by(releases.c.created_at).limit(limit))]
+
+    def batch(self, batch_id: str) -> Batch:
+        """One batch."""
+        return _batch_of(self.batch_row(batch_id)._asdict())
 
     def batch_row(self, batch_id: str) -> Row[Any]:
         """A batch with its place on chain."""
@@ -430,10 +458,7 @@ class Journal:
     def checked_block(self) -> tuple[int, Hex32] | None:
         """Number and hash of the block up to which every anchor was found on chain; None if none was."""
         value = self._remembered("checked_block")
-        if not value:
-            return None
-        number, _, block_hash = value.partition(" ")
-        return int(number), Hex32(block_hash)
+        return _checked(value) if value else None
 
     def set_checked_block(self, checked: Anchor | None) -> None:
         """Remember it."""
@@ -686,6 +711,18 @@ def is_on_log(row: Row[Any]) -> bool:
 def _stands(batch_state: str | None, log_index: int | None) -> bool:
     # What the chain lost keeps its old place until it is back: that is nowhere.
     return batch_state == ANCHORED and log_index is not None
+
+
+def _checked(value: str) -> tuple[int, Hex32]:
+    number, _, block_hash = value.partition(" ")
+    return int(number), Hex32(block_hash)
+
+
+def _check_again(tx: Connection, receipt: Receipt) -> None:
+    # It may be on a branch that was left before: what was checked is above it, and nobody would look for it again.
+    value = tx.scalar(_CHECKED)
+    if value and _checked(value)[0] >= receipt.block_number:
+        tx.execute(_FORGET_CHECKED)
 
 
 def _let_go(tx: Connection, batch_id: str) -> None:

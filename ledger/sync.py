@@ -197,7 +197,7 @@ class Sync:
     # -------------------------------------------------------------------------------------------------------- (2) lost
 
     def _find_lost(self, report: SyncReport) -> None:
-        """Mark what is not on chain any more; move what is in another block now.
+        """Mark what is not on chain any more; move what is in another block now, with the outcomes that it has there.
 
         A block's hash stands for all blocks before it: while the one up to which everything was found is on chain,
         only what came after it is looked at.
@@ -219,11 +219,15 @@ class Sync:
             if hashes[anchor.block_number] == anchor.block_hash:
                 continue
             receipt = self._chain.receipt(anchor.transaction_hash)
-            if receipt is not None and receipt.succeeded:
-                self._journal.move_anchor(anchor, receipt)
+            if receipt is None or not receipt.succeeded or (anchor.batch_id is not None and not receipt.events):
+                # Without events it came before the contract was there: such an account takes every call.
+                lost.append(anchor)
+            elif anchor.batch_id is not None:
+                self._log.settle_again(anchor.batch_id, receipt)
                 report.moved += 1
             else:
-                lost.append(anchor)
+                self._journal.move_anchor(anchor, receipt)
+                report.moved += 1
         self._journal.mark_lost(lost)
         report.lost = len(lost)
         if lost or report.moved > moved:

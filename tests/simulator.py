@@ -124,10 +124,10 @@ class SimulatedChain:
             )
             return block
 
-    def reorg(self, depth: int, *, keep: bool = False, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def reorg(self, depth: int, *, keep: bool | Address = False, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Replace the last blocks by empty ones and one more. With `keep` their transactions come back after that.
 
-        `meanwhile` happens on the new branch first, before the transactions that are kept.
+        Or only those of one sender. `meanwhile` happens on the new branch first, before the transactions that are kept.
         """
         with self._lock:
             self._epoch += 1
@@ -136,7 +136,8 @@ class SimulatedChain:
             self._pool.clear()
             meanwhile()
             if keep:
-                self._pool.extend(each for block in gone for each in block.transactions)
+                came = [each for block in gone for each in block.transactions]
+                self._pool.extend(each for each in came if keep is True or each.sender == keep)
             for _ in range(depth + 1):
                 self.mine()
 

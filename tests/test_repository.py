@@ -132,6 +132,7 @@ LONG: Final = {
     "ledger/audit.py": "the steps (1) to (8) in their order",
     "ledger/attributes.py": "the catalogue is one table",
     "ledger/chain.py": "the protocol and its one implementation, method by method",
+    "ledger/commit.py": "one batch in flight, and everything that may become of it",
     "ledger/consent.py": "what is granted, its rules and its form are read together or not at all",
     "ledger/custodian.py": "everything that a custodian runs, wired in one place",
     "ledger/demo.py": "one story from beginning to end",

@@ -354,6 +354,78 @@ def test_what_was_learned_is_not_read_again(world: World, monkeypatch: pytest.Mo
     assert read == [(tip + 1, tip + 1), (tip - 1, tip + 2)]
 
 
+# -------------------------------------------------------------------------------- what moved, with what became of it
+
+
+def places(world: World) -> dict[Hex32, int]:
+    """Where the journal says that each entry is among the events of its block."""
+    return {row.entry_hash: row.log_index for row in world.custodian.journal.history()}
+
+
+def test_an_access_that_moved_and_is_refused_there_comes_back_late(world: World) -> None:
+    consent, other = world.grant(), world.grant()
+    sealed = world.ask(consent, key="once").sealed
+    grant = world.grant_of(consent)
+    world.chain.reorg(1, keep=True, meanwhile=lambda: world.subject.revoke_directly(world.chain, grant))
+    assert len(world.logged("AccessRefused")) == 1
+    report = world.custodian.sync()
+    assert (report.moved, report.replayed_accesses, report.late) == (1, 1, 1)
+    assert world.logged("AccessLate") == world.logged("AccessRefused")
+    assert world.ask(consent, key="once").sealed == sealed
+    # The writer's log is where the journal says, and goes on; a second reorganisation finds both where they are.
+    assert world.ask(other).sealed
+    world.chain.reorg(4, keep=True)
+    world.custodian.sync()
+    assert len(world.logged("AccessLate")) == 1
+    assert world.ask(other).sealed
+    assert world.custodian.sync() == SyncReport()
+
+
+def test_a_refusal_that_moved_and_is_recorded_there_was_logged_and_not_handed_over(world: World) -> None:
+    consent, other = world.grant(), world.grant()
+    grant = world.grant_of(consent)
+    world.steps.at("batch durable", lambda: world.subject.revoke_directly(world.chain, grant))
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent, key="once")
+    # The revocation is gone, the batch is not.
+    world.chain.reorg(2, keep=world.custodian.log.address)
+    assert len(world.logged()) == 1
+    assert world.custodian.sync().moved == 1
+    assert world.states() == [ABORTED]
+    assert world.ask(other).sealed
+
+
+def test_an_access_that_moved_has_its_new_place_among_the_events_of_its_block(world: World) -> None:
+    consent, _ = world.grant(), world.grant()
+    world.ask(consent)
+    # Two blocks become one.
+    world.chain.reorg(2, keep=True)
+    assert world.custodian.sync().moved == 2
+    (event,) = [event for event in world.chain.all_events() if event.name == "AccessRecorded"]
+    assert event.log_index > 0
+    assert places(world) == {event.args[1]: event.log_index}
+
+
+def test_a_batch_that_is_settled_in_a_block_that_is_gone_is_looked_for_though_later_ones_were_checked(
+    world: World,
+) -> None:
+    consent, third = world.grant(), world.grant()
+    with world.open() as other:
+
+        def reorganised() -> None:
+            world.chain.reorg(1)
+            for _ in range(2):
+                world.subject.grant(other, world.institution)
+            other.sync()
+
+        world.steps.at("batch landed", reorganised)
+        with pytest.raises(ChainError):
+            world.ask(consent, key="once")
+        world.custodian.sync()
+        assert len(world.logged() + world.logged("AccessLate")) == 1
+        assert world.ask(third).sealed
+
+
 # ------------------------------------------------------------------------------------------------------ on a real node
 
 

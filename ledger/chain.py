@@ -154,6 +154,9 @@ class Chain(Protocol):
     def nonce(self, account: Address) -> int:
         """The account's next nonce, what waits for a block counted in."""
 
+    def mined_nonce(self, account: Address) -> int:
+        """How many of the account's transactions are in blocks."""
+
     def is_contract(self, account: Address) -> bool:
         """Whether there is code at the account."""
 
@@ -351,6 +354,11 @@ class JsonRpcChain:
         """The account's next nonce, what waits for a block counted in."""
         with _understood():
             return int(self._ask("eth_getTransactionCount", account, "pending"), 16)
+
+    def mined_nonce(self, account: Address) -> int:
+        """How many of the account's transactions are in blocks."""
+        with _understood():
+            return int(self._ask("eth_getTransactionCount", account, "latest"), 16)
 
     def is_contract(self, account: Address) -> bool:
         """Whether there is code at the account."""

@@ -2,25 +2,29 @@
 
 Acts are idempotent by what they say (a consent is granted once, a revocation stays), so an act may be signed again into
 another transaction; what counts is the state that the contract ends in. Anyone may have relayed the same act first.
+While a transaction may still be mined, its very bytes are sent again: on a chain that stands still each try would be
+one more that waits.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from eth_account.signers.local import LocalAccount
 
-from ledger.chain import Chain, Receipt
-from ledger.consent import Address, State
+from ledger.chain import Chain, Receipt, nonce_of
+from ledger.consent import Address, Hex32, State
 from ledger.contract import decode_call
 from ledger.errors import (
     ChainError,
     ChainUnavailableError,
     ConsentAlreadyGrantedError,
     StalePauseSequenceError,
+    StoreUnavailableError,
     TransactionRevertedError,
     VaultError,
 )
@@ -78,28 +82,63 @@ class Relay:
         stays pending and `sync` goes on with it.
         """
         act = self._journal.act(act_id)
-        with self._threads[act.lane], FileLock(self._locks / f"{act.lane}.lock").hold(timeout=self._timeout):
+        with self._lane(act.lane):
             receipt = self._send(act)
         self._journal.anchor_act(act_id, receipt)
         return receipt
 
+    @contextmanager
+    def _lane(self, address: str) -> Iterator[None]:
+        """Nobody else sends from there. Raises `StoreUnavailableError` if somebody does for longer than the timeout."""
+        if not self._threads[address].acquire(timeout=self._timeout):
+            raise StoreUnavailableError("another request sends from this account: ask again")
+        try:
+            with FileLock(self._locks / f"{address}.lock").hold(timeout=self._timeout):
+                yield
+        finally:
+            self._threads[address].release()
+
     def _send(self, act: Act) -> Receipt:
-        if act.transaction_hash:
-            earlier = self._chain.receipt(act.transaction_hash)
-            if earlier is not None and earlier.succeeded and self._is_done(act, earlier):
-                return earlier
-        account = self._accounts[act.lane]
-        transaction = self._chain.sign(account, act.calldata, gas=gas_for(len(act.consent_ids)))
-        self._journal.attach_transaction(act.act_id, transaction)
-        self._step("act durable")
-        self._chain.send(transaction.raw)
+        if earlier := self._earlier(act):
+            return earlier
+        transaction_hash = self._sent_again(act) or self._sent_anew(act)
         self._step("act sent")
-        receipt = self._chain.wait(transaction.transaction_hash, timeout=self._timeout)
+        receipt = self._chain.wait(transaction_hash, timeout=self._timeout)
         if not receipt.succeeded:
+            if earlier := self._earlier(act):
+                return earlier
             self._require_same_outcome(act)
         elif not self._is_done(act, receipt):
             raise ChainUnavailableError("the endpoint's receipt does not show what the transaction should have done")
         return receipt
+
+    def _earlier(self, act: Act) -> Receipt | None:
+        """That of the act's last transaction, if it did what it should."""
+        earlier = self._chain.receipt(act.transaction_hash) if act.transaction_hash else None
+        return earlier if earlier is not None and earlier.succeeded and self._is_done(act, earlier) else None
+
+    def _sent_again(self, act: Act) -> Hex32 | None:
+        """The hash of the act's last transaction, sent once more; None if it is or will be mined no more."""
+        if act.raw is None or act.transaction_hash is None:
+            return None
+        lane, nonce = Address(act.lane), nonce_of(act.raw)
+        # Ahead of the next nonce it waits for one before it, which may have been dropped.
+        if not self._chain.mined_nonce(lane) <= nonce <= self._chain.nonce(lane):
+            return None
+        self._step("act durable")
+        try:
+            self._chain.send(act.raw)
+        except TransactionRevertedError:
+            # Not as it is: the price of gas may be above what it offers.
+            return None
+        return act.transaction_hash
+
+    def _sent_anew(self, act: Act) -> Hex32:
+        transaction = self._chain.sign(self._accounts[act.lane], act.calldata, gas=gas_for(len(act.consent_ids)))
+        self._journal.attach_transaction(act.act_id, transaction)
+        self._step("act durable")
+        self._chain.send(transaction.raw)
+        return transaction.transaction_hash
 
     def _is_done(self, act: Act, receipt: Receipt) -> bool:
         """Success alone says little: an account without a contract takes every call and does nothing."""

@@ -4,7 +4,7 @@ Time is the test's clock. A block is mined for each transaction as on the devnet
 
 - `down`: nothing answers. `before(method, act)`: do something just before a call, once; raising makes that call fail.
 - `penniless`: accounts that cannot pay for gas.
-- `nonces_behind`: the node that is asked for the next nonce does not know the last so many.
+- `nonces_behind`: the node that is asked for the next nonce does not know the last so many, or knows too many.
 - `drop`: that many transactions are taken and vanish. `lose_replies`: that many are taken, and the sender never hears.
 - `reorg`, `restart_empty`: the chain loses its tail, or all of it, the contract included.
 - `lie`: every receipt goes through it. `finality_lag`: how far `finalized` is behind; `behind`: so many of the newest
@@ -262,7 +262,7 @@ class SimulatedChain:
         return self.state.logs.get((custodian, writer), NO_LOG)
 
     def fate(self, transaction_hash: Hex32, custodian: Address, writer: Address) -> Fate:
-        mined_nonce = self._blocks[-1].nonces.get(writer, 0)
+        mined_nonce = self.mined_nonce(writer)
         log = self.log(custodian, writer)
         return Fate(receipt=self.receipt(transaction_hash), log=log, mined_nonce=mined_nonce)
 
@@ -276,7 +276,7 @@ class SimulatedChain:
         self, account: LocalAccount, calldata: bytes, *, gas: int, prospect: Prospect | None = None
     ) -> RawTransaction:
         self._enter("sign")
-        nonce = prospect.nonce if prospect else self._next_nonce(Address(account.address))
+        nonce = prospect.nonce if prospect else self._next_nonce(Address(account.address)) - self.nonces_behind
         return self._signed(account, calldata, gas, nonce)
 
     def send(self, raw: bytes) -> None:
@@ -316,6 +316,10 @@ class SimulatedChain:
     def nonce(self, account: Address) -> int:
         self._enter("nonce")
         return self._next_nonce(account)
+
+    def mined_nonce(self, account: Address) -> int:
+        self._enter("mined_nonce")
+        return self._blocks[-1].nonces.get(account, 0)
 
     def is_contract(self, account: Address) -> bool:
         self._enter("is_contract")

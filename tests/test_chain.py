@@ -162,6 +162,7 @@ CALLS: Final[dict[str, Callable[[JsonRpcChain], object]]] = {
     "receipt": lambda chain: chain.receipt(HASH),
     "wait": lambda chain: chain.wait(HASH, timeout=0),
     "nonce": lambda chain: chain.nonce(OTHER),
+    "mined_nonce": lambda chain: chain.mined_nonce(OTHER),
     "is_contract": lambda chain: chain.is_contract(OTHER),
     "accepts_signature": lambda chain: chain.accepts_signature(OTHER, HASH, b"\1"),
     "events": lambda chain: chain.events(0, 7),
@@ -331,7 +332,7 @@ def test_right_answers_are_read(node: Node) -> None:
     assert chain.block_hashes([]) == ([], 16)
     node.results(eth_getBlockByNumber=BLOCK, eth_getTransactionCount="0x5", eth_getCode="0x60", eth_chainId="0x7a69")
     assert chain.finalized("finalized") == 16
-    assert chain.nonce(OTHER) == 5
+    assert chain.nonce(OTHER) == chain.mined_nonce(OTHER) == 5
     assert chain.is_contract(OTHER)
     node.results(eth_call="0x" + encode(types, consent).hex())
     assert chain.consent(ID).accesses == 1

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import pytest
 from actors import Institution, Subject, World, id_of
+from simulator import BASE_FEE
 
+from ledger.commit import Finality
 from ledger.consent import Address, ConsentGrant, Hex32, Reason
 from ledger.contract import call
 from ledger.contract_events import Event
@@ -424,6 +427,98 @@ def test_a_batch_that_is_settled_in_a_block_that_is_gone_is_looked_for_though_la
         world.custodian.sync()
         assert len(world.logged() + world.logged("AccessLate")) == 1
         assert world.ask(third).sealed
+
+
+# ----------------------------------------------------------------------------------------- a chain that stands still
+
+
+@pytest.fixture
+def still(data: Path, first_state: World) -> Iterator[World]:
+    """A world in which nobody waits long and nothing is mined any more. It has one consent, which is in force."""
+    made = World(data, finality=Finality(timeout=0.1), like=first_state)
+    made.grant()
+    made.chain.automine = False
+    yield made
+    made.custodian.close()
+
+
+def the_consent(world: World) -> Hex32:
+    return world.custodian.registry.consents()[0].consent_id
+
+
+def test_an_act_that_waits_for_a_block_is_sent_again_as_the_same_bytes(still: World) -> None:
+    before = len(still.chain.sent)
+    assert still.subject.revoke(still.custodian, the_consent(still)).receipt is None
+    for _ in range(3):
+        with pytest.raises(ConfirmationTimeoutError):
+            still.custodian.sync()
+    assert len(still.chain.sent[before:]) == 4
+    assert len(set(still.chain.sent[before:])) == 1
+    still.chain.mine()
+    assert still.custodian.sync().relayed == 1
+    assert status(still, the_consent(still)) is Reason.REVOKED
+
+
+def test_what_is_on_file_as_the_place_of_a_grant_is_the_transaction_that_granted(still: World) -> None:
+    draft = still.subject.draft(still.custodian, still.institution)
+    with pytest.raises(ConfirmationTimeoutError):
+        still.subject.hand_in(still.custodian, draft)
+    with pytest.raises(ConfirmationTimeoutError):
+        still.custodian.sync()
+    still.chain.mine()
+    still.custodian.sync()
+    act = still.custodian.journal.grant_act(id_of(draft, still.chain))
+    assert act is not None
+    assert act.transaction_hash is not None
+    receipt = still.chain.receipt(act.transaction_hash)
+    assert receipt is not None
+    assert receipt.succeeded
+
+
+def test_an_act_that_waits_for_a_nonce_that_nobody_uses_is_signed_again(still: World) -> None:
+    """Sent again as it is, it would wait for ever."""
+    still.chain.automine = True
+    still.chain.nonces_behind = -1
+    assert still.subject.revoke(still.custodian, the_consent(still)).receipt is None
+    still.chain.nonces_behind = 0
+    assert still.custodian.sync().relayed == 1
+    assert status(still, the_consent(still)) is Reason.REVOKED
+
+
+def test_an_act_that_is_not_taken_as_it_was_signed_is_signed_again(
+    still: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The price of gas rose: the same bytes would be refused for ever."""
+    still.chain.automine = True
+    still.chain.drop = 1
+    assert still.subject.revoke(still.custodian, the_consent(still)).receipt is None
+    too_cheap, really = still.chain.sent[-1], still.chain.send
+
+    def send(raw: bytes) -> None:
+        if raw == too_cheap:
+            raise TransactionRevertedError("the chain did not take the transaction: underpriced")
+        really(raw)
+
+    monkeypatch.setattr(still.chain, "send", send)
+    monkeypatch.setattr("simulator.BASE_FEE", 2 * BASE_FEE)
+    assert still.custodian.sync().relayed == 1
+    assert status(still, the_consent(still)) is Reason.REVOKED
+
+
+def test_requests_that_wait_for_a_lane_do_not_wait_for_each_other_without_end(still: World) -> None:
+    still.chain.automine = True
+    consents = [still.grant() for _ in range(8)]
+    still.chain.automine = False
+    before = len(still.chain.sent)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda consent: still.subject.revoke(still.custodian, consent), consents))
+    assert [result.receipt for result in results] == [None] * 8
+    # While the first waited for its block, the others gave up waiting for the lane. They are on file.
+    assert len(still.chain.sent) - before < 4
+    still.chain.automine = True
+    still.chain.mine()
+    still.custodian.sync()
+    assert {status(still, consent) for consent in consents} == {Reason.REVOKED}
 
 
 # ------------------------------------------------------------------------------------------------------ on a real node

@@ -81,9 +81,9 @@ class Relay:
         Raises the contract's error if it will never take the act; one of `UNKNOWN` if the outcome is unknown: the act
         stays pending and `sync` goes on with it.
         """
-        act = self._journal.act(act_id)
-        with self._lane(act.lane):
-            receipt = self._send(act)
+        with self._lane(self._journal.act(act_id).lane):
+            # As whoever had the lane last has left it.
+            receipt = self._send(self._journal.act(act_id))
         self._journal.anchor_act(act_id, receipt)
         return receipt
 

@@ -52,6 +52,7 @@ from ledger.errors import (
 )
 from ledger.exchange import verify_claims
 from ledger.grants import MOST_AT_ONCE, at_once
+from ledger.journal import Act
 from ledger.locks import FileLock
 from ledger.relay import GAS_BASE, GAS_PER_CONSENT
 from ledger.store import events, meta
@@ -888,6 +889,26 @@ def test_a_grant_handed_in_again_while_another_process_sends_it_keeps_its_place(
 
     hurried.steps.at("act sent", again)
     assert hurried.ask(hurried.subject.hand_in(hurried.custodian, draft)).sealed
+
+
+def test_an_act_that_another_process_brings_on_chain_first_is_not_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft, other = world.subject.draft(world.custodian, world.institution), world.open()
+    read = world.custodian.journal.act
+
+    def overtaken(act_id: str) -> Act:
+        act = read(act_id)
+        monkeypatch.undo()
+        other.relay.relay(act_id)
+        return act
+
+    monkeypatch.setattr(world.custodian.journal, "act", overtaken)
+    sent = len(world.chain.sent)
+    assert world.ask(world.subject.hand_in(world.custodian, draft)).sealed
+    # The grant, and the access.
+    assert len(world.chain.sent) == sent + 2
+    other.close()
 
 
 def test_a_grant_on_chain_whose_place_could_not_be_put_on_file_is_found_there(

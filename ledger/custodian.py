@@ -427,13 +427,17 @@ class Custodian:
             time.sleep(0.05)
         raise StoreUnavailableError(f"all {len(self.accounts.writers)} writer keys are in use by other processes")
 
-    def _recover_writer(self, address: str) -> bool:
-        """Take up what a dead process left in flight on its writer. Returns False if that process is alive."""
+    def _recover_writer(self, address: str, made_at_ms: int) -> bool:
+        """Take up what a dead process left in flight on its writer.
+
+        Returns False if the process that made a release at that time with this writer may be alive.
+        """
         for account in self.accounts.writers:
             if account.address == address:
                 lock = self._lock_of(account)
                 if not lock.acquire():
-                    return False
+                    # Its successor has the writer and knows nothing of the release, but finds out about its batch.
+                    return lock.held_since_ms() > made_at_ms
                 try:
                     self._log_writer(account).resolve()
                 finally:

@@ -703,6 +703,11 @@ def new_release_id() -> Hex32:
     return Hex32("0x" + new_id().replace("-", "") + secrets.token_hex(16))
 
 
+def made_at_ms(release_id: Hex32) -> int:
+    """When `new_release_id` made it, in milliseconds of Unix time."""
+    return int(release_id[2:14], 16)
+
+
 def is_on_log(row: Row[Any]) -> bool:
     """Whether the entry of a row with its batch is on the log, as far as the journal knows."""
     return _stands(row.batch_state, row.log_index)

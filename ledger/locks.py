@@ -37,7 +37,19 @@ class FileLock:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
+        # Said exactly: the kernel's own idea of now is some milliseconds old.
+        now = time.time_ns()
+        os.utime(descriptor, ns=(now, now))
         return True
+
+    def held_since_ms(self) -> int:
+        """When whoever has it took it, or had it last: milliseconds of Unix time, 0 if nobody ever did."""
+        try:
+            return self._path.stat().st_mtime_ns // 1_000_000
+        except FileNotFoundError:
+            return 0
+        except OSError as exc:
+            raise StoreUnavailableError(f"no lock file at {self._path}: {exc.strerror}") from exc
 
     def release(self) -> None:
         """Let it go."""

@@ -41,7 +41,7 @@ from ledger.errors import (
     ReleaseInProgressError,
 )
 from ledger.exchange import RECEIPT_TYPE, Party, receipt_claims, seal_answer, sign_claims
-from ledger.journal import INTENT, RELEASED, Journal, QueuedAccess, is_on_log, new_release_id, queued_order
+from ledger.journal import INTENT, RELEASED, Journal, QueuedAccess, is_on_log, made_at_ms, new_release_id, queued_order
 from ledger.locks import FileLock
 from ledger.order_book import OpenedOrder, OrderBook
 from ledger.registry import Registry
@@ -92,7 +92,7 @@ class Orders:
         signing_key: ECKey,
         clock: Callable[[], int],
         lock: Path,
-        recover: Callable[[str], bool],
+        recover: Callable[[str, int], bool],
         kept_seconds: int,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -194,7 +194,7 @@ class Orders:
             raise ErasedError("the data were erased")
         if row.state != INTENT:
             return
-        if row.writer != self._log.address and not self._recover(row.writer):
+        if row.writer != self._log.address and not self._recover(row.writer, made_at_ms(row.release_id)):
             raise ReleaseInProgressError("this order is being executed at this moment: ask again")
         self._log.resolve()
         row = self._found(row.order_index)

@@ -78,7 +78,7 @@ from ledger.exchange import (
     signature_of,
 )
 from ledger.gather import Gather
-from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Answer, Journal
+from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED, Answer, Journal, made_at_ms
 from ledger.json_forms import DAY_SECONDS
 from ledger.keys import KeyFile
 from ledger.parties import INSTITUTION
@@ -131,7 +131,7 @@ class Releases:
         custodian: Address,
         signing_key: ECKey,
         clock: Callable[[], int],
-        recover: Callable[[str], bool],
+        recover: Callable[[str, int], bool],
         disclose: Callable[[Sequence[str], int], Mapping[str, Any]],
         max_batch: int = MAX_BATCH,
         step: Callable[[str], None] = lambda _: None,
@@ -506,7 +506,12 @@ class Releases:
     def _await_other_process(self, row: Row[Any]) -> None:
         """Wait until no living process is at work on it. Raises `ReleaseInProgressError` after a while."""
         deadline = time.monotonic() + OTHER_PROCESS_SECONDS
-        while row.state in (INTENT, RECORDED) and row.writer != self._log.address and not self._recover(row.writer):
+        made_at = made_at_ms(row.release_id)
+        while (
+            row.state in (INTENT, RECORDED)
+            and row.writer != self._log.address
+            and not self._recover(row.writer, made_at)
+        ):
             if time.monotonic() >= deadline:
                 raise ReleaseInProgressError("this request is being answered at this moment: ask again")
             time.sleep(POLL_SECONDS)

@@ -143,6 +143,24 @@ def test_a_value_that_is_corrected_between_any_two_steps_is_not_released(world: 
     assert world.read(world.ask(consent))["values"]["credit_amount"]["value"] == 9999
 
 
+def test_a_retry_does_not_wait_for_the_successor_of_the_process_that_died_at_the_release(world: World) -> None:
+    message = world.request(world.grant())
+    killed = world.open()
+    world.steps.at("5 logged", die)
+    with pytest.raises(Killed):
+        killed.releases.release(message)
+    killed.close()
+    successor = world.open()
+    assert successor.log.address == killed.log.address
+    # Its batch is the successor's to find out about, which has the writer; the release is nobody's.
+    with pytest.raises(ReleaseInProgressError):
+        world.retry(message)
+    successor.log.resolve()
+    assert world.retry(message).sealed
+    assert len(world.logged()) == 1
+    successor.close()
+
+
 def test_of_two_processes_that_take_up_one_release_the_second_gives_the_first_ones_answer(world: World) -> None:
     message = world.request(world.grant())
     killed, other = world.open(), world.open()

@@ -119,9 +119,13 @@ class _Housekeeper:
 
     def _run(self) -> None:
         since_sync = SYNC_SECONDS
-        is_mine = False
+        is_mine = has_resolved = False
         while not self._stopping.wait(TICK_SECONDS):
             try:
+                if not has_resolved:
+                    # What this worker's writer had in flight when its last holder died: retries wait for it elsewhere.
+                    self._custodian.log.resolve()
+                    has_resolved = True
                 is_mine = is_mine or self._lock.acquire()
                 if not is_mine:
                     continue

@@ -53,6 +53,7 @@ EXPECTED: Final[dict[str, tuple[int, ...]]] = {
     "POST /v1/subjects/{ref}/invitations": (404, 404, 403, 201),
 }
 DUTIES: Final = {
+    "GET /v1/consents/{consent}/releases",
     "POST /v1/consents/{consent}/deletion-attestations",
     "GET /v1/releases/{release}/receipt",
     "GET /v1/releases/{release}/proof",

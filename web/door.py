@@ -32,6 +32,7 @@ RELEASES: Final = re.compile(r"/v1/(consents/[^/]+|batch)/releases")
 _AUTHORITY: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 DUTIES: Final = frozenset(
     {
+        "api.list_releases",
         "api.attest_deletion",
         "api.record_adverse_action",
         "api.see_receipt",

@@ -133,7 +133,7 @@ def _list(role: str, parties: Sequence[Party], *, as_json: bool) -> None:
 
 @institutions_app.command("suspend")
 def institutions_suspend(*, institution: Institution, as_json: Json = False) -> None:
-    """Give a lender nothing any more, from its next request on. Its duties stay."""
+    """Give a lender nothing any more, from its next request on. Its duties stay, and it can do them."""
     _suspend(INSTITUTION, institution, suspended=True, as_json=as_json)
 
 

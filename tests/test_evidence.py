@@ -27,10 +27,11 @@ from ledger.contract import LogState
 from ledger.contract_events import batches_of
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund, mine
-from ledger.errors import AuditError, ChainUnavailableError, NotFoundError
+from ledger.errors import AuditError, ChainUnavailableError, ConsentRevokedError, NotFoundError
 from ledger.evidence import ProvenAccess, bundle_of, verify_bundle, verify_receipt
-from ledger.exchange import RECEIPT_TYPE, new_institution_keys, sign_claims, verify_claims
+from ledger.exchange import RECEIPT_TYPE, new_institution_keys, receipt_claims, sign_claims, verify_claims
 from ledger.jsonrpc import JsonRpc
+from ledger.preparation import entry_of
 from ledger.proof import Proofs
 from ledger.release import Release
 from ledger.stateproof import StateProof, block_hash_of, header_fields, log_of, log_slots, storage_root, storage_word
@@ -406,14 +407,16 @@ class TestBundle:
         custodian.releases.log_refusals()
         (row,) = custodian.journal.history([consent_id])
         assert row.log_index is not None
-        with pytest.raises(NotFoundError):
+        with pytest.raises(ConsentRevokedError):
             custodian.proofs.bundle(row.release_id, proven.party())
         # Put together all the same, it does not pass for one.
         batch = custodian.journal.batch_row(row.batch_id)
         state = custodian.chain.state_proof(batch.block_number, log_slots(custodian.address, batch.writer))
         mined = custodian.chain.receipt(batch.transaction_hash)
         assert mined is not None
-        receipt = custodian.releases.receipt(row.release_id)
+        place = custodian.journal.proof_of(row, custodian.chain.domain, custodian.address)
+        claims = receipt_claims(entry_of(row, custodian.keys), row.entry_hash, place, at=custodian.clock())
+        receipt = sign_claims(claims, custodian.accounts.signing_key, RECEIPT_TYPE)
         bundle = bundle_of(receipt, state, [(batch.expected_head, one) for one in batches_of(mined.events)])
         with pytest.raises(AuditError, match="the entry was refused"):
             proven.verify(bundle, batch.block_hash)

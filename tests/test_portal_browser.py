@@ -17,6 +17,7 @@ from ledger.consent import Hex32
 from ledger.contract import revoke_call
 from ledger.devnet import Devnet, fund
 from ledger.errors import ConsentRevokedError
+from ledger.jsonrpc import JsonRpc
 from ledger.typed_data import outer_of
 
 pytestmark = [pytest.mark.devnet, pytest.mark.slow]
@@ -502,11 +503,12 @@ def test_two_tabs_answer_once(portal: Portal, anna: Person) -> None:
     assert consents_of(portal) == []
 
 
-def test_while_the_chain_is_away_pages_say_so_and_a_stop_counts_here_at_once(portal: Portal, anna: Person) -> None:
+def test_while_the_chain_is_away_pages_say_so_and_a_stop_counts_here_at_once(
+    portal: Portal, anna: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
     consent = anna.accept(portal.ask(portal.bank))
-    good = portal.custodian.rpc.url
-    try:
-        portal.custodian.rpc.url = "http://127.0.0.1:9"
+    with monkeypatch.context() as away:
+        away.setattr(portal.custodian.rpc, "_endpoint", JsonRpc("http://127.0.0.1:9")._endpoint)
         anna.go("/")
         assert "The public log cannot be asked now" in anna.text()
         assert "North Bank" in anna.text()
@@ -517,8 +519,6 @@ def test_while_the_chain_is_away_pages_say_so_and_a_stop_counts_here_at_once(por
             anna.page.wait_for_load_state()
         assert "The public log does not have it yet" in anna.text()
         assert "Stopped." in anna.text()
-    finally:
-        portal.custodian.rpc.url = good
     anna.go(f"/consents/{consent}")
     assert "The public log does not have this yet." in anna.text()
     portal.custodian.sync()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from actors import NOON, World
 
@@ -163,7 +165,8 @@ def test_every_field_has_a_word_on_what_it_is(world: World) -> None:
 
 def test_names_purposes_and_attributes_are_not_among_what_is_public(world: World) -> None:
     world.ask(world.grant())
-    shown = repr(record(world))
+    # A hash may have the number by chance.
+    shown = re.sub("[0-9a-f]{32,}", "", repr(record(world)))
     for secret in ("bank-1", "First Bank", "loan-origination", "credit_amount", world.subject.ref, "1169"):
         assert secret not in shown
 

@@ -72,8 +72,8 @@ class _InTime(RawIOBase):
 class _AnswerInTime(HTTPResponse):
     """One timeout for all of an answer, its head included."""
 
-    def __init__(self, sock: socket, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as http.client has it
-        super().__init__(sock, *args, **options)
+    def __init__(self, sock: socket, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
+        super().__init__(sock, debuglevel, method, url)
         self.fp = BufferedReader(_InTime(sock, self.fp.detach()))
 
 

@@ -292,6 +292,12 @@ class World:
         self.custodian.close()
         self.custodian = self.open()
 
+    def rebuild_chain(self) -> None:
+        """The chain was restarted empty, and the operator put the contract back."""
+        self.chain.restart_empty()
+        self.chain.deploy()
+        self.custodian.allow_writers()
+
     def another_subject(self) -> Subject:
         subject = Subject(f"person-{next(_numbers)}")
         subject.furnish(self.custodian)

@@ -43,6 +43,7 @@ from ledger.stateproof import StateProof
 
 FIRST_BLOCK = Hex32("0x" + "11" * 32)
 BASE_FEE = 1_000_000_000
+GAS_OF_A_TRANSACTION = 21_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,9 +267,11 @@ class SimulatedChain:
         log = self.log(custodian, writer)
         return Fate(receipt=self.receipt(transaction_hash), log=log, mined_nonce=mined_nonce)
 
-    def simulate(self, sender: Address, calldata: bytes, *, gas: int) -> None:  # noqa: ARG002 - nothing costs gas here
+    def simulate(self, sender: Address, calldata: bytes, *, gas: int) -> None:
         self._enter("simulate")
         self._require_contract()
+        if gas < GAS_OF_A_TRANSACTION:
+            raise TransactionRevertedError("intrinsic gas too low")
         with self._lock:
             self._call(self.state.copy(), sender, self._now(), calldata)
 

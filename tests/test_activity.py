@@ -169,9 +169,7 @@ def test_an_opening_hashes_to_what_stands_on_chain(world: World, is_refused: boo
 def test_what_the_chain_lost_stands_nowhere_until_it_is_back(world: World) -> None:
     consent = world.grant()
     release = world.ask(consent)
-    world.chain.restart_empty()
-    world.chain.deploy()
-    world.custodian.allow_writers()
+    world.rebuild_chain()
     world.chain.before("send", lambda: setattr(world.chain, "down", True))
     with pytest.raises(LedgerError):
         world.custodian.sync()
@@ -189,9 +187,7 @@ def test_an_access_that_came_back_late_says_so(world: World) -> None:
     consent = world.grant(expires_at=NOON + 600)
     world.ask(consent)
     world.clock.advance(601)
-    world.chain.restart_empty()
-    world.chain.deploy()
-    world.custodian.allow_writers()
+    world.rebuild_chain()
     world.custodian.sync()
     (found,) = page(world)
     assert (found.outcome, found.is_late) == ("released", True)

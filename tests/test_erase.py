@@ -249,9 +249,7 @@ def test_an_erased_persons_history_comes_back_on_a_lost_chain_and_opens_to_nothi
     world.ask(consent)
     (entry,) = world.logged()
     erase(world)
-    world.chain.restart_empty()
-    world.chain.deploy()
-    world.custodian.allow_writers()
+    world.rebuild_chain()
     world.custodian.sync()
     assert world.logged() == [entry]
     assert status(world, consent) is Reason.REVOKED

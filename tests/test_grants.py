@@ -744,17 +744,6 @@ def test_a_pause_after_a_resume_that_the_chain_has_not_heard_yet_ends_as_a_pause
     assert status(world, consent) is Reason.PAUSED
 
 
-def test_a_pause_that_the_contract_will_not_have_is_not_counted_with(world: World) -> None:
-    consent = world.grant()
-    world.subject.pause(world.custodian, consent, sequence=1)
-    grant = world.grant_of(consent)
-    world.chain.before("send", lambda: world.subject.pause_directly(world.chain, grant, paused=True, sequence=9))
-    with pytest.raises(StalePauseSequenceError):
-        world.subject.pause(world.custodian, consent, paused=False, sequence=5)
-    world.custodian.sync()
-    assert world.custodian.grants.next_pause(consent) == 10
-
-
 def test_nothing_stands_on_a_chain_without_the_contract(world: World) -> None:
     """An account without code takes every call: a transaction that succeeds is no proof of anything."""
     before = world.grant()

@@ -45,13 +45,6 @@ def status(world: World, consent: Hex32) -> Reason:
     return world.chain.statuses([consent], world.custodian.address)[0]
 
 
-def rebuilt(world: World) -> None:
-    """The chain was restarted empty, and the operator put the contract back."""
-    world.chain.restart_empty()
-    world.chain.deploy()
-    world.custodian.allow_writers()
-
-
 class History:
     """One of everything: released, refused, revoked, paused, replaced."""
 
@@ -100,7 +93,7 @@ def test_sync_of_what_agrees_does_nothing(world: World) -> None:
 
 def test_a_chain_that_was_restarted_empty_gets_everything_back(world: World) -> None:
     history = History(world)
-    rebuilt(world)
+    world.rebuild_chain()
     report = world.custodian.sync()
     history.require_all_back()
     assert report.replayed_accesses == 4
@@ -137,7 +130,7 @@ def test_reanchoring_that_is_killed_half_way_is_finished_by_the_next_run(
 ) -> None:
     history = History(world)
     if loss == "restart":
-        rebuilt(world)
+        world.rebuild_chain()
     else:
         world.chain.reorg(10)
     for _ in range(times):
@@ -153,7 +146,7 @@ def test_reanchoring_that_is_killed_half_way_is_finished_by_the_next_run(
 @pytest.mark.parametrize("method", ["block_hash", "block_hashes", "receipt", "sign", "send", "log", "latest", "events"])
 def test_reanchoring_during_which_the_chain_goes_down_is_finished_by_the_next_run(world: World, method: str) -> None:
     history = History(world)
-    rebuilt(world)
+    world.rebuild_chain()
 
     def down() -> None:
         world.chain.down = True
@@ -173,7 +166,7 @@ def test_a_batch_in_flight_when_the_chain_is_lost_is_answered_after_all(world: W
     with pytest.raises(Killed):
         world.ask(consent, key="once")
     world.restart()
-    rebuilt(world)
+    world.rebuild_chain()
     with pytest.raises(ChainLostError):
         world.ask(consent, key="once")
     world.custodian.sync()
@@ -204,7 +197,7 @@ def test_a_batch_in_flight_does_not_wedge_a_second_run(world: World) -> None:
     with pytest.raises(Killed):
         world.ask(consent, key="once")
     world.restart()
-    rebuilt(world)
+    world.rebuild_chain()
     world.chain.before("log", die)
     with pytest.raises(Killed):
         world.custodian.sync()
@@ -217,7 +210,7 @@ def test_a_batch_in_flight_does_not_wedge_a_second_run(world: World) -> None:
 def test_an_expired_consents_entry_comes_back_late_and_is_still_there(world: World) -> None:
     history = History(world)
     world.clock.advance(31 * DAY)
-    rebuilt(world)
+    world.rebuild_chain()
     report = world.custodian.sync()
     assert report.late == len(world.logged("AccessLate")) == 4
     assert sorted(world.logged("AccessLate")) == history.entries
@@ -323,7 +316,7 @@ def lost_with_its_owner(world: World) -> None:
     """The chain is lost, and what the smart account signed counts no more, because its owner changed."""
     for address in world.chain.smart_accounts:
         world.chain.smart_accounts[address] = lambda *_: False
-    rebuilt(world)
+    world.rebuild_chain()
 
 
 def test_a_lost_grant_that_will_never_be_taken_again_is_refused_and_not_said_to_be_lost_for_ever(world: World) -> None:
@@ -389,7 +382,7 @@ def test_releases_go_on_while_sync_runs(world: World) -> None:
 def test_two_syncs_after_each_other_by_two_processes_agree(world: World) -> None:
     history = History(world)
     with world.open() as other:
-        rebuilt(world)
+        world.rebuild_chain()
         other.sync()
         assert world.custodian.sync() == SyncReport()
         history.require_all_back()
@@ -403,7 +396,7 @@ def test_a_release_that_was_cut_off_before_the_chain_was_lost_ends_within_the_bo
     with pytest.raises(Killed):
         world.ask(consent, key="once")
     world.restart()
-    rebuilt(world)
+    world.rebuild_chain()
     world.clock.advance(901)
     world.custodian.sync()
     assert set(world.states()) == {RELEASED, ABORTED, "refused"}
@@ -544,7 +537,7 @@ def test_a_tail_lost_after_it_was_checked_is_noticed_and_put_back(world: World, 
 def test_a_chain_lost_after_it_was_checked_is_put_back(world: World) -> None:
     history = History(world)
     world.custodian.sync()
-    rebuilt(world)
+    world.rebuild_chain()
     assert world.custodian.sync().lost > 0
     history.require_all_back()
 

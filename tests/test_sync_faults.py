@@ -44,13 +44,6 @@ def status(world: World, consent: Hex32) -> Reason:
     return world.chain.statuses([consent], world.custodian.address)[0]
 
 
-def rebuilt(world: World) -> None:
-    """The chain was restarted empty, and the operator put the contract back."""
-    world.chain.restart_empty()
-    world.chain.deploy()
-    world.custodian.allow_writers()
-
-
 def revoked_while_away(world: World, subject: Subject | None = None) -> Hex32:
     """A consent whose revocation is on file, and is on chain when a sync puts it there."""
     subject = subject or world.another_subject()
@@ -160,7 +153,7 @@ def test_an_access_whose_lost_grant_waits_does_not_come_back_late(
     world.ask(consent)
     world.subject.revoke(world.custodian, consent)
     lane = world.custodian.accounts.grants.address
-    rebuilt(world)
+    world.rebuild_chain()
     if trouble == "penniless":
         world.chain.penniless.add(Address(lane))
         with pytest.raises(ChainError):
@@ -179,7 +172,7 @@ def test_an_access_whose_lost_grant_waits_does_not_come_back_late(
 def test_what_builds_on_what_is_still_lost_waits_for_it(world: World) -> None:
     world.ask(world.grant())
     consent = world.grant()
-    rebuilt(world)
+    world.rebuild_chain()
     world.chain.down = True
     world.custodian.grants.revoke_as_custodian([consent])
     world.chain.down = False
@@ -307,7 +300,7 @@ def test_a_shorter_chain_with_other_blocks_is_not_one_that_is_behind(world: Worl
     for _ in range(50):
         world.chain.mine()
     consent = world.grant()
-    rebuilt(world)
+    world.rebuild_chain()
     assert world.custodian.sync().lost > 0
     assert status(world, consent) is Reason.NONE
     assert world.logged("AccessRecorded") == [row.entry_hash for row in world.custodian.journal.history()]

@@ -385,16 +385,18 @@ def acknowledge_event(path: models.EventPath) -> Response:
 
 
 def _event(one: outbox.Event) -> models.Event:
-    return models.Event(
-        id=one.event_id,
-        kind=one.kind,  # type: ignore[arg-type] # one of these
-        consent=one.consent_id,
-        at=one.created_at,
-        details=models.EventDetails.model_validate(one.details),
-        state=one.state,  # type: ignore[arg-type] # one of these
-        attempts=one.attempts,
-        last_answer=one.last_answer,
-        acknowledged_at=one.acknowledged_at,
+    return models.Event.model_validate(
+        {
+            "id": one.event_id,
+            "kind": one.kind,
+            "consent": one.consent_id,
+            "at": one.created_at,
+            "details": one.details,
+            "state": one.state,
+            "attempts": one.attempts,
+            "last_answer": one.last_answer,
+            "acknowledged_at": one.acknowledged_at,
+        }
     )
 
 

@@ -34,7 +34,7 @@ from ledger.gather import Gather
 from ledger.parties import FURNISHER, INSTITUTION
 from ledger.registry import Registry
 from ledger.signatures import FRESH_SECONDS, HttpRequest, SignedRequest, claimed_keyid, split_keyid, verify_request
-from ledger.store import Store, nonces, rates
+from ledger.store import Store, insert_many, nonces, rates
 
 WINDOW_SECONDS: Final = 60
 """Requests a minute of one party, unless configured otherwise."""
@@ -190,7 +190,7 @@ class Authentication:
             fresh.append({"nonce_index": index, "expires_at": one.evidence.created + 2 * FRESH_SECONDS})
             results.append(Caller(role=one.role, party=one.party, evidence=one.evidence, rate=rate))
         if fresh:
-            tx.execute(nonces.insert(), fresh)
+            insert_many(tx, nonces, fresh)
             counted = [{"key": key, "now": window, "count": counts[key]} for key in rate_keys if key in counts]
             if known := [row for row in counted if row["key"] in on_file]:
                 tx.execute(_COUNT, known)

@@ -25,7 +25,7 @@ from ledger.enrolment import Enrolment
 from ledger.envelope import ROTATION, WrappedKey
 from ledger.errors import ConflictError, ErasedError, StoreUnavailableError
 from ledger.grants import ActResult, Grants
-from ledger.journal import ABORTED, INTENT, RECORDED, Journal
+from ledger.journal import ABORTED, INTENT, RECORDED, Journal, releases_about
 from ledger.json_forms import DAY_SECONDS
 from ledger.keys import KeyFile
 from ledger.order_book import OrderBook
@@ -183,8 +183,7 @@ class Eraser:
             self._challenges.erase(tx, subject_id)
             disputed = tx.execute(delete(disputes).where(disputes.c.subject_id == subject_id)).rowcount
             envelopes = self._vault.erase(tx, subject_id, at=now)
-            consents = self._registry.erase(tx, subject_id, at=now)
-            mine = releases.c.subject_id == subject_id
+            mine = releases_about(subject_id)
             tx.execute(
                 update(releases)
                 .where(mine, releases.c.state.in_((INTENT, RECORDED)))
@@ -192,6 +191,8 @@ class Eraser:
             )
             gone = dict.fromkeys(("subject_id", "kek_id", "wrapped_dek", "body"))
             answers = tx.execute(update(releases).where(mine).values(**gone, sealed=None)).rowcount
+            # After them: it is by the consents that they are found.
+            consents = self._registry.erase(tx, subject_id, at=now)
             answers += self._book.erase(tx, subject_id, at=now)
             requests, attestations, actions = (
                 tx.execute(update(table).where(table.c.subject_id == subject_id).values(**gone)).rowcount

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     and_,
@@ -38,7 +39,7 @@ from ledger.chain import RawTransaction, Receipt
 from ledger.consent import Address, Domain, Hex32
 from ledger.contract_events import Appended, Outcome
 from ledger.errors import ChainLostError, ReleaseInProgressError
-from ledger.store import Store, act_consents, acts, batches, insert_many, meta, new_id, orders, releases
+from ledger.store import Store, act_consents, acts, batches, consents, insert_many, meta, new_id, orders, releases
 
 INTENT: Final = "intent"
 RECORDED: Final = "recorded"
@@ -130,7 +131,7 @@ _ABOUT: Final = (
 )
 # In the very words of the index that holds them: a parameter would not say that it may be used.
 _OPEN_STATE: Final = releases.c.state.in_([literal_column(f"'{state}'") for state in (INTENT, RECORDED)])
-_ENTRY: Final = releases.c.entry_hash == bindparam("entry")
+_ENTRY: Final = and_(releases.c.batch_id == bindparam("batch"), releases.c.entry_hash == bindparam("entry"))
 _LAND: Final = update(releases).where(_ENTRY).values(log_index=bindparam("place"), late=bindparam("is_late"))
 _RECORD: Final = (
     update(releases)
@@ -362,7 +363,7 @@ class Journal:
             tx.execute(_RECORD_ORDER, landed)
             return
         recorded = [
-            _landed(outcome)
+            _landed(batch, outcome)
             for outcome in appended.outcomes
             if not outcome.reason and outcome.access.entry_hash not in answered
         ]
@@ -370,14 +371,9 @@ class Journal:
         if recorded:
             tx.execute(_RECORD, recorded)
         if refused:
-            tx.execute(_LAND, [_landed(outcome) for outcome in refused])
-            tx.execute(
-                _REFUSE,
-                [
-                    {"entry": outcome.access.entry_hash, "why": outcome.reason.name.lower(), "at": at}
-                    for outcome in refused
-                ],
-            )
+            tx.execute(_LAND, [_landed(batch, outcome) for outcome in refused])
+            why = [_entry(batch, outcome) | {"why": outcome.reason.name.lower(), "at": at} for outcome in refused]
+            tx.execute(_REFUSE, why)
 
     def settle_again(self, tx: Connection, batch: Batch, receipt: Receipt, appended: Appended, *, at: int) -> None:
         """The batch is in another block, where its entries may have other outcomes. `appended`: of those still in it.
@@ -389,9 +385,7 @@ class Journal:
         if batch.kind is not BatchKind.ACCESSES:
             return
         for statement, is_refused in ((_PUT_BACK, True), (_NOT_REFUSED, False)):
-            entries = [
-                {"entry": each.access.entry_hash} for each in appended.outcomes if bool(each.reason) is is_refused
-            ]
+            entries = [_entry(batch, each) for each in appended.outcomes if bool(each.reason) is is_refused]
             if entries:
                 tx.execute(statement, entries)
 
@@ -497,7 +491,7 @@ class Journal:
 
     def answered(self, tx: Connection, subject_id: str) -> list[Row[Any]]:
         """Answered releases about a person, newest first."""
-        mine = (releases.c.subject_id == subject_id, releases.c.state == RELEASED)
+        mine = (releases_about(subject_id), releases.c.state == RELEASED)
         return list(tx.execute(select(releases).where(*mine).order_by(releases.c.finished_at.desc())))
 
     def last_answered(self, tx: Connection, consent_ids: Sequence[Hex32]) -> dict[Hex32, int]:
@@ -507,7 +501,7 @@ class Journal:
 
     def answered_before(self, tx: Connection, before: int, subject_id: str | None = None) -> dict[Hex32, int]:
         """Consents last answered under before that time, and when; of one person if given, of no erased one."""
-        whose = releases.c.subject_id.is_not(None) if subject_id is None else releases.c.subject_id == subject_id
+        whose = releases.c.subject_id.is_not(None) if subject_id is None else releases_about(subject_id)
         query = _LAST_ANSWERED.where(whose).having(func.max(releases.c.finished_at) < before)
         return {row[0]: row[1] for row in tx.execute(query)}
 
@@ -634,7 +628,7 @@ class Journal:
         states: Sequence[str] = (),
     ) -> list[Row[Any]]:
         """A page of what was asked about a person, newest first, from the row `after` on, with its batch."""
-        query = _WITH_BATCH.where(releases.c.subject_id == subject_id)
+        query = _WITH_BATCH.where(releases_about(subject_id))
         if states:
             query = query.where(releases.c.state.in_(states))
         if after is not None:
@@ -660,7 +654,7 @@ class Journal:
 
     def readers(self, tx: Connection, subject_id: str, since: int) -> list[Row[Any]]:
         """For each institution that asked about a person: `reads`, `refusals`, `last_read_at`, `last_asked_at`."""
-        mine = (releases.c.subject_id == subject_id, releases.c.created_at >= since)
+        mine = (releases_about(subject_id), releases.c.created_at >= since)
         query = select(releases.c.institution_index, *_TALLY, *_LAST)
         return list(tx.execute(query.where(*mine).group_by(releases.c.institution_index)))
 
@@ -708,6 +702,11 @@ def made_at_ms(release_id: Hex32) -> int:
     return int(release_id[2:14], 16)
 
 
+def releases_about(subject_id: str) -> ColumnElement[bool]:
+    """The releases about a person, found by their consents."""
+    return releases.c.consent_id.in_(select(consents.c.consent_id).where(consents.c.subject_id == subject_id))
+
+
 def is_on_log(row: Row[Any]) -> bool:
     """Whether the entry of a row with its batch is on the log, as far as the journal knows."""
     return _stands(row.batch_state, row.log_index)
@@ -742,8 +741,12 @@ def _update_of(anchor: Anchor) -> Update:
     return update(batches).where(batches.c.batch_id == anchor.batch_id)
 
 
-def _landed(outcome: Outcome) -> dict[str, Any]:
-    return {"entry": outcome.access.entry_hash, "place": outcome.log_index, "is_late": outcome.late}
+def _entry(batch: Batch, outcome: Outcome) -> dict[str, Any]:
+    return {"batch": batch.batch_id, "entry": outcome.access.entry_hash}
+
+
+def _landed(batch: Batch, outcome: Outcome) -> dict[str, Any]:
+    return _entry(batch, outcome) | {"place": outcome.log_index, "is_late": outcome.late}
 
 
 def _place(receipt: Receipt) -> dict[str, Any]:

@@ -36,6 +36,9 @@ class FileLock:
         except BlockingIOError:
             os.close(descriptor)
             return False
+        except OSError as exc:
+            os.close(descriptor)
+            raise StoreUnavailableError(f"{self._path} cannot be locked: {exc.strerror}") from exc
         self._descriptor = descriptor
         # Said exactly: the kernel's own idea of now is some milliseconds old.
         now = time.time_ns()

@@ -123,6 +123,8 @@ class Orders:
                 check_order(new, now=now)
                 # (2)
                 records = self._vault.find(new.subject_id, new.attributes)
+                # What is logged can be answered.
+                authority.key("enc", now=now)
                 # (3) and (4)
                 self._log_first(new, index, content, records, at=now)
             elif row.content_digest != content:

@@ -68,8 +68,8 @@ class Flag(TypeDecorator[bool]):
         return None if value is None else bool(value)
 
 
-def _table(name: str, *columns: Any) -> Table:  # noqa: ANN401 - columns and constraints
-    return Table(name, metadata, *columns, sqlite_strict=True)
+def _table(name: str, *columns: Any, **options: Any) -> Table:  # noqa: ANN401 - columns and constraints
+    return Table(name, metadata, *columns, sqlite_strict=True, **options)
 
 
 def _sealed(*, optional: bool = False) -> tuple[Column[Any], ...]:
@@ -158,6 +158,7 @@ nonces = _table(
     "nonces",
     Column("nonce_index", Text, primary_key=True),
     Column("expires_at", Integer, nullable=False, index=True),
+    sqlite_with_rowid=False,
 )
 
 rates = _table(
@@ -238,22 +239,25 @@ releases = _table(
     Column("content_digest", Text, nullable=False),
     Column("institution_index", Text, nullable=False),
     Column("consent_id", Text, nullable=False),
-    Column("subject_id", Text, index=True),
+    Column("subject_id", Text),
     Column("day", Integer, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text),
     Column("late", Flag, nullable=False, default=False),
     Column("writer", Text, nullable=False),
-    Column("batch_id", Text, index=True),
+    Column("batch_id", Text),
     Column("position", Integer),
-    Column("entry_hash", Text, nullable=False, unique=True),
+    Column("entry_hash", Text, nullable=False),
     Column("log_index", Integer),
     Column("sealed", LargeBinary),
     Column("receipt_signature", LargeBinary),
     Column("created_at", Integer, nullable=False),
     Column("finished_at", Integer),
     *_sealed(optional=True),
+    # Each index of something random is one more page to be written for every release. A person's releases are found by
+    # their consents, an entry by its batch.
     Index("releases_by_consent_day", "consent_id", "day"),
+    Index("releases_by_batch_entry", "batch_id", "entry_hash", unique=True),
     # Of those that have not ended, which are few: so that to look for them does not read every release there ever was.
     Index("releases_open", "writer", **_only(text("state IN ('intent', 'recorded')"))),
     # Of the answers that are still kept, which are few: so that forgetting does not read every release there ever was.

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import pytest
 from actors import World
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from ledger.custodian import Custodian
 from ledger.errors import ChainUnavailableError, StoreUnavailableError
-from ledger.journal import LOST, Journal
+from ledger.journal import LOST
 from ledger.locks import FileLock
 from web import create_app, server
 
@@ -181,35 +181,54 @@ def test_a_lock_that_cannot_be_had_keeps_no_other_from_being_let_go(
     assert world.states() == ["aborted", "aborted"]
 
 
-LOOKS: Final[dict[str, Callable[[Journal, str], object]]] = {
-    "the head of a writer": lambda journal, writer: journal.last_head(writer),
-    "the batch in flight": lambda journal, writer: journal.pending_batch(writer),
-    "writers with work": lambda journal, _: journal.writers_with_work(),
-    "releases that have not ended": lambda journal, writer: journal.unfinished(writer),
-    "acts on their way": lambda journal, _: journal.pending_acts(),
-    "what the chain lost": lambda journal, _: journal.anchors(LOST),
-    "what is not final yet": lambda journal, _: journal.anchors(after=7),
-    "refusals that are not logged": lambda journal, _: journal.unlogged_refusals(10),
+LOOKS: Final[dict[str, Callable[[Custodian, str], object]]] = {
+    "the head of a writer": lambda held, _: held.journal.last_head(held.log.address),
+    "the batch in flight": lambda held, _: held.journal.pending_batch(held.log.address),
+    "writers with work": lambda held, _: held.journal.writers_with_work(),
+    "releases that have not ended": lambda held, _: held.journal.unfinished(held.log.address),
+    "acts on their way": lambda held, _: held.journal.pending_acts(),
+    "what the chain lost": lambda held, _: held.journal.anchors(LOST),
+    "what is not final yet": lambda held, _: held.journal.anchors(after=7),
+    "refusals that are not logged": lambda held, _: held.journal.unlogged_refusals(10),
+    "what was asked about a person": lambda held, subject: reading(
+        held, lambda tx: held.journal.of_subject(tx, subject, limit=10)
+    ),
+    "who asked about a person": lambda held, subject: reading(held, lambda tx: held.journal.readers(tx, subject, 0)),
+    "what was answered about a person": lambda held, subject: reading(
+        held, lambda tx: held.journal.answered(tx, subject)
+    ),
+    "how long answers about a person are kept": lambda held, subject: reading(
+        held, lambda tx: held.journal.answered_before(tx, 0, subject)
+    ),
 }
+
+
+def reading(held: Custodian, look: Callable[[Connection], object]) -> object:
+    with held.store.read() as tx:
+        return look(tx)
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_to_look_for_work_reads_no_more_than_the_work(world: World, look: str) -> None:
-    """Every few seconds, and on the way of a release: as slow as the history is long, one day it does nothing else."""
+    """Every few seconds, for every release or page: as slow as the history is long, one day it does nothing else."""
     asked: list[tuple[str, Any]] = []
 
     def note(_tx: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
         asked.append((statement, parameters))
 
-    held = world.custodian
+    held, subject_id = world.custodian, world.custodian.vault.subject_of(world.subject.ref)
     event.listen(held.store._engine, "before_cursor_execute", note)
-    LOOKS[look](held.journal, held.log.address)
+    LOOKS[look](held, subject_id)
     event.remove(held.store._engine, "before_cursor_execute", note)
     assert asked
     for statement, parameters in asked:
         with held.store.read() as tx:
             plan = [row.detail for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
         # To go through an index that holds open work only is to read the work.
-        read = [step for step in plan if not step.startswith("USE TEMP B-TREE") and "INDEX releases_open" not in step]
+        read = [
+            step
+            for step in plan
+            if not step.startswith(("USE TEMP B-TREE", "LIST SUBQUERY")) and "INDEX releases_open" not in step
+        ]
         assert all(step.startswith("SEARCH ") and "INDEX" in step for step in read), plan
         assert look != "the head of a writer" or plan == read, plan

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 import time
@@ -91,6 +94,25 @@ def test_letting_go_twice_or_of_nothing_does_no_harm(path: Path) -> None:
     one.release()
     assert not one.acquire()
     other.release()
+
+
+def lowest_free_descriptor() -> int:
+    descriptor = os.dup(0)
+    os.close(descriptor)
+    return descriptor
+
+
+def test_where_files_cannot_be_locked_is_said_and_nothing_is_left_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    free = lowest_free_descriptor()
+    with pytest.raises(StoreUnavailableError, match="No locks available"):
+        FileLock(path).acquire()
+    assert lowest_free_descriptor() == free
 
 
 def test_waiting_for_a_lock_ends_when_it_is_let_go(path: Path) -> None:

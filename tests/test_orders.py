@@ -210,6 +210,18 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_logged(
 
 
 @pytest.mark.usefixtures("court")
+def test_nothing_is_logged_for_an_authority_that_no_answer_can_be_sealed_to(world: World) -> None:
+    registry = world.custodian.registry
+    jwks = registry.authority("court-1").jwks
+    retired = {"keys": [key | {"exp": world.clock()} for key in jwks["keys"]]}
+    with world.custodian.store.begin() as tx:
+        registry._update(tx, AUTHORITY, "court-1", jwks=json.dumps(retired))
+    with pytest.raises(MalformedError, match="jwks"):
+        execute(world)
+    assert (compelled(world), states(world)) == ([], [])
+
+
+@pytest.mark.usefixtures("court")
 def test_an_embargo_ends_within_366_days_and_is_on_chain(world: World) -> None:
     latest = world.clock() + LONGEST_EMBARGO
     with pytest.raises(EmbargoTooLongError):

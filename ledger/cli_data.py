@@ -73,11 +73,12 @@ def import_file(
         fail(exc, badCells=_cells(bad))
     fields = {name: getattr(result, name) for name in result.__slots__}
     done = "imported before" if result.already_done else "imported"
+    older = f", {number_of(result.older, 'value')} passed over for one of a later day" if result.older else ""
     show(
         as_json,
         json_fields(fields) | {"badCells": _cells(bad)},
         f"{plain(file.name)}: {number_of(result.imported, 'row')} {done}, {number_of(result.bad, 'bad row')} skipped, "
-        f"{number_of(result.versions, 'new value')}.",
+        f"{number_of(result.versions, 'new value')}{older}.",
     )
 
 

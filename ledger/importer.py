@@ -4,6 +4,7 @@
   bad row means that nothing is imported.
 - Resumable: rows and progress are committed together, so a run that was killed goes on where it stopped.
 - Idempotent: the same file with the same map is imported once; a value that is already the newest makes no new version.
+- A value takes the place of none of a later day: files may come in any order.
 - A person who was erased is not taken in again; a person twice in one file is a bad row.
 """
 
@@ -31,13 +32,17 @@ Row = ImportedRow | RejectedRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportResult:
-    """What a run did. Counts are rows of the file, but for `versions`: values that were new."""
+    """What a run did. Counts are rows of the file.
+
+    But for `versions`, values that were new, and `older`, values that were passed over for one of a later day.
+    """
 
     rows: int
     imported: int
     bad: int
     resumed_at: int
     versions: int
+    older: int
     already_done: bool
 
 
@@ -61,7 +66,7 @@ class Importer:
         """Import `path`. `report` is given every bad cell, `progress` the rows done so far.
 
         Raises `UnreadableFileError`, `MapError` (columns missing, a day to come), `RowsRejectedError` (strict),
-        `StoreUnavailableError`.
+        `StoreUnavailableError`, `VaultError`.
         """
         today = datetime.fromtimestamp(self._clock(), UTC).date()
         if not FIRST_DAY <= import_map.as_of <= today:
@@ -72,13 +77,18 @@ class Importer:
         if strict and done and not finished:
             raise ConflictError("file: an earlier run without --strict was cut off: finish it without --strict first")
         if finished:
-            return ImportResult(rows=done, imported=done - bad, bad=bad, resumed_at=done, versions=0, already_done=True)
-        resumed_at, versions = done, 0
+            return ImportResult(
+                rows=done, imported=done - bad, bad=bad, resumed_at=done, versions=0, older=0, already_done=True
+            )
+        resumed_at, versions, older = done, 0, 0
         with self._store.begin() if strict else nullcontext() as whole:
             for batch in _batches(_rows(path, import_map, skip=done)):
                 with nullcontext(whole) if whole is not None else self._store.begin() as tx:
                     good, rejected = self._judge(tx, import_id, batch)
-                    versions += self._vault.put(tx, _records(good, import_map), at=self._clock())
+                    offered = _records(good, import_map)
+                    current = self._vault.without_older(tx, offered)
+                    older += len(offered) - len(current)
+                    versions += self._vault.put(tx, current, at=self._clock())
                     done, bad = done + len(batch), bad + len(rejected)
                     self._advance(tx, import_id, done, bad)
                 for row in rejected:
@@ -91,7 +101,13 @@ class Importer:
                 raise RowsRejectedError(f"{bad} of {done} rows are bad: nothing was imported")
             self._finish(whole, import_id, done, bad)
         return ImportResult(
-            rows=done, imported=done - bad, bad=bad, resumed_at=resumed_at, versions=versions, already_done=False
+            rows=done,
+            imported=done - bad,
+            bad=bad,
+            resumed_at=resumed_at,
+            versions=versions,
+            older=older,
+            already_done=False,
         )
 
     def _progress(self, import_id: str) -> tuple[int, int, bool]:

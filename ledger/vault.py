@@ -166,12 +166,8 @@ class Vault:
 
         Returns how many versions were added. References of erased subjects are the caller's to refuse beforehand.
         """
-        refs = {record.subject_ref: self.ref_index(record.subject_ref) for record in new}
-        known = {
-            row.ref_index: row.subject_id
-            for chunk in _chunks(list(refs.values()))
-            for row in tx.execute(select(subjects).where(subjects.c.ref_index.in_(chunk)))
-        }
+        refs = self._ref_indexes(new)
+        known = self._known(tx, list(refs.values()))
         missing = {index: new_id() for index in refs.values() if index not in known}
         if missing:
             tx.execute(
@@ -195,6 +191,20 @@ class Vault:
         if rows:
             insert_many(tx, records, rows)
         return len(rows)
+
+    def without_older(self, tx: Connection, new: Sequence[NewRecord]) -> list[NewRecord]:
+        """Those of which no value of a later day is held, whoever that is from: files come in any order.
+
+        Opens what is held, without an access on the log, to compare the days; only `importer.py` may call this. Raises
+        `VaultError`.
+        """
+        refs = self._ref_indexes(new)
+        known = self._known(tx, list(refs.values()))
+        held = self.newest(tx, list(known.values()), {record.attribute for record in new}) if known else {}
+        with self.counting({COMPARISON: list(held.values())}):
+            days = {key: self._opened(record, COMPARISON).as_of for key, record in held.items()}
+        places = [(known.get(refs[record.subject_ref], ""), record.attribute) for record in new]
+        return [record for place, record in zip(places, new, strict=True) if days.get(place, "") <= record.value.as_of]
 
     def erased_refs(self, tx: Connection, ref_indexes: Sequence[str]) -> set[str]:
         """Those of the given reference indexes whose subject was erased."""
@@ -286,6 +296,16 @@ class Vault:
         erased = tx.execute(delete(records).where(records.c.subject_id == subject_id)).rowcount
         tx.execute(update(subjects).where(subjects.c.subject_id == subject_id).values(erased_at=at))
         return erased
+
+    def _ref_indexes(self, new: Sequence[NewRecord]) -> dict[str, str]:
+        return {record.subject_ref: self.ref_index(record.subject_ref) for record in new}
+
+    def _known(self, tx: Connection, ref_indexes: Sequence[str]) -> dict[str, str]:
+        return {
+            row.ref_index: row.subject_id
+            for chunk in _chunks(ref_indexes)
+            for row in tx.execute(select(subjects).where(subjects.c.ref_index.in_(chunk)))
+        }
 
     def _newest(self, tx: Connection, subject_ids: Collection[str]) -> dict[tuple[str, str], tuple[int, str]]:
         return {

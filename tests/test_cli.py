@@ -474,6 +474,7 @@ def test_the_story_says_what_happened(story: Story) -> None:
         "bad": 0,
         "resumedAt": 0,
         "versions": 100,
+        "older": 0,
         "alreadyDone": False,
         "badCells": [],
     }

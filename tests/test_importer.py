@@ -112,7 +112,7 @@ GOOD: Final = "id,age,phone\nanna,67,ja\nboris,22,keins\n"
 
 def test_a_good_file_is_imported_whole(place: Place) -> None:
     result = place.text(GOOD)
-    assert result == ImportResult(rows=2, imported=2, bad=0, resumed_at=0, versions=4, already_done=False)
+    assert result == ImportResult(rows=2, imported=2, bad=0, resumed_at=0, versions=4, older=0, already_done=False)
     assert (place.value("anna"), place.value("anna", "telephone")) == (67, True)
     assert (place.value("boris"), place.value("boris", "telephone")) == (22, False)
     assert place.reported == []
@@ -283,7 +283,7 @@ def test_a_file_that_cannot_be_read_is_said_to_be_unreadable(place: Place, name:
 
 def test_a_header_alone_is_a_file_without_rows(place: Place) -> None:
     assert place.text("id,age,phone\n") == ImportResult(
-        rows=0, imported=0, bad=0, resumed_at=0, versions=0, already_done=False
+        rows=0, imported=0, bad=0, resumed_at=0, versions=0, older=0, already_done=False
     )
 
 
@@ -293,7 +293,7 @@ def test_a_header_alone_is_a_file_without_rows(place: Place) -> None:
 def test_the_same_file_twice_is_imported_once(place: Place) -> None:
     first = place.text(GOOD)
     again = place.text(GOOD)
-    assert again == ImportResult(rows=2, imported=2, bad=0, resumed_at=2, versions=0, already_done=True)
+    assert again == ImportResult(rows=2, imported=2, bad=0, resumed_at=2, versions=0, older=0, already_done=True)
     assert first.versions == place.vault.count()["records"] == 4
 
 
@@ -309,6 +309,17 @@ def test_the_same_file_by_another_map_is_another_import(place: Place) -> None:
     place.text(GOOD)
     result = place.text(GOOD, MAP.replace("2026-01-01", "2026-02-01"))
     assert (result.already_done, result.versions) == (False, 4)
+
+
+def test_a_file_of_an_earlier_day_replaces_no_value_of_a_later_one_and_brings_what_is_new(place: Place) -> None:
+    place.text(GOOD, MAP.replace("2026-01-01", "2026-01-20"))
+    result = place.text("id,age,phone\nanna,66,ja\ncarla,30,ja\n", MAP.replace("2026-01-01", "2026-01-10"))
+    assert (result.imported, result.versions, result.older) == (2, 2, 2)
+    assert (place.value("anna"), place.value("carla")) == (67, 30)
+    # Of the day of the file that is held, and of a later one, it is replaced.
+    for day, age in (("2026-01-20", 68), ("2026-01-21", 69)):
+        result = place.text(f"id,age,phone\nanna,{age},ja\n", MAP.replace("2026-01-01", day))
+        assert (result.older, place.value("anna")) == (0, age)
 
 
 @pytest.mark.parametrize("day", ["2026-02-02", "2999-01-01", "1899-12-31"])

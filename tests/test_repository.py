@@ -279,7 +279,13 @@ def test_only_the_devnet_uses_methods_that_a_real_network_does_not_have() -> Non
 
 
 @pytest.mark.parametrize(
-    ("method", "module"), [("open_to_compare", "furnish"), ("open_to_subject", "subject_data"), ("_opened", "vault")]
+    ("method", "module"),
+    [
+        ("open_to_compare", "furnish"),
+        ("without_older", "importer"),
+        ("open_to_subject", "subject_data"),
+        ("_opened", "vault"),
+    ],
 )
 def test_values_are_decrypted_without_an_access_by_those_alone_who_may(method: str, module: str) -> None:
     used = {

@@ -38,6 +38,7 @@ from ledger.errors import KeyUnavailableError, UnwrapsError
 from ledger.keys import KeyFile
 from ledger.unwrap_file import Entry, UnwrapFile, head_path
 from ledger.unwraps import START, Counted, Head, read_unwraps
+from ledger.vault import NewRecord
 
 ROOT: Final = Path(__file__).parent.parent
 DEK: Final = bytes(range(32))
@@ -598,8 +599,13 @@ def test_no_unwrap_goes_without_a_use() -> None:
 def test_attributes_are_opened_under_uses_for_attributes(world: World) -> None:
     (held,) = world.custodian.vault.find(world.custodian.vault.subject_of(world.subject.ref), ["savings"])
     counts = Counter(journal(world).by_use())
-    world.custodian.vault.open_to_compare(held)
+    vault = world.custodian.vault
+    vault.open_to_compare(held)
     assert Counter(journal(world).by_use()) - counts == {COMPARISON.name: 1}
+    offered = [NewRecord(subject_ref=world.subject.ref, attribute="savings", value=vault.open_to_compare(held))]
+    with world.custodian.store.begin() as tx:
+        assert vault.without_older(tx, offered) == offered
+    assert Counter(journal(world).by_use()) - counts == {COMPARISON.name: 3}
     assert ROTATION not in (COMPARISON, OWN_VIEW)
 
 

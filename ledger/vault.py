@@ -200,7 +200,9 @@ class Vault:
         """
         refs = self._ref_indexes(new)
         known = self._known(tx, list(refs.values()))
-        held = self.newest(tx, list(known.values()), {record.attribute for record in new}) if known else {}
+        if not known:
+            return list(new)
+        held = self.newest(tx, list(known.values()), {record.attribute for record in new})
         with self.counting({COMPARISON: list(held.values())}):
             days = {key: self._opened(record, COMPARISON).as_of for key, record in held.items()}
         places = [(known.get(refs[record.subject_ref], ""), record.attribute) for record in new]
@@ -298,7 +300,7 @@ class Vault:
         return erased
 
     def _ref_indexes(self, new: Sequence[NewRecord]) -> dict[str, str]:
-        return {record.subject_ref: self.ref_index(record.subject_ref) for record in new}
+        return {ref: self.ref_index(ref) for ref in dict.fromkeys(record.subject_ref for record in new)}
 
     def _known(self, tx: Connection, ref_indexes: Sequence[str]) -> dict[str, str]:
         return {

@@ -198,8 +198,8 @@ class ConsentRequests:
         """What the person will sign, from now on: all that is required, and of the optional `attributes` those chosen.
 
         A limit that is given may be shorter than what was asked; a claimed request needs its person (`subject_id`).
-        Raises `NotFoundError`, `ConflictError` if the request takes no answer any more, `OutsideRequestError` naming
-        the field.
+        Raises `NotFoundError` (also if it is to replace what is not that person's), `ConflictError` if the request
+        takes no answer any more, `OutsideRequestError` naming the field, `InstitutionSuspendedError`.
         """
         with self._store.read() as tx:
             row = self.held(tx, token, subject_id)
@@ -209,7 +209,7 @@ class ConsentRequests:
         # Fewer in all are also fewer a day.
         per_day = min(accesses, asked.accesses_per_day)
         days = limit_of("validityDays", validity_days, asked.validity_days)
-        return self._grants.prepare(
+        grant = self._grants.prepare(
             institution_id=asked.institution,
             subject=subject,
             purpose=asked.purpose,
@@ -222,6 +222,9 @@ class ConsentRequests:
             notice_hash=asked.notice_hash,
             replaces=asked.replaces,
         )
+        if subject_id is not None:
+            self._grants.check_replaced(grant, subject_id)
+        return grant
 
     def accept(
         self, token: str, grant: ConsentGrant, signature: bytes, subject_id: str, *, steps: int | None = None

@@ -252,6 +252,7 @@ class Custodian:
             self.public_records,
             self.enrolment,
             self.sessions,
+            self.invitations,
             service_url=config.service_url,
             clock=clock,
         )

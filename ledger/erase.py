@@ -177,6 +177,8 @@ class Eraser:
         self._step("erase revoked")
         now = self._clock()
         with self._store.begin() as tx:
+            if not self._vault.is_living(tx, subject_id):
+                raise ErasedError("subject: erased meanwhile", field="subject")
             if self._registry.live(tx, subject_id):
                 raise ConflictError("subject: a consent was granted meanwhile, nothing was erased: try again")
             accounts = self._enrolment.erase(tx, subject_id)

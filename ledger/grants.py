@@ -30,6 +30,7 @@ from ledger.errors import (
     ConsentAlreadyRevokedError,
     EmptyBatchError,
     ForeignGrantError,
+    InstitutionSuspendedError,
     InvalidSignatureError,
     InvalidWindowError,
     LedgerError,
@@ -176,7 +177,7 @@ class Grants:
             return self._go_on(known)
         # (2)
         self._check_content(grant)
-        self._check_replaced(grant, subject_id)
+        self.check_replaced(grant, subject_id)
         calldata = grant_call(outer_of(grant), signature)
         self._require_subject(consent_id, signature, grant.subject, calldata)
         # (3)
@@ -198,18 +199,32 @@ class Grants:
 
         Raises `NotFoundError`, `MixedSubjectsError`, `InvalidSignatureError`.
         """
+        (result,) = self.revoke_each([(consent_ids, signature)])
+        if isinstance(result, LedgerError):
+            raise result
+        return result
+
+    def revoke_each(self, signed: Sequence[tuple[Sequence[Hex32], bytes]]) -> list[ActResult | LedgerError]:
+        """As `revoke`, for several accounts: all of them are in force here before any is sent.
+
+        What one of them is refused for stands in its place, and keeps no other one waiting.
+        """
         # (1)
-        consents = self._one_subjects(consent_ids)
-        outers = [outer_of(consent.grant) for consent in consents]
-        calldata = revoke_call(outers, signature)
-        digest = digest_of(revocation_typed_data(consent_ids, self._chain.domain))
-        self._require_subject(digest, signature, consents[0].grant.subject, calldata, consents=len(consents))
-        # (2) and (3)
+        calls = [self._revocation(consent_ids, signature) for consent_ids, signature in signed]
+        good = [
+            (consent_ids, call) for (consent_ids, _), call in zip(signed, calls, strict=True) if isinstance(call, bytes)
+        ]
+        # (2)
         now = self._clock()
         with self._store.begin() as tx:
-            act_id = self._narrow(tx, "revoke", consent_ids, self._lanes.revocations, calldata, at=now, by=BY_SUBJECT)
+            act_ids = [
+                self._narrow(tx, "revoke", consent_ids, self._lanes.revocations, calldata, at=now, by=BY_SUBJECT)
+                for consent_ids, calldata in good
+            ]
         self._step("revocation durable")
-        return ActResult(consent_ids=tuple(consent_ids), stored_at=now, receipt=self._try_relay(act_id))
+        # (3)
+        results = iter(self._relayed([consent_ids for consent_ids, _ in good], act_ids, at=now))
+        return [next(results) if isinstance(call, bytes) else call for call in calls]
 
     def revoke_as_custodian(
         self, consent_ids: Sequence[Hex32], *, by: str = BY_CUSTODIAN, replaced_by: Hex32 | None = None
@@ -239,13 +254,7 @@ class Grants:
                 for chunk in chunks
             ]
         self._step("revocation durable")
-        results: list[ActResult] = []
-        for chunk, act_id in zip(chunks, act_ids, strict=True):
-            # One that does not get through would keep the others waiting as long again: `sync` goes on with them.
-            gets_through = not results or results[-1].receipt is not None
-            receipt = self._try_relay(act_id) if gets_through else None
-            results.append(ActResult(consent_ids=tuple(chunk), stored_at=now, receipt=receipt))
-        return tuple(results)
+        return self._relayed(chunks, act_ids, at=now)
 
     def next_pause(self, consent_id: Hex32) -> int:
         """The sequence that the next pause or resume is to be signed with. Raises `NotFoundError`."""
@@ -351,6 +360,8 @@ class Grants:
                 field="validFrom",
             )
         institution = self._registry.institution(grant.terms.institution)
+        if institution.suspended:
+            raise InstitutionSuspendedError("terms.institution: suspended", field="terms.institution")
         if grant.terms.institution_name != institution.name:
             raise ForeignGrantError(
                 "terms.institutionName: expected the name the institution is registered under",
@@ -366,7 +377,8 @@ class Grants:
             retention_days=grant.terms.retention_days,
         )
 
-    def _check_replaced(self, grant: ConsentGrant, subject_id: str) -> None:
+    def check_replaced(self, grant: ConsentGrant, subject_id: str) -> None:
+        """Raises `NotFoundError` if the grant is to replace what is no consent of this person and institution."""
         if grant.terms.replaces == ZERO32:
             return
         replaced = self._registry.find_consent(grant.terms.replaces)
@@ -379,6 +391,17 @@ class Grants:
             raise NotFoundError(
                 "terms.replaces: expected a consent of the same subject and institution", field="terms.replaces"
             )
+
+    def _revocation(self, consent_ids: Sequence[Hex32], signature: bytes) -> bytes | LedgerError:
+        """The call that revokes these, whose signer is the one who may; or what it is refused for."""
+        try:
+            consents = self._one_subjects(consent_ids)
+            calldata = revoke_call([outer_of(consent.grant) for consent in consents], signature)
+            digest = digest_of(revocation_typed_data(consent_ids, self._chain.domain))
+            self._require_subject(digest, signature, consents[0].grant.subject, calldata, consents=len(consents))
+        except LedgerError as exc:
+            return exc
+        return calldata
 
     def _require_subject(
         self, digest: Hex32, signature: bytes, subject: Address, calldata: bytes, *, consents: int = 1
@@ -465,6 +488,15 @@ class Grants:
         act_id = self._journal.add_act(tx, kind=kind, consent_ids=consent_ids, lane=lane, calldata=calldata, at=at)
         self._registry.mark_revoked(tx, consent_ids, at=at, by=by, replaced_by=replaced_by)
         return act_id
+
+    def _relayed(self, parts: Sequence[Sequence[Hex32]], act_ids: Sequence[str], *, at: int) -> tuple[ActResult, ...]:
+        results: list[ActResult] = []
+        for part, act_id in zip(parts, act_ids, strict=True):
+            # One that does not get through would keep the others waiting as long again: `sync` goes on with them.
+            gets_through = not results or results[-1].receipt is not None
+            receipt = self._try_relay(act_id) if gets_through else None
+            results.append(ActResult(consent_ids=tuple(part), stored_at=at, receipt=receipt))
+        return tuple(results)
 
     def _try_relay(self, act_id: str) -> Receipt | None:
         """Narrowing is on file and in force whatever happens now, so an unreachable chain is no failure.

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, select, update
 
-from ledger.errors import NotFoundError
+from ledger.errors import NotFoundError, SignInRefusedError
 from ledger.keys import KeyFile
-from ledger.store import Store, new_id, sessions
+from ledger.store import Store, new_id, passkeys, sessions, wallets
 from ledger.vault import open_json, seal_json
 
 TOKEN_BYTES: Final = 32
@@ -89,7 +89,11 @@ class Sessions:
         """
         token, now = new_token(), self._clock()
         session_id = new_id()
+        key = passkeys.c.passkey_id if proof.method == PASSKEY else wallets.c.wallet_id
         with self._store.begin() as tx:
+            # In this transaction: what was proved may have been removed, or its account have ended, since.
+            if tx.execute(select(key).where(key == proof.proof_id).with_for_update()).first() is None:
+                raise SignInRefusedError("credential: it does not prove who is there", field="credential")
             if in_place_of is not None:
                 tx.execute(delete(sessions).where(sessions.c.token_index == self._index(in_place_of)))
             tx.execute(

@@ -20,6 +20,7 @@ from ledger.duties import Duties
 from ledger.enrolment import Enrolment
 from ledger.errors import ChainError, NotFoundError
 from ledger.grants import Grants
+from ledger.invitations import Invitations
 from ledger.json_forms import camel_case
 from ledger.notices import Notices
 from ledger.orders import Orders
@@ -55,6 +56,7 @@ class SubjectExport:
         public: PublicRecords,
         enrolment: Enrolment,
         sessions: Sessions,
+        invitations: Invitations,
         *,
         service_url: str,
         clock: Callable[[], int],
@@ -63,7 +65,7 @@ class SubjectExport:
         self._orders = orders
         self._activity, self._data, self._disputes, self._duties = activity, data, disputes, duties
         self._concerns, self._notices, self._public = concerns, notices, public
-        self._enrolment, self._sessions = enrolment, sessions
+        self._enrolment, self._sessions, self._invitations = enrolment, sessions, invitations
         self._service_url, self._clock = service_url, clock
 
     def of_subject(self, subject_id: str, *, account_id: str | None = None) -> dict[str, Any]:
@@ -152,6 +154,10 @@ class SubjectExport:
             "sessions": [
                 {"method": one.method, "device": one.device, "createdAt": one.created_at, "seenAt": one.seen_at}
                 for one in self._sessions.listed(account_id)
+            ],
+            "invitations": [
+                {"byCustodian": one.by_custodian, "createdAt": one.created_at, "expiresAt": one.expires_at}
+                for one in self._invitations.open(subject_id)
             ],
         }
 

@@ -370,8 +370,8 @@ def test_what_was_done_with_a_consent_is_told_in_words(world: World, anna: Brows
     anna.submit(f"/consents/{other}/stop")
     told = [re.findall(r"<dt>([^<]*?) · <time", anna.get(f"/consents/{one}").text) for one in (consent, other)]
     assert [sorted(each) for each in told] == [
-        ["Given", "Paused or made active again", "Stopped by you"],
-        ["Given", "Stopped by us"],
+        ["Given", "Paused", "Stopped by you"],
+        ["Given", "Stopped by us, as you asked"],
     ]
 
 

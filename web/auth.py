@@ -49,7 +49,7 @@ def install(app: Flask) -> None:
     """Add the routes, and `me` to the portal's templates."""
     app.register_blueprint(auth_pages.routes)
     app.register_blueprint(routes)
-    app.context_processor(lambda: {"me": maybe_signed_in()} if is_portal() else {})
+    app.context_processor(lambda: {"me": maybe_signed_in()} if is_portal() or request.endpoint is None else {})
 
 
 # ------------------------------------------------------------------------------------------------------------- passkeys

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from ledger.errors import (
     ChainError,
+    ConflictError,
     CrossSiteError,
     ErasedError,
     LedgerError,
@@ -20,7 +21,7 @@ from ledger.errors import (
     StepUpRequiredError,
     VaultError,
 )
-from web import problems
+from web import language, problems
 from web.door import API
 from web.security import CSRF_FIELD, SAFE, is_portal
 
@@ -79,7 +80,13 @@ def _wants_page() -> bool:
 def _words(error: LedgerError) -> tuple[str, str]:
     """Heading and what to do, for the errors that a person can come to."""
     words = [
-        (SignInRequiredError, _("You are signed out"), _("Sign in again. Nothing has changed.")),
+        (
+            SignInRequiredError,
+            _("You are signed out"),
+            _("If you asked for this before and no answer came, your data may be erased already.")
+            if request.path == "/data/erase"
+            else _("Sign in again. Nothing has changed."),
+        ),
         (
             StepUpRequiredError,
             _("Show once more that it is you"),
@@ -88,7 +95,7 @@ def _words(error: LedgerError) -> tuple[str, str]:
         (
             CrossSiteError,
             _("This page is too old"),
-            _("Go back, load the page again and repeat it. Nothing has changed."),
+            _("Go back, load the page again and repeat it; sign in if you are signed out. Nothing has changed."),
         ),
         (
             NotFoundError,
@@ -96,6 +103,7 @@ def _words(error: LedgerError) -> tuple[str, str]:
             _("The link may be mistyped, or it belongs to someone else. If you have another account, sign in with it."),
         ),
         (ErasedError, _("This was erased"), _("Nobody can read it any more, and nobody can bring it back.")),
+        (ConflictError, _("This has changed meanwhile"), _("Load the page again to see how it is now.")),
         (RateLimitedError, _("Too many tries"), _("Wait a little and try again.")),
         (
             ChainError,
@@ -107,7 +115,10 @@ def _words(error: LedgerError) -> tuple[str, str]:
     for kind, heading, advice in words:
         if isinstance(error, kind):
             return heading, advice
-    return _("This did not work"), problems.fields_of(error)["detail"]
+    # A detail is in English, for developers; it names the field.
+    detail = problems.fields_of(error)["detail"]
+    is_english = language.language() == language.ENGLISH
+    return _("This did not work"), detail if is_english else _("Something that was sent is not as it should be.")
 
 
 def _step_up_page(answer: Response, heading: str, advice: str) -> Response:
@@ -129,8 +140,21 @@ def _kept() -> str:
         return ""
 
 
+def _came_from() -> str:
+    """The page that holds the form which was sent: its own address, or the nearest above it that can be looked at."""
+    if request.path.startswith("/auth/"):
+        return "/security"
+    adapter, path = current_app.create_url_adapter(request), request.path
+    while adapter is not None and path:
+        if adapter.test(path, method="GET"):
+            return path
+        path = path.rpartition("/")[0]
+    return ""
+
+
 def _page(answer: Response, heading: str, advice: str, *, kind: str = "", bare: bool = False) -> Response:
     words = {"heading": heading, "advice": advice, "kind": kind, "kept": _kept()}
+    words["came_from"] = _came_from() if kind == SignInRequiredError.code else ""
     try:
         text = render_template("portal/error.html", **words, bare=bare)
     except LedgerError:

@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response, jsonify, make_response, render_template
 from pydantic import Field
+from sqlalchemy import Row
 
 from ledger.activity import READ, TURNED_AWAY, WAITING
-from ledger.consent import Hex32, parse_hex32
-from ledger.errors import NotFoundError
+from ledger.consent import ZERO32, Hex32, parse_hex32
+from ledger.contract import decode_call
+from ledger.errors import LedgerError, NotFoundError
 from ledger.grants import MOST_AT_ONCE, ActResult, at_once
 from ledger.outbox import BY_SUBJECT
 from ledger.registry import StoredConsent
@@ -110,14 +112,27 @@ def _page(consent: StoredConsent, *, stopped: ActResult | None = None, milliseco
         one=views.view_of(held, consent),
         grant=consent.grant,
         terms=consent.grant.terms,
+        replaces=consent.grant.terms.replaces if consent.grant.terms.replaces != ZERO32 else None,
         part=notice.part(language.language()) if notice else None,
-        acts=held.journal.acts_about(consent.consent_id),
+        acts=[(_what(act, consent), act) for act in held.journal.acts_about(consent.consent_id)],
         reads=held.activity.page(me.subject_id, consent_id=consent.consent_id, outcomes=READ),
         tries=held.activity.page(me.subject_id, consent_id=consent.consent_id, outcomes=(*TURNED_AWAY, WAITING)),
         duty=held.duties.standing([consent.consent_id])[consent.consent_id],
         stopped=stopped,
         seconds=f"{milliseconds / 1000:.1f}",
     )
+
+
+def _what(act: Row[Any], consent: StoredConsent) -> str:
+    """What an act did: its kind; `resume` of a pause that is none; of the custodian's, at whose wish it was."""
+    if act.kind == "pause":
+        _, (_, paused, *_) = decode_call(act.calldata)
+        return "pause" if paused else "resume"
+    if act.kind == "custodian-revoke":
+        if consent.replaced_by:
+            return "replaced"
+        return "stopped-for-you" if custodian().registry.revoked_by(consent.consent_id) == BY_SUBJECT else "stopped"
+    return str(act.kind)
 
 
 # --------------------------------------------------------------------------------------------- what the scripts ask for
@@ -149,15 +164,19 @@ def revocations() -> Response:
 
 @routes.post("/consents/revoke")
 def revoke() -> Response:
-    """Hand in what was signed. Each is in force here from the moment that it is on file."""
+    """Hand in what was signed. All of it is in force here before any of it is sent to the chain.
+
+    What cannot be taken keeps no other one waiting: it is not among the results. Raises why, if nothing can.
+    """
     given, held = body_of(Revocations), custodian()
     signed = [(_these(one.consents), bytes.fromhex(one.signature[2:])) for one in given.revocations]
-    results = []
-    for consents, signature in signed:
-        started = time.monotonic()
-        result = held.grants.revoke([one.consent_id for one in consents], signature)
-        results.append(_result(result, started))
-    return jsonify(results=results)
+    started = time.monotonic()
+    results = held.grants.revoke_each([([one.consent_id for one in mine], signature) for mine, signature in signed])
+    taken = [result for result in results if isinstance(result, ActResult)]
+    for result in results:
+        if isinstance(result, LedgerError) and not taken:
+            raise result
+    return jsonify(results=[_result(result, started) for result in taken])
 
 
 @routes.post("/consents/<consent_id>/pause-draft")

@@ -192,6 +192,11 @@ def _other_errors(_: Translate) -> dict[str, str]:
             "The public log is slow and has not confirmed it yet. What you signed is on file and is sent again."
         ),
         "store_unavailable": _("The service cannot write now. Nothing has changed; try again later."),
+        "not_found": _("There is no such thing here, or it is someone else's. Load the page again."),
+        "erased": _("This was erased. Nobody can bring it back."),
+        "institution_suspended": _("This institution is barred at present. Nothing is given out to it."),
+        "invalid_signature": _("The signature is not valid. Nothing has changed."),
+        "vault": _("The service cannot do this now. Nothing was given out. Try again in a moment."),
         "already_revoked": _("This consent was stopped already."),
         "stale_pause_sequence": _("This was paused or made active in another window meanwhile. Load the page again."),
         "passkey_cloned": _("There may be a copy of this passkey, so it is not accepted. Use another one."),

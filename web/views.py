@@ -6,10 +6,10 @@ While the chain cannot be asked, a page says what the service knows by itself, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from ledger.consent import Hex32, State
+from ledger.consent import Hex32, Reason, State
 from ledger.custodian import Custodian
 from ledger.errors import ChainError, NotFoundError
 from ledger.notice_texts import Notice
@@ -20,6 +20,7 @@ ACTIVE: Final = "active"
 PAUSED: Final = "paused"
 WAITING: Final = "waiting"
 ENDED: Final = "ended"
+NOT_YET_VALID: Final = Reason.NOT_YET_VALID.name.lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,8 @@ class ConsentView:
     """A consent as it is shown. Times are Unix seconds.
 
     `state` is `active`, `paused`, `waiting` (on its way to the chain) or `ended`, and `why` how it ended: `revoked`,
-    `replaced`, `expired` or `exhausted`. `uses_left` and `last_used_at` are None where they are not known, as
+    `replaced`, `expired` or `exhausted`; or why an active one cannot be used now: `not_yet_valid`, or `barred`, as its
+    institution is suspended. `uses_left` and `last_used_at` are None where they are not known, as
     `is_known` says; `on_chain` is whether the chain has what `state` says, None while it cannot be asked.
     """
 
@@ -60,8 +62,15 @@ def views_of(custodian: Custodian, consents: Sequence[StoredConsent]) -> tuple[l
         standings = custodian.standings.of(consents)
         states = custodian.chain.consents([consent.consent_id for consent in consents]) if consents else []
     except ChainError:
-        return [_unasked(consent, custodian.clock()) for consent in consents], False
-    return [_asked(standing, found.state) for standing, found in zip(standings, states, strict=True)], True
+        views, is_known = [_unasked(consent, custodian.clock()) for consent in consents], False
+    else:
+        views, is_known = [_asked(one, found.state) for one, found in zip(standings, states, strict=True)], True
+    names = {view.consent.grant.terms.institution for view in views}
+    barred = {name for name in names if custodian.registry.institution(name).suspended}
+    return [
+        replace(view, why="barred") if view.state == ACTIVE and view.consent.grant.terms.institution in barred else view
+        for view in views
+    ], is_known
 
 
 def notice_of(custodian: Custodian, notice_hash: Hex32) -> Notice | None:
@@ -79,8 +88,8 @@ def view_of(custodian: Custodian, consent: StoredConsent) -> ConsentView:
 
 def _asked(standing: Standing, on_chain: State) -> ConsentView:
     consent = standing.consent
-    state = {IN_FORCE: ACTIVE, "not_yet_valid": ACTIVE, PENDING: WAITING, "paused": PAUSED}.get(standing.state, ENDED)
-    why = standing.state if state == ENDED else ""
+    state = {IN_FORCE: ACTIVE, NOT_YET_VALID: ACTIVE, PENDING: WAITING, "paused": PAUSED}.get(standing.state, ENDED)
+    why = standing.state if state == ENDED or standing.state == NOT_YET_VALID else ""
     if why == "revoked" and consent.replaced_by:
         why = "replaced"
     return ConsentView(
@@ -110,4 +119,6 @@ def _unasked(consent: StoredConsent, now: int) -> ConsentView:
         state = PAUSED
     elif not consent.standing:
         state = WAITING
+    elif consent.grant.valid_from > now:
+        why = NOT_YET_VALID
     return ConsentView(consent=consent, state=state, why=why, uses_left=None, last_used_at=None, on_chain=None)

@@ -93,6 +93,14 @@ test("the service's pass-through: an answer, an error, another's answer, no answ
   await refused("chain_unreachable", () => walletRpc({ request: async () => { throw new Error("no"); } })("eth_chainId", []));
 });
 
+test("of questions that are asked side by side, each has its own answer, whichever comes first", async () => {
+  const waiting = [];
+  const rpc = serviceRpc((url, { body }) => new Promise((answer) => waiting.push([JSON.parse(body), answer])));
+  const asked = Promise.all([rpc("eth_call", [1]), rpc("eth_call", [2]), rpc("eth_call", [3])]);
+  for (const [{ id, params }, answer] of waiting.reverse()) answer({ json: async () => ({ id, result: params[0] }) });
+  assert.deepEqual(await asked, [1, 2, 3]);
+});
+
 test("waiting for the chain ends when it says so, and after its time", async () => {
   const state = { [entry.consentId]: [1, 2, 3, 0, 1, 0, 1] };
   let waited = 0;

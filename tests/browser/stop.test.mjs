@@ -26,7 +26,7 @@ const groupOf = (institution, subject, consents) => ({
 });
 
 /** The service with its consents, on a chain that follows it unless `slow`. */
-function service(groups, { slow = false, sequence = 4 } = {}) {
+function service(groups, { slow = false, sequence = 4, untaken = [] } = {}) {
   const state = Object.fromEntries(ids.map((id) => [id, [1, 2, 3, 0, 1, 0, STATES.active]]));
   const seen = [];
   const post = async (url, body) => {
@@ -36,11 +36,12 @@ function service(groups, { slow = false, sequence = 4 } = {}) {
       const consentId = url.split("/")[2];
       return { typedData: typedDataOf("ConsentPause", place, { consentId, paused: body.paused, sequence }) };
     }
-    if (slow) return { results: [] };
-    const changed = url === "/consents/revoke" ? body.revocations.flatMap(({ consents }) => consents) : [url.split("/")[2]];
+    const results = (body.revocations ?? []).filter(({ consents }) => !consents.some((id) => untaken.includes(id)));
+    if (slow) return { results };
+    const changed = url === "/consents/revoke" ? results.flatMap(({ consents }) => consents) : [url.split("/")[2]];
     const to = url === "/consents/revoke" ? STATES.revoked : body.paused ? STATES.paused : STATES.active;
     for (const id of changed) state[id][6] = to;
-    return { results: [] };
+    return { results };
   };
   return { post, seen, rpc: chainOf(state), pause: async () => {}, state };
 }
@@ -73,6 +74,13 @@ test("what a lost key granted is left to the custodian, and the rest is stopped"
   const given = service([groupOf(BANK, lostAccount, [ids[0]]), groupOf(OTHER, other, [ids[1]])]);
   const result = await revoke("all", place, signers(signerOfRoot()), given);
   assert.deepEqual([result.revoked, result.unsigned], [[ids[1]], [ids[0]]]);
+});
+
+test("a signature that the service does not take is not shown as a stop, and the rest is", async () => {
+  const given = service([groupOf(BANK, bank, [ids[0]]), groupOf(OTHER, other, [ids[1]])], { untaken: [ids[0]] });
+  let said = 0;
+  const result = await revoke("all", place, signers(signerOfRoot()), { ...given, sending: () => { said += 1; } });
+  assert.deepEqual([result.revoked, result.unsigned, result.onChain, said], [[ids[1]], [ids[0]], "yes", 1]);
 });
 
 test("no key at hand, or nothing to stop: said, and nothing is sent", async () => {

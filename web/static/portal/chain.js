@@ -19,21 +19,21 @@ const CONSENT_OF = keccakOf("consentOf(bytes32)").slice(0, 10);
 export function serviceRpc(send = fetch, url = "/rpc") {
   let id = 0;
   return async (method, params) => {
-    id += 1;
+    const mine = (id += 1);
     const token = globalThis.document?.querySelector('meta[name="csrf-token"]')?.getAttribute("content") ?? "";
     let answer;
     try {
       const response = await send(url, {
         method: "POST",
         headers: { "Content-Type": "application/json", "X-CSRF-Token": token },
-        body: JSON.stringify({ jsonrpc: "2.0", id, method, params }),
+        body: JSON.stringify({ jsonrpc: "2.0", id: mine, method, params }),
         signal: AbortSignal.timeout(15_000),
       });
       answer = await response.json();
     } catch (cause) {
       throw new PortalError("chain_unreachable", { cause });
     }
-    if (answer.error || answer.id !== id || !("result" in answer)) throw new PortalError("chain_unreachable");
+    if (answer.error || answer.id !== mine || !("result" in answer)) throw new PortalError("chain_unreachable");
     return answer.result;
   };
 }

@@ -21,7 +21,7 @@ import { chooseWallet, offerSwitch } from "./wallet-page.js";
 
 const portal = jsonBlock("portal");
 const status = document.getElementById("status");
-const deps = { post, rpc: serviceRpc() };
+const deps = { post, rpc: serviceRpc(), sending: () => say(status, textOf(portal.texts, "sending")) };
 
 /** Whoever is needed: a wallet for what a linked account granted, one touch of a passkey for all that is left. */
 async function signersFor(subjects) {

@@ -21,11 +21,13 @@ export function textOf(texts, code, values = {}) {
   return (texts[code] ?? code).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
-/** What to say about an error: the page's text for its code, else the service's own words, else the general text. */
+/** What to say about an error: the page's text for its code, else the service's own words on an English page, else the general text. */
 export function describe(texts, error) {
   if (!(error instanceof PortalError)) return textOf(texts, "unexpected");
   const values = { ...error, detail: error.detail ?? "" };
-  return error.code in texts ? textOf(texts, error.code, values) : (error.detail ?? textOf(texts, "unexpected"));
+  if (error.code in texts) return textOf(texts, error.code, values);
+  const inEnglish = document.documentElement.lang.startsWith("en");
+  return (inEnglish && error.detail) || textOf(texts, "unexpected");
 }
 
 /** Say something where a screen reader hears it, and where it is seen. @param {Element | null} place @param {string} text @param {string} [kind] */

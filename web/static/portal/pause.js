@@ -9,7 +9,7 @@ import { typedDataOf } from "./typed.js";
  * @param {{id: string, subject: string, institution: string}} consent as the page shows it @param {boolean} paused
  * @param {import("./terms.js").Place} place @param {() => Promise<import("./signer.js").Signer[]>} signers
  * @param {{post: (url: string, body: unknown) => Promise<any>, rpc: import("./chain.js").Rpc,
- *   pause?: (milliseconds: number) => Promise<unknown>}} deps
+ *   pause?: (milliseconds: number) => Promise<unknown>, sending?: () => void}} deps
  * @returns {Promise<{onChain: "yes" | "pending" | "unknown", milliseconds: number}>}
  */
 export async function setPaused(consent, paused, place, signers, deps) {
@@ -29,6 +29,7 @@ export async function setPaused(consent, paused, place, signers, deps) {
     for (const signer of able) signer.forget();
   }
   if (!signature) throw new PortalError("no_key_for_these");
+  deps.sending?.();
   await deps.post(`/consents/${consent.id}/pause`, { paused, sequence, signature });
   const states = [paused ? "paused" : "active"];
   let onChain = "unknown";

@@ -15,14 +15,14 @@ import { typedDataOf } from "./typed.js";
 /**
  * @typedef {{institution: string, subject: string, consents: string[], typedData: any}} Group
  * @typedef {{revoked: string[], unsigned: string[], onChain: "yes" | "pending" | "unknown", milliseconds: number}} Stopped
- *   `unsigned`: consents that an account granted whose key is not at hand
+ *   `unsigned`: consents that an account granted whose key is not at hand, or whose signature the service did not take
  */
 
 /**
  * @param {string[] | "all"} consents @param {import("./terms.js").Place} place
  * @param {(groups: Group[]) => Promise<import("./signer.js").Signer[]>} signers who can sign, asked for once
  * @param {{post: (url: string, body: unknown) => Promise<any>, rpc: import("./chain.js").Rpc,
- *   pause?: (milliseconds: number) => Promise<unknown>}} deps
+ *   pause?: (milliseconds: number) => Promise<unknown>, sending?: () => void}} deps
  * @returns {Promise<Stopped>}
  */
 export async function revoke(consents, place, signers, deps) {
@@ -45,8 +45,10 @@ export async function revoke(consents, place, signers, deps) {
     for (const signer of able) signer.forget();
   }
   if (revocations.length === 0) throw new PortalError(groups.length ? "no_key_for_these" : "nothing_to_stop");
-  await deps.post("/consents/revoke", { revocations });
-  const revoked = revocations.flatMap((revocation) => revocation.consents);
+  deps.sending?.();
+  const { results } = await deps.post("/consents/revoke", { revocations });
+  const revoked = results.flatMap((result) => result.consents);
+  unsigned.push(...revocations.flatMap(({ consents }) => consents).filter((id) => !revoked.includes(id)));
   const onChain = await ended(revoked, place, deps);
   return { revoked, unsigned, onChain, milliseconds: Date.now() - started };
 }

@@ -209,7 +209,7 @@ class ConsentRequests:
         # Fewer in all are also fewer a day.
         per_day = min(accesses, asked.accesses_per_day)
         days = limit_of("validityDays", validity_days, asked.validity_days)
-        grant = self._grants.prepare(
+        return self._grants.prepare(
             institution_id=asked.institution,
             subject=subject,
             purpose=asked.purpose,
@@ -221,10 +221,8 @@ class ConsentRequests:
             retention_days=limit_of("retentionDays", retention_days, asked.retention_days, least=0),
             notice_hash=asked.notice_hash,
             replaces=asked.replaces,
+            subject_id=subject_id,
         )
-        if subject_id is not None:
-            self._grants.check_replaced(grant, subject_id)
-        return grant
 
     def accept(
         self, token: str, grant: ConsentGrant, signature: bytes, subject_id: str, *, steps: int | None = None

@@ -126,8 +126,12 @@ class Grants:
         retention_days: int,
         notice_hash: Hex32,
         replaces: Hex32 = ZERO32,
+        subject_id: str | None = None,
     ) -> ConsentGrant:
-        """What the subject will be shown and asked to sign, with a fresh salt. Raises as `grant` would."""
+        """What the subject will be shown and asked to sign, with a fresh salt. Raises as `grant` would.
+
+        What may be replaced is asked for only if it is known who the subject is (`subject_id`).
+        """
         institution = self._registry.institution(institution_id)
         grant = ConsentGrant(
             terms=Terms(
@@ -148,6 +152,8 @@ class Grants:
             max_accesses=max_accesses,
         )
         self._check_content(grant)
+        if subject_id is not None:
+            self._check_replaced(grant, subject_id)
         return grant
 
     def id_of(self, grant: ConsentGrant) -> Hex32:
@@ -177,7 +183,7 @@ class Grants:
             return self._go_on(known)
         # (2)
         self._check_content(grant)
-        self.check_replaced(grant, subject_id)
+        self._check_replaced(grant, subject_id)
         calldata = grant_call(outer_of(grant), signature)
         self._require_subject(consent_id, signature, grant.subject, calldata)
         # (3)
@@ -377,8 +383,7 @@ class Grants:
             retention_days=grant.terms.retention_days,
         )
 
-    def check_replaced(self, grant: ConsentGrant, subject_id: str) -> None:
-        """Raises `NotFoundError` if the grant is to replace what is no consent of this person and institution."""
+    def _check_replaced(self, grant: ConsentGrant, subject_id: str) -> None:
         if grant.terms.replaces == ZERO32:
             return
         replaced = self._registry.find_consent(grant.terms.replaces)

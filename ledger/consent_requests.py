@@ -198,8 +198,7 @@ class ConsentRequests:
         """What the person will sign, from now on: all that is required, and of the optional `attributes` those chosen.
 
         A limit that is given may be shorter than what was asked; a claimed request needs its person (`subject_id`).
-        Raises `NotFoundError` (also if it is to replace what is not that person's), `ConflictError` if the request
-        takes no answer any more, `OutsideRequestError` naming the field, `InstitutionSuspendedError`.
+        Raises `NotFoundError`, `ConflictError` if it takes no answer any more, `OutsideRequestError`, and as `prepare`.
         """
         with self._store.read() as tx:
             row = self.held(tx, token, subject_id)

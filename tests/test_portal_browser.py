@@ -131,6 +131,25 @@ def test_from_a_code_to_a_consent_a_read_and_a_stop_all_of_it_seen(portal: Porta
     assert (declining, stopping, accepting) == (1, 2, 3)
 
 
+def test_all_consents_are_stopped_by_one_touch_and_shown_as_what_the_public_log_has(
+    portal: Portal, anna: Person
+) -> None:
+    mine = [
+        anna.accept(portal.ask(portal.bank)),
+        anna.accept(portal.ask(portal.homes, purpose="tenancy-check", **HOMES)),
+        anna.accept(portal.ask(portal.bank)),
+    ]
+    anna.go("/consents")
+    before = anna.touches()
+    anna.page.click("[data-stop='all']")
+    anna.says("Stopped. The public log has it")
+    assert anna.touches() - before == 1
+    assert [anna.page.inner_text(f"[data-state='{consent}']") for consent in mine] == ["Stopped"] * 3
+    for lender, consent in ((portal.bank, mine[0]), (portal.bank, mine[2])):
+        with pytest.raises(ConsentRevokedError):
+            portal.release(lender, consent, attributes=("credit_amount",))
+
+
 def test_what_is_signed_is_what_was_chosen_and_nothing_optional_is_chosen_for_anyone(
     portal: Portal, anna: Person
 ) -> None:

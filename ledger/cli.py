@@ -133,6 +133,27 @@ def sync(*, as_json: Json = False) -> None:
     show(as_json, json_fields(fields), f"In sync now: {', '.join(done)}." if done else "In sync.")
 
 
+@app.command(rich_help_panel=PANEL)
+def backup(
+    *, target: Annotated[Path, typer.Argument(help="A new file; nothing is overwritten.")], as_json: Json = False
+) -> None:
+    """Copy the database, as it is at one moment, also while the service runs.
+
+    The keys are not in it, and without them it cannot be read: back up the directory of the keys apart from it, and
+    anew after every rotation, which makes every older backup unreadable.
+    """
+    with open_custodian() as custodian:
+        custodian.store.backup(target)
+        keys = custodian.config.key_file.parent
+    size = target.stat().st_size
+    show(
+        as_json,
+        {"backup": str(target), "bytes": size, "keys": str(keys)},
+        f"The database is in {plain(str(target))} ({size} bytes).\n"
+        f"Not in it: {plain(str(keys))}, to be kept apart, and backed up anew after every rotation.",
+    )
+
+
 @contracts_app.command("verify")
 def contracts_verify(
     *,

@@ -409,9 +409,8 @@ def _erasure(demo: Demo, person: Person, asked: tuple[Lender, StoredConsent], ho
     demo.chapter("8. A person is erased")
     ledger = demo.custodian
     subject_id = ledger.vault.subject_of(person.ref)
-    ledger.store.scrub()
     backup = home / "backup.db"
-    shutil.copy(ledger.config.database, backup)
+    ledger.store.backup(backup)
     erasure = ledger.eraser.erase(person.ref)
     rotation = ledger.rotate_keys()
     demo.tell(

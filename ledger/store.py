@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -457,13 +457,7 @@ class Store:
     @classmethod
     def create(cls, path: Path, identity: dict[str, str]) -> Store:
         """Make a new SQLite database that belongs to `identity`. Raises `AlreadyExistsError`."""
-        if path.exists():
-            raise AlreadyExistsError(f"{path} exists already and is not overwritten")
-        # Created by hand, because SQLite would make it readable for everyone.
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        except OSError as exc:
-            raise StoreUnavailableError(f"no database can be made at {path}: {exc.strerror}") from exc
+        _make_private(path)
         store = cls(f"sqlite:///{path}")
         with store.begin() as tx:
             metadata.create_all(tx)
@@ -513,9 +507,51 @@ class Store:
         if busy:
             raise StoreUnavailableError("the write-ahead log could not be emptied: the database is busy")
 
+    def backup(self, target: Path) -> None:
+        """Copy the whole database, as it is at one moment, into a new file that only its owner can read.
+
+        Others may read and write meanwhile; what is in the write-ahead log is in the copy. Raises `AlreadyExistsError`,
+        `StoreUnavailableError`.
+        """
+        _make_private(target)
+        try:
+            # All pages in one step: in several, whoever writes in between would make it begin anew.
+            with _guarded(), closing(self._engine.raw_connection()) as source, closing(sqlite3.connect(target)) as copy:
+                assert isinstance(source.driver_connection, sqlite3.Connection)
+                source.driver_connection.backup(copy)
+                # One file, which is whole by itself.
+                copy.execute("PRAGMA journal_mode=DELETE")
+            _flush(target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+
+def _make_private(path: Path) -> None:
+    """An empty file, made by hand, because SQLite would make it readable for everyone."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError as exc:
+        raise AlreadyExistsError(f"{path} exists already and is not overwritten") from exc
+    except OSError as exc:
+        raise StoreUnavailableError(f"no database can be made at {path}: {exc.strerror}") from exc
+
+
+def _flush(path: Path) -> None:
+    """To the disk, the file and its name. Raises `StoreUnavailableError`."""
+    try:
+        for each in (path, path.parent):
+            descriptor = os.open(each, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as exc:
+        raise StoreUnavailableError(f"{path} is not safe on the disk: {exc.strerror}") from exc
 
 
 @contextmanager

@@ -380,6 +380,7 @@ def story(quiet_devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Sto
     tell("disputes", "resolve", dispute["dispute"], "--outcome", "confirmed", "--answer", "The bank confirmed it.")
     tell("prompts", "export")
     tell("sync")
+    tell("backup", str(home.home / "backup.db"))
     tell("erase", "german-0001", "--yes")
     tell("keys", "rotate")
     return Story(home, told)

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -352,3 +353,42 @@ def test_the_time_of_an_id_is_in_its_first_48_bits() -> None:
 
 def test_ids_of_one_millisecond_are_all_different() -> None:
     assert len({new_id(1) for _ in range(10_000)}) == 10_000
+
+
+def test_a_backup_is_whole_private_and_of_one_moment_while_others_write(
+    store: Store, path: Path, tmp_path: Path
+) -> None:
+    add(store, "first")
+    # What a copy of the file would not have.
+    assert path.with_name("ledger.db-wal").stat().st_size > 0
+    target = tmp_path / "backup.db"
+    with store.begin() as tx:
+        # Whoever writes is not waited for, and what is not durable yet is not in it.
+        tx.execute(subjects.insert(), [{"subject_id": "second", "ref_index": "q", "created_at": 1}])
+        store.backup(target)
+    assert [each.name for each in tmp_path.glob("backup.db*")] == ["backup.db"]
+    assert target.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(f"file:{target}?mode=ro", uri=True)) as copy:
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert copy.execute("SELECT subject_id FROM subjects").fetchall() == [("first",)]
+    Store.open(target, IDENTITY).close()
+
+
+def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "backup.db"
+    target.write_text("mine")
+    with pytest.raises(AlreadyExistsError):
+        store.backup(target)
+    assert target.read_text() == "mine"
+    with pytest.raises(StoreUnavailableError):
+        store.backup(tmp_path / "nowhere" / "backup.db")
+
+    def full(_: Path) -> None:
+        raise StoreUnavailableError("no space left")
+
+    monkeypatch.setattr("ledger.store._flush", full)
+    with pytest.raises(StoreUnavailableError):
+        store.backup(tmp_path / "other.db")
+    assert not (tmp_path / "other.db").exists()

@@ -1,8 +1,8 @@
 """The command line: thin verbs over `Custodian`. Every verb takes `--json`.
 
-Here are the entry point and the verbs about the installation; the others are in `cli_serve.py`, `cli_parties.py`,
-`cli_data.py`, `cli_disputes.py`, `cli_consents.py`, `cli_requests.py`, `cli_duties.py`, `cli_evidence.py`,
-`cli_orders.py`, `cli_prompts.py` and, for the auditor, `cli_auditor.py`.
+Here are the entry point and the verbs about the installation; the others are in `cli_serve.py`, `cli_writers.py`,
+`cli_parties.py`, `cli_data.py`, `cli_disputes.py`, `cli_consents.py`, `cli_requests.py`, `cli_duties.py`,
+`cli_evidence.py`, `cli_orders.py`, `cli_prompts.py` and, for the auditor, `cli_auditor.py`.
 
 Exit codes: 0 done · 1 the answer is no (consent) · 2 the request is wrong · 3 store, keys or set-up · 4 the chain ·
 5 something that must hold does not (verification, demo).
@@ -35,16 +35,19 @@ from ledger import (
     cli_prompts,
     cli_requests,
     cli_serve,
+    cli_writers,
     deploy,
 )
 from ledger.cli_output import open_custodian
 from ledger.cli_terminal import Json, fail, json_fields, out, plain, progress_bar, show
+from ledger.cli_writers import writer_fields
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.demo import run_demo
 from ledger.devnet import fund
-from ledger.errors import AuditError, ChainError, ConfigError, LedgerError
+from ledger.errors import AuditError, ChainError, ConfigError, LedgerError, LogAheadError
 from ledger.jsonrpc import JsonRpc, RpcError
+from ledger.writers import meaning_of
 
 PANEL: Final = "Installation"
 
@@ -125,12 +128,25 @@ def _is_penniless(custodian: Custodian) -> bool:
 
 @app.command(rich_help_panel=PANEL)
 def sync(*, as_json: Json = False) -> None:
-    """Make chain and journal agree: relay what is pending, put back what the chain lost, log refusals."""
+    """Make chain and journal agree: relay what is pending, put back what the chain lost, log refusals.
+
+    Says which writers' logs on chain have entries that are not on file, and then ends with exit code 4.
+    """
     with open_custodian() as custodian:
         report = custodian.sync()
-    fields = {name: getattr(report, name) for name in report.__slots__}
-    done = [f"{name.replace('_', ' ')} {count}" for name, count in fields.items() if count]
-    show(as_json, json_fields(fields), f"In sync now: {', '.join(done)}." if done else "In sync.")
+    numbers = {name: getattr(report, name) for name in report.__slots__ if name != "ahead"}
+    done = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in numbers.items() if count)
+    if report.ahead:
+        human = f"Not in sync; done: {done or 'nothing'}."
+    else:
+        human = f"In sync now: {done}." if done else "In sync."
+    show(as_json, {**json_fields(numbers), "ahead": [writer_fields(log) for log in report.ahead]}, human)
+    if report.ahead:
+        told = "; ".join(meaning_of(log) for log in report.ahead)
+        raise LogAheadError(
+            f"{told}. Nothing is built on it: `consent-ledger writers retire ADDRESS` takes it out of use for good, "
+            "and releases go on with another key; what to do before that is in the README, under Backup and restore"
+        )
 
 
 @app.command(rich_help_panel=PANEL)
@@ -191,6 +207,7 @@ def keys_rotate(*, as_json: Json = False) -> None:
 app.add_typer(contracts_app, name="contracts", rich_help_panel=PANEL)
 app.add_typer(keys_app, name="keys", rich_help_panel=PANEL)
 app.add_typer(cli_serve.app)
+app.add_typer(cli_writers.app)
 app.add_typer(cli_data.app)
 app.add_typer(cli_disputes.app)
 app.add_typer(cli_parties.app)

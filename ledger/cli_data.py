@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +14,7 @@ from ledger.cli_output import consent_fields, consent_text, open_custodian
 from ledger.cli_terminal import (
     Json,
     SubjectRef,
-    err,
+    agrees,
     fail,
     json_fields,
     number_of,
@@ -110,7 +109,7 @@ def erase(
     if preview:
         _preview(subject, yes=yes, as_json=as_json)
         return
-    if not yes and (as_json or not _agrees(f"Erase {plain(subject)} for ever? This cannot be undone.")):
+    if not yes and (as_json or not agrees(f"Erase {plain(subject)} for ever? This cannot be undone.")):
         raise MalformedError("yes: nothing was erased, because nobody agreed (--yes agrees beforehand)", field="yes")
     with open_custodian() as custodian:
         erasure = custodian.eraser.erase(subject)
@@ -161,12 +160,6 @@ def _preview(subject: str, *, yes: bool, as_json: bool) -> None:
         f"Older backups stay readable until {', '.join(found.readable_in_backups_until_destroyed)} is destroyed.",
     ]
     show(as_json, fields, "\n".join(human))
-
-
-def _agrees(question: str) -> bool:
-    # Not by `typer.confirm`, which asks on standard output.
-    err.print(f"{question} [y/N] ", end="", soft_wrap=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @subjects_app.command("count")

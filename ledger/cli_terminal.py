@@ -80,6 +80,13 @@ def warn(text: str) -> None:
     err.print(plain(text), soft_wrap=True)
 
 
+def agrees(question: str) -> bool:
+    """Whether whoever is there says yes."""
+    # Not by `typer.confirm`, which asks on standard output.
+    err.print(f"{question} [y/N] ", end="", soft_wrap=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def table(rows: Sequence[Mapping[str, object]]) -> Table:
     """A table; its columns are the names in the first row."""
     made = Table(*(rows[0] if rows else ()))

@@ -19,13 +19,15 @@ from sqlalchemy import Connection
 
 from ledger.access import BatchKind, ChainProof, LoggedAccess, fold, fold_compelled
 from ledger.chain import Chain, Prospect, Receipt, nonce_of
-from ledger.consent import ZERO32, Address, Hex32, Reason
-from ledger.contract import append_call, append_compelled_call
+from ledger.consent import Address, Hex32, Reason
+from ledger.contract import LogState, append_call, append_compelled_call
 from ledger.contract_events import Appended, batches_of
 from ledger.errors import (
+    ChainError,
     ChainLostError,
     ChainUnavailableError,
     ConfirmationTimeoutError,
+    LogAheadError,
     NotWriterError,
     TransactionRevertedError,
 )
@@ -68,7 +70,10 @@ class _Landing:
 
 
 class LogWriter:
-    """Appends to the log of one writer key. The caller holds that writer's lock for as long as this lives."""
+    """Appends to the log of one writer key. The caller holds that writer's lock for as long as this lives.
+
+    `another` takes another key instead, where this one may append no more; None if there is none.
+    """
 
     def __init__(
         self,
@@ -80,9 +85,11 @@ class LogWriter:
         custodian: Address,
         finality: Finality,
         clock: Callable[[], int],
+        another: Callable[[], LocalAccount | None] = lambda: None,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store, self._journal, self._chain = store, journal, chain
+        self._another = another
         self._account = writer
         self.address = Address(writer.address)
         self._custodian = custodian
@@ -126,9 +133,17 @@ class LogWriter:
             yield
 
     def statuses(self, consent_ids: Sequence[Hex32]) -> list[Reason]:
-        """The contract's verdict on these consents, and with it whatever the batch needs. Raises `ChainError`."""
-        self._resolve()
-        head = self._current_head()
+        """The contract's verdict on these consents, and with it whatever the batch needs. Raises `ChainError`.
+
+        Where this writer may append no more, another one does, if there is one. Where its log is ahead nothing goes on
+        until the operator has decided: the journal may have been rolled back.
+        """
+        try:
+            head = self._ready()
+        except NotWriterError:
+            if not self._go_over():
+                raise
+            head = self._ready()
         reasons, prospect = self._chain.prospect(consent_ids, self._custodian, self.address)
         self._next = (head, prospect)
         return reasons
@@ -265,8 +280,12 @@ class LogWriter:
         self._head = None
         fate = self._chain.fate(batch.transaction_hash, self._custodian, self.address)
         if fate.receipt is None:
+            if fate.log.is_retired:
+                # Out of use for good: the contract will never take it.
+                self._journal.lose_batch(batch)
+                return
             if fate.log.head != batch.expected_head:
-                raise ChainLostError("the log is not where the pending batch left it: run `consent-ledger sync`")
+                raise self._elsewhere(fate.log, "the log is not where the pending batch left it")
             if fate.mined_nonce > nonce_of(batch.raw):
                 # Signed with a nonce that was used (a node that was behind gave it): it can never land.
                 self._journal.lose_batch(batch)
@@ -282,25 +301,45 @@ class LogWriter:
                 self._settle(tx, landing)
             self._head = landing.appended.head
 
+    def _ready(self) -> Hex32:
+        self._resolve()
+        return self._current_head()
+
+    def _go_over(self) -> bool:
+        """Go on with another key. Returns whether there is one."""
+        account = self._another()
+        if account is None:
+            return False
+        self._account, self.address, self._head = account, Address(account.address), None
+        return True
+
     def _current_head(self) -> Hex32:
         if self._head is None:
             log = self._chain.log(self._custodian, self.address)
             if not log.allowed:
-                raise NotWriterError(f"{self.address} may not append to this log: run `consent-ledger sync`")
-            if (self._journal.last_head(self.address) or ZERO32) != log.head:
-                raise ChainLostError("the log on chain is not the one in the journal: run `consent-ledger sync`")
+                raise NotWriterError(f"{self.address} may not append to this log: run `consent-ledger deploy`")
+            if self._journal.log_end(self.address)[0] != log.head:
+                raise self._elsewhere(log, "the log on chain is not the one in the journal")
             self._head = log.head
         return self._head
+
+    def _elsewhere(self, log: LogState, what: str) -> ChainError:
+        """Why a log cannot be built on that is not where the journal has it: the chain lost something, or has more."""
+        if log.size > self._journal.log_end(self.address)[1]:
+            return LogAheadError(f"{what}, and has entries that are not on file: run `consent-ledger sync`")
+        return ChainLostError(f"{what}: run `consent-ledger sync`")
 
     def _landed(self, batch: Batch, accesses: Sequence[LoggedAccess]) -> _Landing:
         """Wait until a batch that was sent counts."""
         self._head = None
         receipt = self._chain.wait(batch.transaction_hash, timeout=self._finality.timeout)
         if not receipt.succeeded:
-            head = self._chain.log(self._custodian, self.address).head
-            if head not in (batch.expected_head, self._journal.last_head(self.address) or ZERO32):
-                # Someone else wrote to the log, or the receipt lies: whether the batch is on it is unknown.
-                raise ChainLostError("the log moved on without this service: run `consent-ledger sync`")
+            log = self._chain.log(self._custodian, self.address)
+            is_elsewhere = log.head not in (batch.expected_head, self._journal.log_end(self.address)[0])
+            if is_elsewhere and not log.is_retired:
+                # Someone else wrote to the log, or the receipt lies: whether the batch is on it is unknown, until the
+                # operator has decided that this key is out of use.
+                raise self._elsewhere(log, "the log moved on without this service")
             # It reverted as a whole, so nothing of it is on the log and the entries are free for another batch.
             self._journal.lose_batch(batch)
             raise TransactionRevertedError("the contract reverted a batch")

@@ -84,6 +84,11 @@ class LogState:
     custodian_number: int
     allowed: bool
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether the custodian let this writer append once and does no more."""
+        return self.custodian_number != 0 and not self.allowed
+
 
 # --------------------------------------------------------------------------------------------------------------- calls
 

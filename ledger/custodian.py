@@ -14,7 +14,7 @@ from typing import Final
 
 from eth_account.signers.local import LocalAccount
 
-from ledger import contract, deploy
+from ledger import deploy
 from ledger.access_records import AccessRecords
 from ledger.activity import Activities
 from ledger.artifact import contract_address
@@ -32,7 +32,7 @@ from ledger.disputes import Disputes
 from ledger.duties import Duties
 from ledger.enrolment import Enrolment
 from ledger.erase import Eraser
-from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError, StoreUnavailableError
+from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError
 from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
 from ledger.invitations import Invitations
@@ -61,10 +61,10 @@ from ledger.subject_export import SubjectExport
 from ledger.sync import Sync, SyncReport
 from ledger.vault import Vault
 from ledger.webhooks import Webhooks
+from ledger.writers import Writers
 
 SYNC_SECONDS: Final = 60.0
 PRESENCE_SECONDS: Final = 30.0
-WRITER_SECONDS: Final = 2.0
 FORGET_SECONDS: Final = 600
 EVENTS_KEPT_SECONDS: Final = 90 * DAY_SECONDS
 
@@ -116,8 +116,9 @@ class Custodian:
         self.registry = Registry(self.store, self.keys, self.outbox)
         self.access_records = AccessRecords(self.store, self.journal, self.registry, self.vault)
         lanes = (self.accounts.custodian, self.accounts.grants, self.accounts.revocations)
-        timeout = config.finality.timeout
-        self.relay = Relay(self.journal, self.chain, lanes, locks=config.locks, timeout=timeout, step=step)
+        self.relay = Relay(
+            self.journal, self.chain, lanes, locks=config.locks, timeout=config.finality.timeout, step=step
+        )
         signing_key = self.accounts.signing_key
         self.grants = Grants(
             self.store,
@@ -198,7 +199,18 @@ class Custodian:
             step=step,
         )
         self._forgot_at = 0
-        self._writer_lock, self.log = self._take_writer()
+        self.writers = Writers(
+            self.accounts.writers,
+            self.store,
+            self.journal,
+            self.chain,
+            self.relay,
+            custodian=self.address,
+            locks=config.locks,
+            clock=clock,
+        )
+        self._writer_lock, account = self.writers.take()
+        self.log = self._log_writer(account, another=self._another_writer)
         self.standings = Standings(
             self.store, self.journal, self.registry, self.chain, custodian=self.address, clock=clock
         )
@@ -338,16 +350,8 @@ class Custodian:
         return deployed
 
     def allow_writers(self) -> None:
-        """Make sure that every writer key may append to this custodian's log."""
-        for writer in self.accounts.writers:
-            if self.chain.log(self.address, Address(writer.address)).allowed:
-                continue
-            calldata = contract.call("setWriter", writer.address, True)
-            with self.store.begin() as tx:
-                act_id = self.journal.add_act(
-                    tx, kind="writer", consent_ids=[], lane=self.address, calldata=calldata, at=self.clock()
-                )
-            self.relay.relay(act_id)
+        """Make sure that every writer key may append to this custodian's log, but those taken out of use."""
+        self.writers.allow()
 
     def sync(self, **options: int) -> SyncReport:
         """Make chain and journal agree again, see `sync.py`. One at a time."""
@@ -358,7 +362,7 @@ class Custodian:
             free: dict[LocalAccount, FileLock] = {}
             try:
                 for account in dead:
-                    lock = self._lock_of(account)
+                    lock = self.writers.lock_of(account)
                     if lock.acquire():
                         free[account] = lock
                 idle = [self._log_writer(account) for account in free]
@@ -374,6 +378,7 @@ class Custodian:
                     self.chain,
                     self.log,
                     writers,
+                    self.writers,
                     clock=self.clock,
                 ).run(**options)
             finally:
@@ -416,17 +421,17 @@ class Custodian:
 
     # --------------------------------------------------------------------------------------------------------- writers
 
-    def _take_writer(self) -> tuple[FileLock, LogWriter]:
-        deadline = time.monotonic() + WRITER_SECONDS
-        while True:
-            for account in self.accounts.writers:
-                lock = self._lock_of(account)
-                if lock.acquire():
-                    return lock, self._log_writer(account)
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(0.05)
-        raise StoreUnavailableError(f"all {len(self.accounts.writers)} writer keys are in use by other processes")
+    def require_writer(self) -> None:
+        """Raise unless this process can append to a log. Raises `LogAheadError`, `NotWriterError`, `ChainError`."""
+        self.writers.require_usable(self.log.address)
+
+    def _another_writer(self) -> LocalAccount | None:
+        taken = self.writers.another(self.log.address)
+        if taken is None:
+            return None
+        self._writer_lock.release()
+        self._writer_lock, account = taken
+        return account
 
     def _recover_writer(self, address: str, made_at_ms: int) -> bool:
         """Take up what a dead process left in flight on its writer.
@@ -435,7 +440,7 @@ class Custodian:
         """
         for account in self.accounts.writers:
             if account.address == address:
-                lock = self._lock_of(account)
+                lock = self.writers.lock_of(account)
                 if not lock.acquire():
                     # Its successor has the writer and knows nothing of the release, but finds out about its batch.
                     return lock.held_since_ms() > made_at_ms
@@ -445,10 +450,9 @@ class Custodian:
                     lock.release()
         return True
 
-    def _lock_of(self, account: LocalAccount) -> FileLock:
-        return FileLock(self.config.locks / f"{account.address}.lock")
-
-    def _log_writer(self, account: LocalAccount) -> LogWriter:
+    def _log_writer(
+        self, account: LocalAccount, *, another: Callable[[], LocalAccount | None] = lambda: None
+    ) -> LogWriter:
         return LogWriter(
             self.store,
             self.journal,
@@ -457,6 +461,7 @@ class Custodian:
             custodian=self.address,
             finality=self.config.finality,
             clock=self.clock,
+            another=another,
             step=self._step,
         )
 

@@ -522,6 +522,12 @@ class ChainLostError(ChainError):
     code = "chain_lost"
 
 
+class LogAheadError(ChainError):
+    """The log on chain has entries that this service does not know. Its operator must decide; nothing was released."""
+
+    code = "log_ahead"
+
+
 class DevnetError(ChainError):
     """The local chain does not start."""
 

@@ -36,7 +36,7 @@ from sqlalchemy.sql.dml import Update
 
 from ledger.access import BatchKind, ChainProof, LoggedAccess
 from ledger.chain import RawTransaction, Receipt
-from ledger.consent import Address, Domain, Hex32
+from ledger.consent import ZERO32, Address, Domain, Hex32
 from ledger.contract_events import Appended, Outcome
 from ledger.errors import ChainLostError, ReleaseInProgressError
 from ledger.store import Store, act_consents, acts, batches, consents, insert_many, meta, new_id, orders, releases
@@ -467,11 +467,14 @@ class Journal:
             tx.execute(delete(meta).where(meta.c.key == key))
             tx.execute(meta.insert(), [{"key": key, "value": value}])
 
-    def last_head(self, writer: str) -> Hex32 | None:
-        """The head after this writer's newest batch on chain."""
+    def log_end(self, writer: str) -> tuple[Hex32, int]:
+        """Head and size after this writer's newest batch on chain."""
         with self._store.read() as tx:
-            query = select(batches.c.head).where(batches.c.writer == writer, batches.c.state == ANCHORED)
-            return tx.scalar(query.order_by(batches.c.size.desc()).limit(1))
+            query = select(batches.c.head, batches.c.size).where(
+                batches.c.writer == writer, batches.c.state == ANCHORED
+            )
+            row = tx.execute(query.order_by(batches.c.size.desc()).limit(1)).first()
+        return (row.head, row.size) if row else (ZERO32, 0)
 
     # -------------------------------------------------------------------------------------------------------- releases
 

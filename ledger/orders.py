@@ -168,7 +168,6 @@ class Orders:
             "release_id": entry.release_id,
             "entry_hash": entry_hash,
             "embargo_until": new.embargo_until,
-            "writer": self._log.address,
             "created_at": at,
         }
         opened = OpenedOrder(order=order, entry=entry, records=tuple(record.record_id for record in records))
@@ -184,7 +183,7 @@ class Orders:
                 batch_id = self._log.put(
                     tx, BatchKind.COMPELLED_ACCESSES, [queued.access], embargo_until=new.embargo_until
                 )
-                self._book.add(tx, opened, columns | {"batch_id": batch_id})
+                self._book.add(tx, opened, columns | {"writer": self._log.address, "batch_id": batch_id})
             self._step("order durable")
             self._log.land([queued])
             self._log.settle_alone()

@@ -7,6 +7,8 @@
     is no longer in force are marked late instead of being lost; accesses that an authority ordered come back as such.
 (3) Take in what others did on chain: a revocation or a pause that the subject sent without us.
 (4) Put refusals on the log, end releases that no one came back for.
+(5) Hold the logs on chain against the journal: one that has more was written to by somebody else, or by this custodian
+    before an older backup was restored. It is reported and never taken in: see `writers.py`.
 
 What cannot go on keeps nothing else from its turn: it waits, and with it only what builds on it. A smart account can
 make its own act fail as often as it likes, and a person's revocation must not be behind it.
@@ -26,7 +28,13 @@ from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.consent import Hex32
 from ledger.contract_events import Event
-from ledger.errors import ChainUnavailableError, LedgerError, StoreUnavailableError, TransactionRevertedError
+from ledger.errors import (
+    ChainUnavailableError,
+    LedgerError,
+    LogAheadError,
+    StoreUnavailableError,
+    TransactionRevertedError,
+)
 from ledger.grants import Grants
 from ledger.journal import ANCHORED, LOST, Act, Anchor, Journal
 from ledger.orders import Orders
@@ -35,6 +43,7 @@ from ledger.registry import Registry
 from ledger.relay import UNKNOWN, Relay
 from ledger.release import Releases
 from ledger.store import Store
+from ledger.writers import WriterLog, Writers
 
 STALE_SECONDS: Final = 900
 EVENT_BLOCKS: Final = 10_000
@@ -44,7 +53,10 @@ LEARNED_KEPT: Final = 32
 
 @dataclass(slots=True)
 class SyncReport:
-    """What was done, in numbers. `waiting`: acts that another process kept from the chain, and what builds on them."""
+    """What was done, in numbers. `waiting`: acts that another process kept from the chain, and what builds on them.
+
+    `ahead`: writers whose log on chain has entries that are not on file.
+    """
 
     relayed: int = 0
     waiting: int = 0
@@ -59,6 +71,7 @@ class SyncReport:
     refusals_logged: int = 0
     stale_ended: int = 0
     lost: int = 0
+    ahead: list[WriterLog] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -91,6 +104,9 @@ class _Held:
         """What goes wrong within is raised at the end of the run."""
         try:
             yield
+        except LogAheadError:
+            # Said by step (5), which keeps nothing else from its turn.
+            pass
         except LedgerError as exc:
             self.error = self.error or exc
 
@@ -110,15 +126,17 @@ class Sync:
         chain: Chain,
         log: LogWriter,
         writers: Mapping[str, LogWriter],
+        every_writer: Writers,
         *,
         clock: Callable[[], int],
     ) -> None:
         self._store, self._journal, self._registry = store, journal, registry
         self._relay, self._grants, self._releases, self._orders = relay, grants, releases, orders
         self._chain, self._log, self._writers, self._clock = chain, log, writers, clock
+        self._every_writer = every_writer
 
     def run(self, *, stale_after: int = STALE_SECONDS) -> SyncReport:
-        """All four steps. Raises the first error; what could be done was done, and the next run goes on."""
+        """All steps. Raises the first error; what could be done was done, and the next run goes on."""
         self._chain.check()
         report, held = SyncReport(), _Held()
         # What was lost comes first: what is pending may build on it.
@@ -134,6 +152,8 @@ class Sync:
             self._log_refusals(report)
         with held.trouble():
             report.stale_ended = self._releases.end_stale(older_than=stale_after, writers=list(self._writers))
+        with held.trouble():
+            report.ahead = self._every_writer.ahead()
         # What an erasure left in the write-ahead log because someone was reading; the next run tries again.
         with suppress(StoreUnavailableError):
             self._store.scrub()

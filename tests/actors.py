@@ -292,6 +292,19 @@ class World:
         self.custodian.close()
         self.custodian = self.open()
 
+    def restore_what_was_before(self, meanwhile: Callable[[], object]) -> None:
+        """Something happens, and then a backup of before it is put back: of the database, not of the keys."""
+        backup = self.config.data.with_name("backup.db")
+        self.custodian.store.backup(backup)
+        try:
+            meanwhile()
+        finally:
+            self.custodian.close()
+            for left in self.config.data.glob("ledger.db*"):
+                left.unlink()
+            backup.rename(self.config.database)
+            self.custodian = self.open()
+
     def rebuild_chain(self) -> None:
         """The chain was restarted empty, and the operator put the contract back."""
         self.chain.restart_empty()

@@ -16,7 +16,8 @@ from werkzeug.test import TestResponse
 
 from ledger import exchange
 from ledger.attributes import ASKABLE, ATTRIBUTES
-from ledger.consent import Reason
+from ledger.consent import Address, Reason
+from ledger.contract import call
 from ledger.parties import INSTITUTION
 from ledger.store import consents
 from web import problems
@@ -484,6 +485,26 @@ def test_without_the_chain_nothing_is_released_and_the_service_says_so(world: Wo
     assert world.logged() == []
     assert api.client.get("/readyz").status_code == 200
     assert api.release(world.institution, consent, key="k").status_code == 200
+
+
+def test_a_service_whose_log_is_ahead_of_the_journal_is_not_ready_until_that_writer_is_retired(
+    world: World, api: Api
+) -> None:
+    consent = world.grant()
+    stolen = world.custodian.accounts.writers[0]
+    entries = call("append", world.custodian.address, bytes(32), [(b"\x09" * 32, b"\x08" * 32)])
+    world.chain.transact(stolen, entries)
+    ready = api.client.get("/readyz")
+    assert (ready.status_code, said(ready)["writer"]) == (503, "log_ahead")
+    refused = api.release(world.institution, consent, key="k")
+    assert (refused.status_code, code(refused)) == (503, "log_ahead")
+    world.custodian.writers.retire(world.custodian.log.address)
+    assert api.client.get("/readyz").status_code == 200
+    assert api.release(world.institution, consent, key="k").status_code == 200
+    for account in world.custodian.accounts.writers:
+        world.custodian.writers.retire(Address(account.address))
+    ready = api.client.get("/readyz")
+    assert (ready.status_code, said(ready)["writer"]) == (503, "not_writer")
 
 
 def metrics(api: Api) -> dict[tuple[str, ...], float]:

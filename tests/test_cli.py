@@ -380,6 +380,8 @@ def story(quiet_devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Sto
     tell("disputes", "resolve", dispute["dispute"], "--outcome", "confirmed", "--answer", "The bank confirmed it.")
     tell("prompts", "export")
     tell("sync")
+    (*_, spare) = tell("writers", "list")
+    tell("writers", "retire", spare["writer"], "--yes")
     tell("backup", str(home.home / "backup.db"))
     tell("erase", "german-0001", "--yes")
     tell("keys", "rotate")
@@ -859,6 +861,67 @@ def test_2_a_strangers_key_revokes_nothing(home: Installation) -> None:
     home.ask("subjects", "new-key", str(stranger))
     assert home.refusal("revoke", consent, "--key", str(stranger))[:2] == (2, "invalid_signature")
     assert home.ask("consents", "show", consent)["status"] == "in_force"
+
+
+@pytest.fixture
+def small(devnet: Devnet, tmp_path: Path) -> Installation:
+    """An installation of its own with one person and one consent, on a node that others use as well."""
+    home = Installation(tmp_path, devnet.url)
+    home.ask("init")
+    home.ask("deploy", "--fund")
+    home.ask("import", str(csv_of(home.home / "people.csv", 2)), "--map", "german")
+    home.ask("institutions", "add", BANK, "--name", "Example Bank", "--new-keys", str(home.jwks))
+    home.ask("subjects", "new-key", str(home.person))
+    return home
+
+
+def restore(home: Installation, backup: Path) -> None:
+    """As the README tells it."""
+    for left in home.data.glob("ledger.db*"):
+        left.unlink()
+    backup.rename(home.data / "ledger.db")
+
+
+@pytest.mark.devnet
+def test_a_backup_that_is_older_than_the_last_access_is_said_and_a_verb_lets_releases_go_on(
+    small: Installation,
+) -> None:
+    consent = small.grant(subject="german-0001", max_accesses="3", per_day="3")
+    backup = small.home / "backup.db"
+    told = small.ask("backup", str(backup))
+    assert (told["backup"], told["bytes"]) == (str(backup), backup.stat().st_size)
+    assert small.refusal("backup", str(backup))[:2] == (2, "already_exists")
+    small.ask(*small.release_args(consent))
+    restore(small, backup)
+    assert small.refusal(*small.release_args(consent))[:2] == (4, "log_ahead")
+
+    done = small.run("sync", "--json")
+    (ahead,) = json.loads(done.out)["ahead"]
+    assert (ahead["state"], ahead["onChain"], ahead["onFile"]) == ("ahead", 1, 0)
+    assert (done.code, json.loads(done.err)["error"]["code"]) == (4, "log_ahead")
+    human = small.run("sync")
+    assert (human.code, human.out) == (4, "Not in sync; done: nothing.\n")
+    assert f"the log of writer {ahead['writer']} is ahead: 1 entries on chain, 0 in this journal" in human.err
+    assert "`consent-ledger writers retire ADDRESS`" in human.err
+
+    # Not without a yes, and no other key than one of these.
+    retire = ("writers", "retire", ahead["writer"])
+    assert small.refusal(*retire) == (2, "malformed", "yes")
+    assert small.run(*retire, stdin="n\n").code == 2
+    assert small.refusal("writers", "retire", "0x" + "11" * 20, "--yes") == (2, "not_found", "writer")
+    assert small.refusal("writers", "retire", "0x11", "--yes")[:2] == (2, "malformed")
+    done = small.run(*retire, stdin="y\n")
+    assert done.code == 0
+    assert "Writers that can be used: 7." in done.out
+    assert small.run("sync").out == "In sync.\n"
+    assert small.ask(*small.release_args(consent))["values"]
+    # `deploy` lets writers in, and not this one.
+    small.ask("deploy")
+    assert [log["state"] for log in small.ask("writers", "list")].count("usable") == 7
+    # The entry of before is on chain, not on file, and no secret.
+    done = small.run("audit", "reconcile", "--json")
+    assert done.code == 1
+    assert "entry_not_on_file" in {one["code"] for one in json.loads(done.out)["findings"]}
 
 
 @pytest.mark.devnet

@@ -22,11 +22,11 @@ from ledger.consent import ZERO32, Address, ConsentState, Domain, Hex32, Reason,
 from ledger.contract import append_call, call, decode_call, grant_call, revoke_as_custodian_call
 from ledger.contract_events import batches_of
 from ledger.errors import (
-    ChainLostError,
     ChainUnavailableError,
     EmptyBatchError,
     HeadMismatchError,
     LedgerError,
+    LogAheadError,
     NotCustodianError,
     NotWriterError,
     TransactionRevertedError,
@@ -214,19 +214,63 @@ def test_a_log_that_someone_else_wrote_to_stops_the_writer_and_releases_nothing(
     calldata = call("append", world.custodian.address, bytes(32), [(b"\x09" * 32, b"\x08" * 32)])
     world.chain.before("statuses", lambda: world.chain.transact(stolen, calldata))
     for _ in range(2):
-        with pytest.raises(ChainLostError):
+        with pytest.raises(LogAheadError):
             world.ask(consent, key="once")
     assert world.states() == [INTENT]
     assert world.logged() == []
 
 
-def test_a_writer_that_may_not_append_says_so(world: World) -> None:
+def test_where_no_writer_may_append_it_is_said(world: World) -> None:
     consent = world.grant()
-    world.chain.transact(world.custodian.accounts.custodian, call("setWriter", world.custodian.log.address, False))
+    owner = world.custodian.accounts.custodian
+    for writer in world.custodian.accounts.writers:
+        world.chain.transact(owner, call("setWriter", writer.address, False))
     with pytest.raises(NotWriterError):
         world.ask(consent, key="once")
-    world.custodian.allow_writers()
+    world.chain.transact(owner, call("setWriter", world.custodian.log.address, True))
     assert world.ask(consent, key="once").sealed
+
+
+def test_a_writer_that_may_not_append_any_more_makes_way_for_another_one(world: World) -> None:
+    consent = world.grant()
+    world.ask(consent)
+    first = world.custodian.log.address
+    world.custodian.writers.retire(first)
+    world.restart()
+    assert world.ask(consent).sealed
+    assert world.custodian.log.address != first
+    assert {appended.writer for appended in batches_of(world.chain.all_events())} == {
+        first,
+        world.custodian.log.address,
+    }
+    # The one that it left is nobody's, and the one that it took is nobody else's.
+    with world.open() as other:
+        assert other.log.address == first
+    with world.open() as other:
+        assert other.releases.release(world.request(consent)).sealed
+        assert other.log.address not in (first, world.custodian.log.address)
+
+
+def test_a_writer_that_is_taken_out_of_use_under_a_process_costs_it_one_try(world: World) -> None:
+    consent = world.grant()
+    world.ask(consent)
+    world.custodian.writers.retire(world.custodian.log.address)
+    with pytest.raises(TransactionRevertedError):
+        world.ask(consent, key="once")
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 2
+
+
+def test_a_writer_that_was_taken_out_of_use_stays_out_when_the_writers_are_let_in(world: World) -> None:
+    first = world.custodian.log.address
+    world.custodian.writers.retire(first)
+    world.custodian.allow_writers()
+    assert not world.chain.log(world.custodian.address, first).allowed
+    # On a chain that begins anew as well.
+    world.rebuild_chain()
+    world.custodian.sync()
+    assert not world.chain.log(world.custodian.address, first).allowed
+    assert world.custodian.writers.retire(first).state == "retired"
 
 
 def test_a_writer_that_is_stopped_while_its_batch_is_on_the_way_loses_nothing(world: World) -> None:
@@ -236,7 +280,6 @@ def test_a_writer_that_is_stopped_while_its_batch_is_on_the_way_loses_nothing(wo
     with pytest.raises(TransactionRevertedError):
         world.ask(consent, key="once")
     assert world.states() == [INTENT]
-    world.custodian.allow_writers()
     assert world.ask(consent, key="once").sealed
     assert len(world.logged()) == 1
 

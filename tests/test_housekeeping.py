@@ -182,7 +182,7 @@ def test_a_lock_that_cannot_be_had_keeps_no_other_from_being_let_go(
 
 
 LOOKS: Final[dict[str, Callable[[Custodian, str], object]]] = {
-    "the head of a writer": lambda held, _: held.journal.last_head(held.log.address),
+    "the head of a writer": lambda held, _: held.journal.log_end(held.log.address),
     "the batch in flight": lambda held, _: held.journal.pending_batch(held.log.address),
     "writers with work": lambda held, _: held.journal.writers_with_work(),
     "releases that have not ended": lambda held, _: held.journal.unfinished(held.log.address),

@@ -41,6 +41,7 @@ from ledger.errors import (
     InstitutionSuspendedError,
     KeyFileError,
     LedgerError,
+    LogAheadError,
     NotFoundError,
     NotWriterError,
     ReleaseAbortedError,
@@ -670,7 +671,7 @@ def test_a_receipt_that_says_reverted_of_what_landed_makes_no_second_entry_and_t
     consent = world.grant()
     world.chain.lie = as_reverted
     for _ in range(2):
-        with pytest.raises(ChainLostError):
+        with pytest.raises(LogAheadError):
             world.ask(consent, key="once")
     world.chain.lie = lambda receipt: receipt
     assert world.ask(consent, key="once").sealed
@@ -1021,7 +1022,7 @@ def test_an_altered_envelope_is_not_released_and_the_release_ends(world: World) 
 
 
 def test_no_more_processes_than_writer_keys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.custodian.WRITER_SECONDS", 0)
+    monkeypatch.setattr("ledger.writers.WAIT_SECONDS", 0)
     others = [world.open() for _ in range(WRITERS - 1)]
     with pytest.raises(StoreUnavailableError):
         world.open()

@@ -68,7 +68,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset(
         {
             *("audit_html", "cli_audit_options", "cli_disclosure_output", "client", "config", "disclosure_facts"),
-            *("grants", "orders", "preparation", "public_record"),
+            *("grants", "orders", "preparation", "public_record", "writers"),
         }
     ),
     frozenset(
@@ -84,7 +84,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset(
         {
             *("cli_auditor", "cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties", "cli_orders"),
-            *("cli_parties", "cli_prompts", "cli_serve", "demo"),
+            *("cli_parties", "cli_prompts", "cli_serve", "cli_writers", "demo"),
         }
     ),
     frozenset({"cli_requests"}),

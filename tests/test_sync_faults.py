@@ -19,17 +19,18 @@ from ledger.contract_events import Event
 from ledger.custodian import Custodian
 from ledger.errors import (
     ChainError,
-    ChainLostError,
     ChainUnavailableError,
     ConfirmationTimeoutError,
     ConsentRevokedError,
     InvalidSignatureError,
     LedgerError,
+    LogAheadError,
     TransactionRevertedError,
 )
-from ledger.journal import ABORTED, RELEASED
+from ledger.journal import ABORTED, INTENT, RELEASED
 from ledger.locks import FileLock
 from ledger.sync import SyncReport
+from ledger.writers import WriterLog
 
 
 class Killed(BaseException):
@@ -126,9 +127,56 @@ def test_a_writer_that_is_stuck_keeps_no_revocation_waiting(world: World) -> Non
     theirs = call("append", world.custodian.address, bytes(32), [(b"\x09" * 32, b"\x08" * 32)])
     world.chain.transact(stolen, theirs)
     consent = revoked_while_away(world)
-    with pytest.raises(ChainLostError):
-        world.custodian.sync()
+    (ahead,) = world.custodian.sync().ahead
+    assert (ahead.address, ahead.on_chain, ahead.on_file) == (stolen.address, 1, 0)
     assert status(world, consent) is Reason.REVOKED
+    # Out of use, its batch can never land: the release is free to be logged by another one.
+    assert world.states() == [INTENT]
+    world.custodian.writers.retire(ahead.address)
+    assert world.custodian.sync() == SyncReport()
+    assert world.custodian.journal.pending_batch(ahead.address) is None
+
+
+def test_after_an_older_backup_sync_names_the_log_that_is_ahead_and_the_verb_lets_releases_go_on(world: World) -> None:
+    consent = world.grant()
+    world.ask(consent, key="before")
+    world.restore_what_was_before(lambda: world.ask(consent, key="after"))
+    first = world.custodian.log.address
+    for _ in range(2):
+        (ahead,) = world.custodian.sync().ahead
+        assert (ahead.address, ahead.state, ahead.on_chain, ahead.on_file) == (first, "ahead", 2, 1)
+        # Nothing goes on by itself: it may be that somebody else has the key.
+        with pytest.raises(LogAheadError):
+            world.ask(consent, key="new")
+        with pytest.raises(LogAheadError):
+            world.custodian.require_writer()
+    world.custodian.writers.retire(first)
+    assert world.custodian.sync() == SyncReport()
+    world.custodian.require_writer()
+    assert world.ask(consent, key="new").sealed
+    # What is on chain stays there, and is not written again.
+    assert len(world.logged()) == 3
+
+
+def test_a_log_that_its_own_process_appends_to_meanwhile_is_not_ahead(world: World) -> None:
+    consent = world.grant()
+    with world.open() as other:
+        theirs = next(one for one in other.accounts.writers if Address(one.address) == other.log.address)
+        world.chain.before("log", lambda: other.releases.release(world.request(consent)))
+        log = world.custodian.writers.log_of(theirs)
+        assert (log.state, log.on_chain, log.on_file) == ("usable", 1, 1)
+        assert world.custodian.sync().ahead == []
+    assert len(world.logged()) == 1
+
+
+@pytest.mark.parametrize("step", ["batch durable", "batch sent", "batch landed"])
+def test_a_batch_in_flight_is_not_what_makes_a_log_be_ahead(world: World, step: str) -> None:
+    consent = world.grant()
+    with world.open() as other:
+        seen: list[WriterLog] = []
+        world.steps.at(step, lambda: seen.extend(world.custodian.writers.ahead()))
+        other.releases.release(world.request(consent))
+    assert seen == []
 
 
 def test_what_is_about_the_consent_of_an_act_that_waits_is_not_judged_before_it(world: World) -> None:

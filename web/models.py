@@ -541,6 +541,7 @@ class Health(Model):
     status: str
     chain: str | None = None
     database: str | None = None
+    writer: str | None = None
 
 
 def names(model: type[Model] = Model) -> frozenset[str]:

@@ -102,13 +102,22 @@ def _healthz() -> Response:
 
 
 def _readyz() -> Response:
-    """Ready to release: the chain answers, it is the right one, and the database can be written."""
+    """Ready to release: the chain answers, it is the right one, a log can be built on, the database can be written.
+
+    Of the writer is said what is wrong with it, and nothing else: `log_ahead` takes the operator, see `writers.py`.
+    """
     held = custodian()
     chain = database = "ok"
+    writer = None
     try:
         held.chain.check()
     except ChainError as exc:
         chain = exc.code
+    else:
+        try:
+            held.require_writer()
+        except LedgerError as exc:
+            writer = exc.code
     try:
         with held.store.begin():
             pass
@@ -116,7 +125,10 @@ def _readyz() -> Response:
         database = exc.code
     return _health(
         models.Health(
-            status="ok" if (chain, database) == ("ok", "ok") else "unavailable", chain=chain, database=database
+            status="ok" if (chain, database, writer) == ("ok", "ok", None) else "unavailable",
+            chain=chain,
+            database=database,
+            writer=writer,
         )
     )
 

@@ -23,7 +23,7 @@ from prometheus_client import multiprocess
 
 from ledger.config import Config
 from ledger.custodian import Custodian
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, LogAheadError
 from ledger.locks import FileLock
 from web import create_app
 from web.metrics import MULTIPROCESS
@@ -133,7 +133,8 @@ class _Housekeeper:
                 # First, and not in every round: neither keeps the other from its turn by failing.
                 if since_sync >= SYNC_SECONDS:
                     since_sync = 0.0
-                    self._custodian.sync()
+                    if self._custodian.sync().ahead:
+                        self._app.logger.warning("housekeeping: %s", LogAheadError.code)
                 self._custodian.housekeeping()
             except LedgerError as exc:
                 # An unreachable chain, a busy database: the next round will do.

@@ -35,6 +35,8 @@ def serve(*, http_port: HttpPort = SERVICE_PORT, workers: Workers = None, as_jso
     config = Config.from_env(port=http_port)
     with _until_interrupted(), Custodian(config) as custodian:
         custodian.chain.check()
+        # Before anyone can ask for their data.
+        custodian.eraser.erase_again()
         contract = custodian.chain.domain.contract
     with Service(config, port=http_port, workers=workers) as service, _until_interrupted():
         show(

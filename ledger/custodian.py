@@ -32,6 +32,7 @@ from ledger.disputes import Disputes
 from ledger.duties import Duties
 from ledger.enrolment import Enrolment
 from ledger.erase import Eraser
+from ledger.erasures import ERASURES, ErasureFile
 from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError
 from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
@@ -176,6 +177,7 @@ class Custodian:
             self.order_book,
             self.enrolment,
             self.challenges,
+            ErasureFile(config.key_file.with_name(ERASURES)),
             custodian=self.address,
             signing_key=signing_key,
             clock=clock,
@@ -379,6 +381,7 @@ class Custodian:
                     self.log,
                     writers,
                     self.writers,
+                    self.eraser,
                     clock=self.clock,
                 ).run(**options)
             finally:

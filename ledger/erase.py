@@ -4,7 +4,8 @@ Erasing a person: every consent of theirs is revoked by the custodian, then in o
 key, opening and salt is deleted (of values, consents, answers, orders, requests, attestations and adverse actions), the
 person's account of the portal goes with its passkeys, wallets, sessions and invitations, and a tombstone stays. What is
 on chain (salted hashes) then opens to nothing and links to no one. Backups still hold wrapped keys: they become
-unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with.
+unreadable when the KEK that wrapped them is destroyed, which is what rotation ends with. Until then one that is put
+back has the person again, whom `erase_again` finds by the file that every erasure is written down in (`erasures.py`).
 
 Rotation re-wraps every DEK under a new KEK, in small transactions; envelopes' bodies are never touched. It may be
 killed at any point and run again. The old KEK is destroyed only when nothing is wrapped under it any more.
@@ -13,6 +14,7 @@ killed at any point and run again. The old KEK is destroyed only when nothing is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +25,8 @@ from ledger.challenges import Challenges
 from ledger.consent import Address, Hex32
 from ledger.enrolment import Enrolment
 from ledger.envelope import ROTATION, WrappedKey
-from ledger.errors import ConflictError, ErasedError, StoreUnavailableError
+from ledger.erasures import ErasureFile
+from ledger.errors import ConflictError, ErasedError, KeyFileError, StoreUnavailableError
 from ledger.grants import ActResult, Grants
 from ledger.journal import ABORTED, INTENT, RECORDED, Journal, releases_about
 from ledger.json_forms import DAY_SECONDS
@@ -116,6 +119,7 @@ class Eraser:
         book: OrderBook,
         enrolment: Enrolment,
         challenges: Challenges,
+        erasures: ErasureFile,
         *,
         custodian: Address,
         signing_key: ECKey,
@@ -127,6 +131,7 @@ class Eraser:
         self._enrolment, self._challenges = enrolment, challenges
         self._keys, self._custodian, self._signing_key = keys, custodian, signing_key
         self._clock, self._step = clock, step
+        self._erasures, self._has_looked_back = erasures, False
 
     def preview(self, subject_id: str) -> ErasurePreview:
         """What an erasure would take and what it cannot take, as things stand. Raises `ErasedError`, `VaultError`."""
@@ -200,6 +205,11 @@ class Eraser:
                 tx.execute(update(table).where(table.c.subject_id == subject_id).values(**gone)).rowcount
                 for table in (consent_requests, deletion_attestations, adverse_actions)
             )
+            ref_index = tx.scalar(select(subjects.c.ref_index).where(subjects.c.subject_id == subject_id))
+        self._step("erase durable")
+        # What cannot be written down now is taken from the tombstone later.
+        with suppress(KeyFileError):
+            self._erasures.add({str(ref_index): now})
         scrubbed = self._scrubbed()
         keks = tuple(self._keys.kek_ids)
         destroyed = {
@@ -229,6 +239,24 @@ class Eraser:
                 self._custodian, self._signing_key, at=now, destroyed=destroyed, scrubbed=scrubbed, keks=keks
             ),
         )
+
+    def erase_again(self) -> int:
+        """Erase whoever was erased and is back by an older backup of the database. Returns how many.
+
+        Writes down, too, who is erased in the database and not in the file. Looks once in a process: a backup is put
+        back while none is running. Raises `VaultError`, `ConflictError`: it looks again the next time.
+        """
+        if self._has_looked_back:
+            return 0
+        written_down = self._erasures.read()
+        with self._store.read() as tx:
+            erased = self._vault.erased(tx)
+            back = self._vault.living(tx, [one for one in written_down if one not in erased])
+        self._erasures.add({one: at for one, at in erased.items() if one not in written_down})
+        for subject_id in back:
+            self.erase_subject(subject_id)
+        self._has_looked_back = True
+        return len(back)
 
     def _scrubbed(self) -> bool:
         try:

@@ -5,7 +5,8 @@
     devnet restarted), replay what is missing in the old order: signatures are still valid (a smart account may say
     otherwise by now: then its consent stands no more); accesses come back by `appendLate`, so that those whose consent
     is no longer in force are marked late instead of being lost; accesses that an authority ordered come back as such.
-(3) Take in what others did on chain: a revocation or a pause that the subject sent without us.
+(3) Take in what others did on chain: a revocation or a pause that the subject sent without us. Erase again whoever was
+    erased and is back by an older backup.
 (4) Put refusals on the log, end releases that no one came back for.
 (5) Hold the logs on chain against the journal: one that has more was written to by somebody else, or by this custodian
     before an older backup was restored. It is reported and never taken in: see `writers.py`.
@@ -28,6 +29,7 @@ from ledger.chain import Chain
 from ledger.commit import MAX_BATCH, LogWriter
 from ledger.consent import Hex32
 from ledger.contract_events import Event
+from ledger.erase import Eraser
 from ledger.errors import (
     ChainUnavailableError,
     LedgerError,
@@ -71,6 +73,7 @@ class SyncReport:
     refusals_logged: int = 0
     stale_ended: int = 0
     lost: int = 0
+    erased_again: int = 0
     ahead: list[WriterLog] = field(default_factory=list)
 
 
@@ -127,13 +130,14 @@ class Sync:
         log: LogWriter,
         writers: Mapping[str, LogWriter],
         every_writer: Writers,
+        eraser: Eraser,
         *,
         clock: Callable[[], int],
     ) -> None:
         self._store, self._journal, self._registry = store, journal, registry
         self._relay, self._grants, self._releases, self._orders = relay, grants, releases, orders
         self._chain, self._log, self._writers, self._clock = chain, log, writers, clock
-        self._every_writer = every_writer
+        self._every_writer, self._eraser = every_writer, eraser
 
     def run(self, *, stale_after: int = STALE_SECONDS) -> SyncReport:
         """All steps. Raises the first error; what could be done was done, and the next run goes on."""
@@ -148,6 +152,8 @@ class Sync:
             self._relay_pending(report, held)
         with held.trouble():
             self._learn(report)
+        with held.trouble():
+            report.erased_again = self._eraser.erase_again()
         with held.trouble():
             self._log_refusals(report)
         with held.trouble():

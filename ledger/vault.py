@@ -218,6 +218,21 @@ class Vault:
             )
         }
 
+    def erased(self, tx: Connection) -> dict[str, int]:
+        """The reference index of everyone who was erased, and when. Reads every subject."""
+        query = select(subjects.c.ref_index, subjects.c.erased_at).where(subjects.c.erased_at.is_not(None))
+        return {row.ref_index: row.erased_at for row in tx.execute(query)}
+
+    def living(self, tx: Connection, ref_indexes: Sequence[str]) -> list[str]:
+        """The ids of those of the given reference indexes who are here and not erased."""
+        return [
+            row.subject_id
+            for chunk in _chunks(ref_indexes)
+            for row in tx.execute(
+                select(subjects.c.subject_id).where(subjects.c.ref_index.in_(chunk), subjects.c.erased_at.is_(None))
+            )
+        ]
+
     def newest(
         self, tx: Connection, subject_ids: Collection[str], attributes: Collection[str]
     ) -> dict[tuple[str, str], StoredRecord]:

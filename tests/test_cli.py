@@ -925,6 +925,19 @@ def test_a_backup_that_is_older_than_the_last_access_is_said_and_a_verb_lets_rel
 
 
 @pytest.mark.devnet
+def test_who_was_erased_is_erased_again_before_a_restored_database_is_served(small: Installation) -> None:
+    backup = small.home / "backup.db"
+    small.ask("backup", str(backup))
+    small.ask("erase", "german-0001", "--yes")
+    restore(small, backup)
+    assert small.ask("subjects", "count")["erased"] == 0
+    # It comes before the service, which does not start here.
+    port = ("--http-port", str(free_port()))
+    assert small.refusal("serve", *port, "--workers", str(WRITERS - 1))[:2] == (3, "config")
+    assert small.ask("subjects", "count")["erased"] == 1
+
+
+@pytest.mark.devnet
 @pytest.mark.parametrize("answer", ["n\n", ""], ids=["no", "nobody there"])
 def test_2_without_a_yes_nobody_is_erased(home: Installation, answer: str) -> None:
     done = home.run("erase", "german-0005", stdin=answer)

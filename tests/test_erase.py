@@ -662,3 +662,67 @@ def test_a_revoked_consent_is_not_said_to_end_and_its_data_are_still_elsewhere(w
     assert before.consents_that_end == (unused,)
     assert set(before.on_chain) == {used, unused}
     assert [one.consent_id for one in before.held_elsewhere] == [used]
+
+
+# ------------------------------------------------------------------------------------------------- an older backup
+
+
+def erasures(world: World) -> str:
+    return world.config.key_file.with_name("erasures.log").read_text()
+
+
+def test_who_was_erased_is_erased_again_after_an_older_backup(world: World) -> None:
+    consent = world.grant()
+    other = world.another_subject()
+    world.restore_what_was_before(lambda: erase(world))
+    assert world.custodian.vault.count()["erased"] == 0
+    assert world.custodian.sync().erased_again == 1
+    assert world.custodian.vault.count() == {"subjects": 2, "erased": 1, "records": len(VALUES)}
+    for act in (lambda: world.ask(consent), lambda: erase(world), world.grant):
+        with pytest.raises(ErasedError):
+            act()
+    assert other.grant(world.custodian, world.institution)
+    # Once: a backup is put back while no process is running.
+    assert world.custodian.sync().erased_again == 0
+    world.restart()
+    assert world.custodian.sync().erased_again == 0
+
+
+def test_what_is_written_down_of_an_erasure_names_nobody_and_is_the_owners_alone(world: World) -> None:
+    with world.custodian.store.read() as tx:
+        (index,) = tx.scalars(select(subjects.c.ref_index))
+    erase(world)
+    assert erasures(world) == f"\n{world.clock()} {index}\n"
+    assert world.config.key_file.with_name("erasures.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_erasure_that_did_not_happen_is_not_written_down(world: World) -> None:
+    world.grant()
+    world.steps.at("erase revoked", world.grant)
+    with pytest.raises(ConflictError):
+        erase(world)
+    assert not world.config.key_file.with_name("erasures.log").exists()
+    world.restart()
+    assert world.custodian.sync().erased_again == 0
+    assert world.custodian.vault.count()["erased"] == 0
+
+
+@pytest.mark.parametrize("left", ["nothing", "half a line", "no file for it"])
+def test_an_erasure_that_was_cut_off_before_it_was_written_down_is_written_down_by_the_next_sync(
+    world: World, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if left == "no file for it":
+        monkeypatch.setattr("ledger.erasures.os.open", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        assert erase(world).envelopes == len(VALUES)
+        monkeypatch.undo()
+    else:
+        world.steps.at("erase durable", die)
+        with pytest.raises(Killed):
+            erase(world)
+    if left == "half a line":
+        world.config.key_file.with_name("erasures.log").write_text(f"\n{world.clock()} 0123")
+    world.restart()
+    world.custodian.sync()
+    assert len(erasures(world).splitlines()[-1].split()[1]) == 64
+    (at,) = [line.split()[0] for line in erasures(world).splitlines() if len(line) > 64]
+    assert int(at) == world.clock()

@@ -24,8 +24,8 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"audit_style", "errors", "gather", "json_forms", "markup", "unwraps"}),
     frozenset(
         {
-            *("attributes", "consent", "envelope", "jsonrpc", "locks", "passkeys", "private_files", "signed_note"),
-            *("store", "unwrap_file"),
+            *("attributes", "consent", "envelope", "erasures", "jsonrpc", "locks", "passkeys", "private_files"),
+            *("signed_note", "store", "unwrap_file"),
         }
     ),
     frozenset(

@@ -120,15 +120,17 @@ def erase(
         "consents": erasure.consents,
         "releases": erasure.releases,
         "onChain": erasure.is_on_chain,
+        "scrubbed": erasure.scrubbed,
         "readableInBackupsUntilDestroyed": keks,
         "proof": erasure.proof,
     }
-    show(
-        as_json,
-        fields,
-        f"Erased: {number_of(erasure.envelopes, 'value')}, {number_of(erasure.consents, 'consent')}.\n"
-        f"Older backups stay readable until {', '.join(keks)} is destroyed: `consent-ledger keys rotate`.",
-    )
+    human = [f"Erased: {number_of(erasure.envelopes, 'value')}, {number_of(erasure.consents, 'consent')}."]
+    if not erasure.is_on_chain:
+        human.append("Not revoked on chain yet: run `consent-ledger sync`.")
+    if not erasure.scrubbed:
+        human.append("Traces are left in the write-ahead log, because someone was reading: run `consent-ledger sync`.")
+    human.append(f"Older backups stay readable until {', '.join(keks)} is destroyed: `consent-ledger keys rotate`.")
+    show(as_json, fields, "\n".join(human))
 
 
 def _preview(subject: str, *, yes: bool, as_json: bool) -> None:

@@ -35,10 +35,11 @@ from ledger.custodian import Custodian
 from ledger.demo import run_demo
 from ledger.devnet import Devnet, free_port
 from ledger.erase import Eraser
-from ledger.errors import ChainUnavailableError, ConfigError, DevnetError, LedgerError
+from ledger.errors import ChainUnavailableError, ConfigError, DevnetError, LedgerError, StoreUnavailableError
 from ledger.jsonrpc import JsonRpc
 from ledger.keys import WRITERS, Accounts
 from ledger.serving import Service
+from ledger.store import Store
 
 ROOT: Final = Path(__file__).parent.parent
 EXECUTABLE: Final = str(Path(sys.executable).parent / "consent-ledger")
@@ -515,6 +516,7 @@ def test_the_story_says_what_happened(story: Story) -> None:
     counted = {one["kind"]: one["number"] for one in said[("prompts", "export")]}
     assert counted == {"accepted": 1, "declined": 1}
     assert said[("erase",)]["envelopes"] == 20
+    assert (said[("erase",)]["onChain"], said[("erase",)]["scrubbed"]) == (True, True)
     assert said[("keys", "rotate")]["destroyed"] == said[("erase",)]["readableInBackupsUntilDestroyed"]
 
 
@@ -946,6 +948,27 @@ def test_2_without_a_yes_nobody_is_erased(home: Installation, answer: str) -> No
     # Under --json nobody is asked: a question would be in the way of who reads the output.
     assert home.refusal("erase", "german-0005") == (2, "malformed", "yes")
     assert len(home.ask("subjects", "show", "german-0005")["attributes"]) == 20
+
+
+@pytest.mark.devnet
+def test_what_is_unfinished_of_an_erasure_is_said(small: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(_: Store) -> None:
+        raise StoreUnavailableError("somebody is reading")
+
+    for number in (1, 2):
+        small.grant(subject=f"german-000{number}")
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setattr(Store, "scrub", busy)
+    done = small.run("erase", "german-0001", "--yes", CONSENT_LEDGER_RPC_URL=nowhere)
+    assert done.code == 0
+    assert "Not revoked on chain yet: run `consent-ledger sync`.\n" in done.out
+    assert (
+        "Traces are left in the write-ahead log, because someone was reading: run `consent-ledger sync`.\n" in done.out
+    )
+    said = small.ask("erase", "german-0002", "--yes", CONSENT_LEDGER_RPC_URL=nowhere)
+    assert (said["onChain"], said["scrubbed"]) == (False, False)
+    monkeypatch.undo()
+    assert small.ask("sync")["relayed"] == 2
 
 
 @pytest.mark.devnet

@@ -41,7 +41,7 @@ from ledger.json_forms import DAY_SECONDS
 from ledger.jsonrpc import JsonRpc, RpcError
 from ledger.registry import StoredConsent
 from ledger.release import Release
-from ledger.store import Store, records
+from ledger.store import Store, records, sqlite_url
 from ledger.typed_data import grant_typed_data, revocation_typed_data, sign_typed_data
 from ledger.vault import envelope_of
 
@@ -423,7 +423,7 @@ def _erasure(demo: Demo, person: Person, asked: tuple[Lender, StoredConsent], ho
         demo.refused("P6", "erased", "take the person in again", lambda: ledger.vault.subject_of(person.ref)),
     ]
     demo.table(rows, "attempt", "refused with")
-    old = Store(f"sqlite:///{backup}")
+    old = Store(sqlite_url(backup))
     with old.read() as tx:
         kept = [row for row in tx.execute(records.select()) if row.subject_id == subject_id]
     opened = 0

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import (
+    URL,
     Column,
     Connection,
     Dialect,
@@ -448,7 +449,7 @@ ABOUT_SUBJECTS: Final = tuple(table for table in metadata.sorted_tables if "subj
 class Store:
     """One database. `begin` is for writing, `read` for reading; both raise `StoreUnavailableError`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         self._engine = create_engine(url)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _configure_sqlite)
@@ -458,7 +459,7 @@ class Store:
     def create(cls, path: Path, identity: dict[str, str]) -> Store:
         """Make a new SQLite database that belongs to `identity`. Raises `AlreadyExistsError`."""
         _make_private(path)
-        store = cls(f"sqlite:///{path}")
+        store = cls(sqlite_url(path))
         with store.begin() as tx:
             metadata.create_all(tx)
             tx.execute(meta.insert(), [{"key": "schema", "value": SCHEMA_VERSION}])
@@ -470,7 +471,7 @@ class Store:
         """Raises `StoreUnavailableError` if there is none, `StoreMismatchError` if it is not of this `identity`."""
         if not path.exists():
             raise StoreUnavailableError(f"no database at {path}: run `consent-ledger init`")
-        store = cls(f"sqlite:///{path}")
+        store = cls(sqlite_url(path))
         with store.read() as tx:
             found = {row.key: row.value for row in tx.execute(select(meta))}
         for key, expected in {"schema": SCHEMA_VERSION, **identity}.items():
@@ -552,6 +553,11 @@ def _flush(path: Path) -> None:
                 os.close(descriptor)
     except OSError as exc:
         raise StoreUnavailableError(f"{path} is not safe on the disk: {exc.strerror}") from exc
+
+
+def sqlite_url(path: Path) -> URL:
+    """Not put together as text, in which a `?` or a `%` of the path would mean something."""
+    return URL.create("sqlite", database=str(path))
 
 
 @contextmanager

@@ -70,6 +70,20 @@ def test_a_new_database_is_its_owners_alone_with_all_that_belongs_to_it(store: S
     assert set(found.values()) == {0o600}
 
 
+@pytest.mark.parametrize("name", ["a?b.db", "a%41.db", "a#b.db", "a b.db", "?mode=memory", ":memory:"])
+def test_a_database_is_where_its_path_says_and_its_owners_alone_whatever_the_path_is(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name / name
+    path.parent.mkdir()
+    made = Store.create(path, IDENTITY)
+    add(made, "a")
+    found = {entry.name: entry.stat().st_mode & 0o777 for entry in tmp_path.rglob("*") if entry.is_file()}
+    assert found == dict.fromkeys((name, f"{name}-wal", f"{name}-shm"), 0o600)
+    made.close()
+    again = Store.open(path, IDENTITY)
+    assert count(again) == 1
+    again.close()
+
+
 def test_an_existing_database_is_never_overwritten(store: Store, path: Path) -> None:
     add(store, "a")
     with pytest.raises(AlreadyExistsError):

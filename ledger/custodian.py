@@ -33,7 +33,7 @@ from ledger.duties import Duties
 from ledger.enrolment import Enrolment
 from ledger.erase import Eraser
 from ledger.erasures import ERASURES, ErasureFile
-from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError
+from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError, StoreUnavailableError
 from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
 from ledger.invitations import Invitations
@@ -64,6 +64,8 @@ from ledger.vault import Vault
 from ledger.webhooks import Webhooks
 from ledger.writers import Writers
 
+INIT_SECONDS: Final = 30.0
+SQLITE_ENDS: Final = ("-wal", "-shm")
 SYNC_SECONDS: Final = 60.0
 PRESENCE_SECONDS: Final = 30.0
 FORGET_SECONDS: Final = 600
@@ -312,20 +314,26 @@ class Custodian:
 
     @classmethod
     def init(cls, config: Config) -> None:
-        """Make keys, accounts and database. Raises `AlreadyExistsError`: nothing is overwritten."""
+        """Make keys, accounts and database, all or nothing. Raises `AlreadyExistsError`: nothing is overwritten.
+
+        `StoreUnavailableError` or `OSError` if they cannot be written.
+        """
         config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for path in (config.key_file, config.account_file, config.database):
-            if path.exists():
-                raise AlreadyExistsError(f"{path} exists already and is not overwritten")
-        try:
-            keys = KeyFile.create(config.key_file)
-            accounts = Accounts.create(config.account_file)
-            Store.create(config.database, _identity(config, keys, accounts)).close()
-        except LedgerError:
-            # All or nothing: nothing was there before, and half of it would be of no use.
-            for path in (config.key_file, config.account_file, config.database):
-                path.unlink(missing_ok=True)
-            raise
+        made = (config.key_file, config.account_file, config.database)
+        # Two at once would take each other's files for what they left behind.
+        with FileLock(config.locks / "init").hold(timeout=INIT_SECONDS):
+            for path in made:
+                if path.exists():
+                    raise AlreadyExistsError(f"{path} exists already and is not overwritten")
+            try:
+                keys = KeyFile.create(config.key_file)
+                accounts = Accounts.create(config.account_file)
+                Store.create(config.database, _identity(config, keys, accounts)).close()
+            except BaseException:
+                # A full disk, Ctrl-C, whatever it was: nothing was there before, and half of it would be of no use.
+                for path in (*made, *(config.database.with_name(config.database.name + end) for end in SQLITE_ENDS)):
+                    path.unlink(missing_ok=True)
+                raise
 
     def close(self) -> None:
         """Let the writer and the database go, once the webhooks that are under way have ended."""

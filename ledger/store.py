@@ -460,10 +460,15 @@ class Store:
         """Make a new SQLite database that belongs to `identity`. Raises `AlreadyExistsError`."""
         _make_private(path)
         store = cls(sqlite_url(path))
-        with store.begin() as tx:
-            metadata.create_all(tx)
-            tx.execute(meta.insert(), [{"key": "schema", "value": SCHEMA_VERSION}])
-            tx.execute(meta.insert(), [{"key": key, "value": value} for key, value in identity.items()])
+        try:
+            with store.begin() as tx:
+                metadata.create_all(tx)
+                tx.execute(meta.insert(), [{"key": "schema", "value": SCHEMA_VERSION}])
+                tx.execute(meta.insert(), [{"key": key, "value": value} for key, value in identity.items()])
+        except BaseException:
+            # Open, it would go on in files that the caller may remove.
+            store.close()
+            raise
         return store
 
     @classmethod

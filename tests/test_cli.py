@@ -6,11 +6,13 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -35,9 +37,9 @@ from ledger.custodian import Custodian
 from ledger.demo import run_demo
 from ledger.devnet import Devnet, free_port
 from ledger.erase import Eraser
-from ledger.errors import ChainUnavailableError, ConfigError, DevnetError, LedgerError, StoreUnavailableError
+from ledger.errors import AlreadyExistsError, ChainUnavailableError, ConfigError, DevnetError, LedgerError, StoreUnavailableError
 from ledger.jsonrpc import JsonRpc
-from ledger.keys import WRITERS, Accounts
+from ledger.keys import WRITERS, Accounts, KeyFile
 from ledger.serving import Service
 from ledger.store import Store
 
@@ -1096,6 +1098,72 @@ def test_what_init_makes_is_for_the_owner_alone(fresh: Installation) -> None:
     assert {name for name, mode in modes.items() if mode & 0o077} == set()
     fresh.ask("subjects", "new-key", str(fresh.person))
     assert stat.S_IMODE(fresh.person.stat().st_mode) == 0o600
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """As on a disk that is full by then, by the kernel's own refusal."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 500, 3000, 20_000], ids=["no key", "no account", "no database", "half of one"])
+def test_init_on_a_full_disk_says_so_and_is_done_once_there_is_room(fresh: Installation, room: int) -> None:
+    fresh.data.mkdir(mode=0o700)
+    with files_up_to(room):
+        done = fresh.run("init", "--json")
+    assert (done.code, done.out) == (3, "")
+    if room <= 500:
+        lacking = fresh.data / "keys" / ("kek.json" if room == 0 else "accounts.json")
+        assert str(lacking) in json.loads(done.err)["error"]["message"]
+    left = {path.name for path in fresh.data.rglob("*") if path.is_file()}
+    assert left <= {"init"}
+    fresh.ask("init")
+
+
+def test_an_init_that_is_interrupted_leaves_nothing_in_the_way(
+    fresh: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> Store:
+        raise KeyboardInterrupt
+
+    config = Config(data=fresh.data)
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "create", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            Custodian.init(config)
+    Custodian.init(config)
+
+
+def test_of_two_inits_at_once_one_is_done_and_the_other_refused(
+    fresh: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, create, refused = Config(data=fresh.data), KeyFile.create, []
+
+    def init() -> None:
+        try:
+            Custodian.init(config)
+        except AlreadyExistsError as exc:
+            refused.append(exc)
+
+    second = threading.Thread(target=init)
+
+    def create_late(path: Path) -> KeyFile:
+        if second.ident is None:
+            # Nothing is there yet, and there is time enough for the second one to make everything.
+            second.start()
+            second.join(timeout=1)
+        return create(path)
+
+    monkeypatch.setattr(KeyFile, "create", create_late)
+    init()
+    second.join(timeout=SECONDS)
+    assert len(refused) == 1
+    fresh.ask("subjects", "count")
 
 
 def test_an_import_skips_bad_rows_and_names_line_and_column(fresh: Installation) -> None:

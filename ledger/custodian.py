@@ -33,7 +33,7 @@ from ledger.duties import Duties
 from ledger.enrolment import Enrolment
 from ledger.erase import Eraser
 from ledger.erasures import ERASURES, ErasureFile
-from ledger.errors import AlreadyExistsError, ContractMissingError, LedgerError, StoreUnavailableError
+from ledger.errors import AlreadyExistsError, ContractMissingError
 from ledger.furnish import Furnish
 from ledger.grants import Grants, Lanes
 from ledger.invitations import Invitations
@@ -109,6 +109,9 @@ class Custodian:
         self._step = step
         self._presence = FileLock(config.locks / "presence", shared=True)
         self._presence.wait(timeout=PRESENCE_SECONDS)
+        # A rotation may have ended since the keys were read, and what is written under a destroyed KEK is lost. None is
+        # destroyed any more now that this process is known to be here.
+        self.keys.look_again()
 
         self.journal = Journal(self.store)
         self.order_book = OrderBook(self.store, self.keys)

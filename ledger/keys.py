@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from joserfc.jwk import ECKey
 from ledger.envelope import DISCLOSURE, OPENING, Use, WrappedKey
 from ledger.errors import IntegrityError, KeyFileError, KeyUnavailableError
 from ledger.locks import FileLock
-from ledger.private_files import write_private_file
+from ledger.private_files import replace_private_file, write_private_file
 from ledger.unwrap_file import Ahead, Entry, UnwrapFile
 from ledger.unwraps import NOTHING, mark_of
 
@@ -87,6 +86,11 @@ class KeyFile:
         """Every KEK held, retired ones included."""
         self._refresh(now=True)
         return sorted(self._keks)
+
+    def look_again(self) -> None:
+        """Read the file now, whether or not it seems to have changed. Raises `KeyFileError`."""
+        self._stamp = ()
+        self._refresh(now=True)
 
     def wrap(self, dek: bytes) -> WrappedKey:
         """Wrap under the active KEK."""
@@ -199,7 +203,7 @@ class KeyFile:
         try:
             found = self._path.stat()
         except OSError as exc:
-            raise KeyFileError(f"no key file at {self._path}: run `consent-ledger init`") from exc
+            raise _unreadable(self._path, exc) from exc
         # The time alone is too coarse: two changes can fall into one tick of the file system's clock.
         stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
         if stamp == self._stamp:
@@ -306,24 +310,24 @@ def _create(path: Path, content: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, content: dict[str, Any]) -> None:
-    """Atomic: a crash leaves the old file or the new one, never half of either. The caller holds the lock."""
-    draft = path.with_name(f"{path.name}.draft")
-    # One that a crash left behind may hold a KEK that is to be destroyed.
-    draft.unlink(missing_ok=True)
-    write_private_file(draft, json.dumps(content, indent=1))
-    draft.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    """The caller holds the lock. Raises `KeyFileError`, and leaves the old file."""
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        replace_private_file(path, json.dumps(content, indent=1))
+    except OSError as exc:
+        raise KeyFileError(f"{path} cannot be replaced, nothing was changed: {exc.strerror}") from exc
+
+
+def _unreadable(path: Path, exc: OSError) -> KeyFileError:
+    if isinstance(exc, FileNotFoundError):
+        return KeyFileError(f"no key file at {path}: run `consent-ledger init`, or name the right one")
+    return KeyFileError(f"{path} cannot be read as a key file: {exc.strerror}")
 
 
 def _require_private(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as exc:
-        raise KeyFileError(f"no key file at {path}: run `consent-ledger init`, or name the right one") from exc
+        raise _unreadable(path, exc) from exc
     if mode & 0o077:
         raise KeyFileError(f"{path} can be read by others: expected mode 0600 (chmod 600 {path})")
 
@@ -332,7 +336,9 @@ def _read(path: Path) -> dict[str, Any]:
     _require_private(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+    except (ValueError, RecursionError) as exc:
         raise KeyFileError(f"{path} cannot be read as a key file") from exc
     if not isinstance(content, dict) or content.get("version") != FILE_VERSION:
         raise KeyFileError(f"{path}: expected a key file of version {FILE_VERSION}")

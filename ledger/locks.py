@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ledger.errors import StoreUnavailableError
+from ledger.private_files import leave_to_owner
 
 
 class FileLock:
@@ -32,6 +33,7 @@ class FileLock:
         except OSError as exc:
             raise StoreUnavailableError(f"no lock file at {self._path}: {exc.strerror}") from exc
         try:
+            leave_to_owner(descriptor, self._path.parent)
             fcntl.flock(descriptor, self._kind | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)

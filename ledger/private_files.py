@@ -29,3 +29,47 @@ def write_private_file(path: Path, text: str) -> None:
         if isinstance(exc, OSError):
             raise OSError(exc.errno, exc.strerror, str(path)) from exc
         raise
+
+
+def replace_private_file(path: Path, text: str) -> None:
+    """Atomic: a crash leaves the old file or the new one, never half of either, and the owner stays who it was.
+
+    Raises `OSError`, and leaves the old one. The caller sees to it that nobody else replaces it meanwhile.
+    """
+    draft = path.with_name(f"{path.name}.draft")
+    # One that a crash left behind may hold what was to be destroyed.
+    draft.unlink(missing_ok=True)
+    write_private_file(draft, text)
+    try:
+        _keep_owner(draft, path)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _keep_owner(draft: Path, path: Path) -> None:
+    """The superuser must not take a file from the account that a service runs as."""
+    owner = path.stat()
+    if draft.stat().st_uid == owner.st_uid:
+        return
+    try:
+        os.chown(draft, owner.st_uid, owner.st_gid)
+    except OSError as exc:
+        raise OSError(exc.errno, f"it belongs to user {owner.st_uid}, do this as that user", str(path)) from exc
+
+
+def leave_to_owner(descriptor: int, directory: Path) -> None:
+    """Give a file that was just made to the owner of its directory. Raises `OSError`.
+
+    What the superuser makes beside a service, an account of less rights could not open otherwise.
+    """
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        if os.fstat(descriptor).st_uid != owner.st_uid:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)

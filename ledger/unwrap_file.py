@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ledger.errors import UnwrapsError
+from ledger.private_files import leave_to_owner
 from ledger.unwraps import (
     FIRST_MAC,
     HEAD_LOST,
@@ -133,11 +134,13 @@ class UnwrapFile:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self._path, flags | os.O_APPEND, PRIVATE)
         try:
+            leave_to_owner(descriptor, self._path.parent)
             head_file = os.open(head_path(self._path), flags, PRIVATE)
         except OSError:
             # Both or none, so that the next line tries again.
             os.close(descriptor)
             raise
+        leave_to_owner(head_file, self._path.parent)
         self._descriptor, self._head_file = descriptor, head_file
         self._process, self._run = os.getpid(), secrets.token_hex(8)
 

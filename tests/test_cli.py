@@ -37,7 +37,14 @@ from ledger.custodian import Custodian
 from ledger.demo import run_demo
 from ledger.devnet import Devnet, free_port
 from ledger.erase import Eraser
-from ledger.errors import AlreadyExistsError, ChainUnavailableError, ConfigError, DevnetError, LedgerError, StoreUnavailableError
+from ledger.errors import (
+    AlreadyExistsError,
+    ChainUnavailableError,
+    ConfigError,
+    DevnetError,
+    LedgerError,
+    StoreUnavailableError,
+)
 from ledger.jsonrpc import JsonRpc
 from ledger.keys import WRITERS, Accounts, KeyFile
 from ledger.serving import Service

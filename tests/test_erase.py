@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -32,6 +33,7 @@ from ledger.exchange import verify_claims
 from ledger.store import (
     ABOUT_SUBJECTS,
     SEALED_TABLES,
+    Store,
     acts,
     adverse_actions,
     consent_requests,
@@ -445,6 +447,42 @@ def test_rotation_rewraps_everything_touches_no_body_and_destroys_the_old_key(wo
     assert progress[-1] == (len(VALUES) + 2, len(VALUES) + 2)
     assert world.ask(consent, key="once").sealed == first.sealed
     assert world.ask(consent).sealed
+
+
+def test_a_process_that_starts_while_a_rotation_ends_writes_nothing_under_the_destroyed_key(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = world.custodian.keys.active_kek_id
+    opened = Store.open
+
+    def opened_late(path: Path, identity: dict[str, str]) -> Store:
+        # The one that starts has read the key file, and is not known to be there yet.
+        assert world.custodian.rotate_keys().destroyed == (old,)
+        return opened(path, identity)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "open", opened_late)
+        starting = world.open()
+    with starting:
+        world.subject.furnish(starting, {"credit_amount": 4711})
+    (record,) = world.custodian.vault.find(world.custodian.vault.subject_of(world.subject.ref), ["credit_amount"])
+    assert world.custodian.vault.open(record, TRIAL).value == 4711
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser meets other people's files")
+def test_a_rotation_by_the_superuser_leaves_the_service_account_every_file(world: World) -> None:
+    world.grant()
+    world.custodian.close()
+    data, account = world.config.data, 65534
+    # As after a start with fewer workers than this takes a writer of, and before anything was ever opened.
+    for made in (*data.glob("locks/*"), *data.glob("keys/unwraps.log*")):
+        made.unlink()
+    for path in (data, *data.rglob("*")):
+        os.chown(path, account, account)
+    world.custodian = world.open()
+    assert world.custodian.rotate_keys().destroyed
+    assert {path.name for path in data.glob("keys/*.l*")} == {"kek.json.lock", "unwraps.log", "unwraps.log.head"}
+    assert [path.name for path in data.rglob("*") if path.stat().st_uid != account] == []
 
 
 def test_a_backup_from_before_an_erasure_opens_nothing_once_the_key_is_rotated(world: World, tmp_path: Path) -> None:

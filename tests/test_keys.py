@@ -111,6 +111,14 @@ def test_a_key_file_that_vanishes_while_in_use_is_noticed(
         keys.wrap(DEK)
 
 
+def test_a_file_that_cannot_be_read_is_said_to_be_unreadable_and_why(path: Path) -> None:
+    path.mkdir(mode=0o700, parents=True)
+    with pytest.raises(KeyFileError, match="cannot be read as a key file: Is a directory"):
+        KeyFile(path)
+    with pytest.raises(KeyFileError, match="cannot be read as a key file: Not a directory"):
+        Accounts.load(Path("/dev/null/accounts.json"))
+
+
 KEK = "ab" * 32
 GOOD: dict[str, Any] = {"version": 1, "index_key": "cd" * 32, "active": "kek-1", "keks": {"kek-1": KEK}}
 GARBLED: dict[str, Any] = {
@@ -302,7 +310,7 @@ def test_rotations_at_once_lose_no_key(keys: KeyFile, path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import ledger.keys
+import ledger.private_files
 from ledger.keys import KeyFile
 
 def die(*_args, **_kwargs):
@@ -310,7 +318,7 @@ def die(*_args, **_kwargs):
 
 keys = KeyFile(Path(sys.argv[1]))
 match sys.argv[2]:
-    case "before the draft": ledger.keys.write_private_file = die
+    case "before the draft": ledger.private_files.write_private_file = die
     case "within the draft": os.fsync = die
     case "before the replacement": Path.replace = die
     case "after the replacement": os.open = (lambda real: lambda path, flags, *rest: (
@@ -336,6 +344,36 @@ def test_a_rotation_killed_half_way_leaves_the_old_file_or_the_new_one(moment: s
     keys.destroy(old.kek_id)
     assert keys.active_kek_id == active
     assert all(kek.encode() not in entry.read_bytes() for entry in path.parent.iterdir())
+
+
+as_superuser = pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser meets other people's files")
+SERVICE_ACCOUNT = 65534
+
+
+@as_superuser
+def test_a_rotation_by_the_superuser_leaves_the_file_to_its_owner(keys: KeyFile, path: Path) -> None:
+    os.chown(path, SERVICE_ACCOUNT, SERVICE_ACCOUNT)
+    old = keys.active_kek_id
+    keys.rotate()
+    keys.destroy(old)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (SERVICE_ACCOUNT, SERVICE_ACCOUNT, 0o600)
+
+
+@as_superuser
+def test_a_rotation_that_would_take_the_file_from_its_owner_changes_nothing(
+    keys: KeyFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    os.chown(path, SERVICE_ACCOUNT, SERVICE_ACCOUNT)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "chown", forbid)
+    with pytest.raises(KeyFileError, match="nothing was changed: it belongs to user 65534"):
+        keys.rotate()
+    assert (path.read_bytes(), path.stat().st_uid) == (before, SERVICE_ACCOUNT)
+    assert not [entry for entry in path.parent.iterdir() if "draft" in entry.name]
 
 
 # ------------------------------------------------------------------------------------------------------------ accounts

@@ -22,10 +22,11 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"audit_style", "errors", "gather", "json_forms", "markup", "unwraps"}),
+    frozenset({"private_files"}),
     frozenset(
         {
-            *("attributes", "consent", "envelope", "erasures", "jsonrpc", "locks", "passkeys", "private_files"),
-            *("signed_note", "store", "unwrap_file"),
+            *("attributes", "consent", "envelope", "erasures", "jsonrpc", "locks", "passkeys", "signed_note", "store"),
+            *("unwrap_file",),
         }
     ),
     frozenset(

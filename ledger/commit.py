@@ -18,7 +18,7 @@ from eth_account.signers.local import LocalAccount
 from sqlalchemy import Connection
 
 from ledger.access import BatchKind, ChainProof, LoggedAccess, fold, fold_compelled
-from ledger.chain import Chain, Prospect, Receipt, nonce_of
+from ledger.chain import Chain, Fate, Prospect, Receipt, nonce_of
 from ledger.consent import Address, Hex32, Reason
 from ledger.contract import LogState, append_call, append_compelled_call
 from ledger.contract_events import Appended, batches_of
@@ -223,16 +223,44 @@ class LogWriter:
         """
         with self._in_flight:
             fate = self._chain.fate(batch.transaction_hash, self._custodian, self.address)
-            ahead = nonce_of(batch.raw) - fate.mined_nonce
-            if fate.receipt is not None or fate.log.head == batch.expected_head:
-                return
-            if 0 < ahead <= FUTURE_NONCES:
-                self._use_up(range(fate.mined_nonce, nonce_of(batch.raw)))
-            if 0 <= ahead <= FUTURE_NONCES:
-                self._chain.send(batch.raw)
-                self._settle_landed(batch)
-            else:
-                self._journal.lose_batch(batch)
+            if fate.receipt is None and fate.log.head != batch.expected_head:
+                self._bury(batch, fate)
+
+    def _bury(self, batch: Batch, fate: Fate) -> None:
+        ahead = nonce_of(batch.raw) - fate.mined_nonce
+        if 0 < ahead <= FUTURE_NONCES:
+            self._use_up(range(fate.mined_nonce, nonce_of(batch.raw)))
+        if 0 <= ahead <= FUTURE_NONCES:
+            self._chain.send(batch.raw)
+            self._settle_landed(batch)
+        else:
+            self._journal.lose_batch(batch)
+
+    def put_back(self, batch: Batch) -> int:
+        """Give a batch that the chain lost an end, whichever writer's it is, by the same bytes. Returns its entries.
+
+        A pool may bring it back at any moment. Until its nonce is used up its entries are in no other batch: so they
+        are on the log once. None is returned of one that can never land: its entries wait for another one then. Raises
+        `ChainError`: what becomes of it is unknown, and it stays lost with its entries in it.
+        """
+        writer, nonce = Address(batch.writer), nonce_of(batch.raw)
+        fate = self._chain.fate(batch.transaction_hash, self._custodian, writer)
+        receipt, ahead = fate.receipt, nonce - fate.mined_nonce
+        if receipt is None and 0 <= ahead <= FUTURE_NONCES:
+            if writer == self.address:
+                # What was before it may be gone for good. The nonces of another process's writer are its own to use.
+                self._use_up(range(fate.mined_nonce, nonce))
+            self._step("batch durable")
+            self._chain.send(batch.raw)
+            self._step("batch sent")
+            receipt = self._chain.wait(batch.transaction_hash, timeout=self._finality.timeout)
+            self._step("batch landed")
+        if receipt is None or not receipt.succeeded or not receipt.events:
+            # It reverted, its nonce was used without it, or no node keeps what is so far ahead.
+            self._journal.close_lost_batch(batch.batch_id)
+            return 0
+        self.settle_again(batch.batch_id, receipt)
+        return len(self._journal.queued_in(batch))
 
     def _use_up(self, nonces: Iterable[int]) -> None:
         _, prospect = self._chain.prospect([], self._custodian, self.address)
@@ -285,6 +313,10 @@ class LogWriter:
                 self._journal.lose_batch(batch)
                 return
             if fate.log.head != batch.expected_head:
+                if fate.log.head == self._journal.log_end(self.address)[0]:
+                    # The log is where the journal has it, so this one was built on what was lost.
+                    self._bury(batch, fate)
+                    return
                 raise self._elsewhere(fate.log, "the log is not where the pending batch left it")
             if fate.mined_nonce > nonce_of(batch.raw):
                 # Signed with a nonce that was used (a node that was behind gave it): it can never land.

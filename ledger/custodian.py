@@ -98,15 +98,13 @@ class Custodian:
         max_batch: int = MAX_BATCH,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.config = config
-        self.clock = clock
+        self.config, self.clock, self._step = config, clock, step
         self.keys = KeyFile(config.key_file, clock=clock)
         self.accounts = Accounts.load(config.account_file)
         self.address = Address(self.accounts.custodian.address)
         self.store = Store.open(config.database, _identity(config, self.keys, self.accounts))
         self.rpc = JsonRpc(config.rpc_url)
         self.chain: Chain = chain or JsonRpcChain(self.rpc, _domain(config))
-        self._step = step
         self._presence = FileLock(config.locks / "presence", shared=True)
         self._presence.wait(timeout=PRESENCE_SECONDS)
         # A rotation may have ended since the keys were read, and what is written under a destroyed KEK is lost. None is

@@ -3,8 +3,10 @@
 (1) Relay what is on file and not on chain yet (the outcome was unknown, or the chain could not be reached).
 (2) Compare every anchor with the chain by block hash. Where the chain lost its tail (a reorganisation) or all of it (a
     devnet restarted), replay what is missing in the old order: signatures are still valid (a smart account may say
-    otherwise by now: then its consent stands no more); accesses come back by `appendLate`, so that those whose consent
-    is no longer in force are marked late instead of being lost; accesses that an authority ordered come back as such.
+    otherwise by now: then its consent stands no more). A batch comes back by the same bytes, as a pool may bring it
+    back at any moment and its entries are to be on the log once. Those of one that never can come back by `appendLate`,
+    so that accesses whose consent is no longer in force are marked late instead of being lost; accesses that an
+    authority ordered come back as such.
 (3) Take in what others did on chain: a revocation or a pause that the subject sent without us. Erase again whoever was
     erased and is back by an older backup.
 (4) Put refusals on the log, end releases that no one came back for.
@@ -31,6 +33,7 @@ from ledger.consent import Hex32
 from ledger.contract_events import Event
 from ledger.erase import Eraser
 from ledger.errors import (
+    ChainError,
     ChainUnavailableError,
     LedgerError,
     LogAheadError,
@@ -38,7 +41,7 @@ from ledger.errors import (
     TransactionRevertedError,
 )
 from ledger.grants import Grants
-from ledger.journal import ANCHORED, LOST, Act, Anchor, Journal
+from ledger.journal import ANCHORED, LOST, Act, Anchor, Batch, Journal
 from ledger.orders import Orders
 from ledger.outbox import BY_CHAIN
 from ledger.registry import Registry
@@ -263,12 +266,18 @@ class Sync:
 
     def _replay(self, report: SyncReport, held: _Held) -> None:
         """Everything that is marked as lost, in its old order; also what an interrupted run left over."""
+        # Under which there are accesses that are not back: after their revocation these would be late.
+        before: set[Hex32] = set()
         for anchor in self._journal.anchors(LOST):
             if anchor.batch_id is not None:
-                self._journal.close_lost_batch(anchor.batch_id)
+                batch = self._journal.batch(anchor.batch_id)
+                if not self._put_back(batch, report, held):
+                    before.update(queued.access.consent_id for queued in self._journal.queued_in(batch))
                 self._replay_accesses(report, held)
             elif anchor.act_id is not None:
                 act = self._journal.act(anchor.act_id)
+                if act.kind != "grant" and not before.isdisjoint(act.consent_ids):
+                    continue
                 if act.kind != "grant" and not held.holds(act):
                     # Left over from a batch that an interrupted run closed: after their revocation they would be late.
                     self._replay_accesses(report, held, under=act.consent_ids)
@@ -276,6 +285,22 @@ class Sync:
                 refused = self._registry.set_not_standing
                 report.replayed_acts += self._bring(act, report, held, refused=refused)
         self._replay_accesses(report, held)
+
+    def _put_back(self, batch: Batch, report: SyncReport, held: _Held) -> bool:
+        """Whether a lost batch has an end. What comes after it in its log cannot be there before it."""
+        if batch.writer in held.lanes:
+            return False
+        try:
+            back = self._writers.get(batch.writer, self._log).put_back(batch)
+        except ChainError as exc:
+            held.lanes.add(batch.writer)
+            held.error = held.error or exc
+            return False
+        if batch.kind is BatchKind.COMPELLED_ACCESSES:
+            report.replayed_orders += back
+        elif batch.kind is not BatchKind.REFUSALS:
+            report.replayed_accesses += back
+        return True
 
     def _replay_accesses(self, report: SyncReport, held: _Held, *, under: Collection[Hex32] | None = None) -> None:
         report.replayed_orders += self._orders.replay()

@@ -125,10 +125,13 @@ class SimulatedChain:
             )
             return block
 
-    def reorg(self, depth: int, *, keep: bool | Address = False, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def reorg(
+        self, depth: int, *, keep: bool | Address = False, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[bytes]:
         """Replace the last blocks by empty ones and one more. With `keep` their transactions come back after that.
 
         Or only those of one sender. `meanwhile` happens on the new branch first, before the transactions that are kept.
+        Returns the transactions that were in the blocks.
         """
         with self._lock:
             self._epoch += 1
@@ -141,6 +144,15 @@ class SimulatedChain:
                 self._pool.extend(each for each in came if keep is True or each.sender == keep)
             for _ in range(depth + 1):
                 self.mine()
+            return [each.raw for block in gone for each in block.transactions]
+
+    def return_to_pool(self, *raws: bytes) -> None:
+        """As a node does with the transactions of blocks that it left: those that can still be mined wait again."""
+        with self._lock:
+            for transaction in map(self._read, raws):
+                used = transaction.nonce < self._blocks[-1].nonces.get(transaction.sender, 0)
+                if not used and transaction not in self._pool:
+                    self._pool.append(transaction)
 
     def restart_empty(self, *, deployed: bool = False) -> None:
         """The node comes back knowing nothing. `deployed`: the contract was put back already."""

@@ -217,20 +217,31 @@ def test_an_access_whose_lost_grant_waits_does_not_come_back_late(
     assert status(world, consent) is Reason.REVOKED
 
 
-def test_what_builds_on_what_is_still_lost_waits_for_it(world: World) -> None:
-    world.ask(world.grant())
+def test_what_came_after_an_access_that_is_not_back_waits_for_it(world: World) -> None:
     consent = world.grant()
+    world.ask(consent)
+    world.subject.revoke(world.custodian, consent)
     world.rebuild_chain()
-    world.chain.down = True
-    world.custodian.grants.revoke_as_custodian([consent])
-    world.chain.down = False
-    # Putting things back stops at the access, before the grant.
     world.chain.penniless.add(world.custodian.log.address)
     with pytest.raises(ChainError):
         world.custodian.sync()
-    assert status(world, consent) is Reason.NOT_GRANTED
+    assert status(world, consent) is Reason.NONE
     world.chain.penniless.clear()
     world.custodian.sync()
+    assert status(world, consent) is Reason.REVOKED
+    assert (len(world.logged()), world.logged("AccessLate")) == (1, [])
+
+
+def test_a_revocation_of_now_waits_for_no_access_that_is_not_back(world: World) -> None:
+    consent = world.grant()
+    world.ask(consent)
+    world.rebuild_chain()
+    world.chain.down = True
+    world.subject.revoke(world.custodian, consent)
+    world.chain.down = False
+    world.chain.penniless.add(world.custodian.log.address)
+    with pytest.raises(ChainError):
+        world.custodian.sync()
     assert status(world, consent) is Reason.REVOKED
 
 

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from ledger import cli, config
 from ledger.actors import PROPERTIES
 from ledger.config import Config
-from ledger.devnet import free_port
+from ledger.devnet import Devnet, free_port
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -133,6 +133,62 @@ def test_the_commands_of_the_readme_work_as_they_stand(tmp_path: Path, stock_too
     assert unignored(written) == set()
     # Its one consent was erased with the person.
     assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
+
+
+@pytest.mark.devnet
+@pytest.mark.slow
+def test_a_backup_and_a_restore_work_as_the_readme_has_them(tmp_path: Path, devnet: Devnet, stock_tools: None) -> None:
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    data = tmp_path / "data"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "CONSENT_LEDGER_DATA": str(data),
+        "CONSENT_LEDGER_RPC_URL": devnet.url,
+    }
+
+    def run(script: str) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    release = (
+        'consent-ledger release "$(cat consent)" --institution did:web:bank.example --keys bank.jwks '
+        "--purpose loan-origination --attribute credit_amount --idempotency-key "
+    )
+    path = 'export PATH="$PWD/.venv/bin:$PATH"\n'
+    run(
+        f"""{path}
+        consent-ledger init; consent-ledger deploy --fund
+        head -n 4 {ROOT}/ledger/data/german_statlog_1000.csv > people.csv; consent-ledger import people.csv --map german
+        consent-ledger institutions add did:web:bank.example --name Bank --new-keys bank.jwks
+        consent-ledger subjects new-key person.key
+        consent-ledger grant --key person.key --subject german-0001 --institution did:web:bank.example \\
+          --purpose loan-origination --attribute credit_amount --max-accesses 3 --per-day 3 --print-id > consent
+        {release}before
+        """
+    )
+    run(block("sh backup"))
+    assert {path.name for path in (tmp_path / "keys-backup").iterdir()} >= {"kek.json", "accounts.json", "unwraps.log"}
+    run(f"{path}{release}after\nconsent-ledger erase german-0002 --yes")
+    # Nothing goes on before what the text tells to do, and everything after it.
+    shown = run(block("sh restore"))
+    assert "erased again 1" in shown
+    assert "error (log_ahead): the log of writer 0x" in shown
+    assert "may append no more. Writers that can be used: 7." in shown
+    assert "In sync.\n" in shown
+    assert "entry_not_on_file" in shown
+    assert "credit_amount" in run(f"{path}{release}new")
+    # Nothing of what they wrote gets into the repository.
+    assert unignored({"ledger-backup.db", "keys-backup/"}) == set()
 
 
 def test_every_command_of_the_readme_is_a_verb_with_these_options() -> None:

@@ -22,42 +22,42 @@ WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 ORDER: Final[tuple[frozenset[str], ...]] = (
     # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"audit_style", "errors", "gather", "json_forms", "markup", "unwraps"}),
-    frozenset({"private_files"}),
     frozenset(
         {
-            *("attributes", "consent", "envelope", "erasures", "jsonrpc", "locks", "passkeys", "signed_note", "store"),
-            *("unwrap_file",),
+            *("attributes", "consent", "envelope", "erasures", "jsonrpc", "passkeys", "private_files", "signed_note"),
+            "store",
         }
     ),
     frozenset(
         {
-            *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "importmap", "keys"),
-            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "typed_data"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "importmap", "locks"),
+            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "typed_data", "unwrap_file"),
         }
     ),
     frozenset(
         {
-            *("attempts", "audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "compelled"),
-            *("compiler", "contract_events", "daily_limits", "exchange", "invitations", "notice_texts", "outbound"),
-            *("reconciliation", "requested", "vault", "verifying_keys", "wallets"),
+            *("audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "compelled", "compiler"),
+            *("contract_events", "daily_limits", "exchange", "keys", "notice_texts", "outbound", "reconciliation"),
+            *("requested", "verifying_keys", "wallets"),
         }
     ),
     frozenset(
         {
-            *("asked_by", "challenges", "channel", "consent_receipts", "contract", "contract_storage", "deploy"),
-            *("disclosure", "disputes", "feed", "importer", "notices", "parties", "picture_parts", "receipts"),
-            *("reconcile", "sessions", "witness"),
+            *("asked_by", "attempts", "channel", "consent_receipts", "contract", "contract_storage", "deploy"),
+            *("disclosure", "feed", "invitations", "notices", "parties", "picture_parts", "receipts", "reconcile"),
+            *("vault", "witness"),
         }
     ),
     frozenset(
         {
-            *("audit_openings", "audit_pictures", "books", "chain", "enrolment", "key_sources", "registry", "scrutiny"),
+            *("audit_openings", "audit_pictures", "books", "chain", "challenges", "disputes", "importer"),
+            *("key_sources", "registry", "scrutiny", "sessions"),
         }
     ),
     frozenset(
         {
-            *("audit_state", "authentication", "disclosed_entry", "evidence", "journal", "replay", "report_parts"),
-            *("retention", "subject_data", "webhooks"),
+            *("audit_state", "authentication", "disclosed_entry", "enrolment", "evidence", "journal", "replay"),
+            *("report_parts", "retention", "subject_data", "webhooks"),
         }
     ),
     frozenset(

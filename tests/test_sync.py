@@ -143,9 +143,7 @@ def test_reanchoring_that_is_killed_half_way_is_finished_by_the_next_run(
     assert world.custodian.sync() == SyncReport()
 
 
-@pytest.mark.parametrize(
-    "method", ["block_hash", "block_hashes", "receipt", "log", "send", "latest", "events"]
-)
+@pytest.mark.parametrize("method", ["block_hash", "block_hashes", "receipt", "log", "send", "latest", "events"])
 def test_reanchoring_during_which_the_chain_goes_down_is_finished_by_the_next_run(world: World, method: str) -> None:
     history = History(world)
     world.rebuild_chain()

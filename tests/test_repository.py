@@ -142,6 +142,7 @@ LONG: Final = {
     "ledger/journal.py": "every statement on the journal, so that no other module has one",
     "ledger/store.py": "every table of the database",
     "ledger/vault.py": "every way in which a person's values come in and go out",
+    "ledger/sync.py": "the steps (1) to (5) in their order",
     "web/api.py": "every route, so that the API is read in one place",
     "web/models.py": "every model of the API",
     "ledger/replay.py": "every event by its rule",

@@ -15,6 +15,7 @@ Options of the command line may be given by it as well, which typer reads: of th
 | `CONSENT_LEDGER_WEBHOOKS` | where webhooks go: `public`, or `insecure-any` (private networks, http) | `public` |
 | `CONSENT_LEDGER_PROXIES` | how many reverse proxies are in front, whose `X-Forwarded-For` is believed | `0` |
 | `PORT` | port of the service, on loopback | `8000` |
+| `RUNTIME_DIRECTORY` | for what a service needs while it runs (systemd sets it) | shared memory or temporary files |
 
 `latest` is right where blocks are final at once (the devnet, QBFT, IBFT). On a chain that can reorganise, releases must
 wait for `finalized`: what was released cannot be taken back.
@@ -60,6 +61,7 @@ class Config:
     rate_limit: int = RATE_LIMIT
     insecure_webhooks: bool = False
     proxies: int = 0
+    runtime: Path | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, port: int = SERVICE_PORT) -> Config:
@@ -81,6 +83,7 @@ class Config:
             rate_limit=_number(env, "CONSENT_LEDGER_RATE_LIMIT", RATE_LIMIT),
             insecure_webhooks=_one_of(env, "CONSENT_LEDGER_WEBHOOKS", WEBHOOKS) == "insecure-any",
             proxies=_number(env, "CONSENT_LEDGER_PROXIES", 0, least=0),
+            runtime=_first_path(env.get("RUNTIME_DIRECTORY")),
         )
 
     def environment(self) -> dict[str, str]:
@@ -95,7 +98,7 @@ class Config:
             "CONSENT_LEDGER_RATE_LIMIT": str(self.rate_limit),
             "CONSENT_LEDGER_WEBHOOKS": WEBHOOKS[self.insecure_webhooks],
             "CONSENT_LEDGER_PROXIES": str(self.proxies),
-        }
+        } | ({"RUNTIME_DIRECTORY": str(self.runtime)} if self.runtime else {})
 
     @property
     def portal_origin(self) -> str:
@@ -141,6 +144,12 @@ def _one_of(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
     if chosen not in choices:
         raise ConfigError(f"{name}: expected one of {', '.join(choices)}")
     return chosen
+
+
+def _first_path(paths: str | None) -> Path | None:
+    """Of a unit with several, systemd names all of them."""
+    first = (paths or "").split(":")[0]
+    return Path(first) if first else None
 
 
 def _service_url(env: Mapping[str, str], port: int) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
-from ledger.errors import AlreadyExistsError
+from ledger.errors import AlreadyExistsError, StoreUnavailableError
 
 PRIVATE: Final = 0o600
+ROOM: Final = 2**16
 
 
 def write_private_file(path: Path, text: str) -> None:
@@ -62,6 +64,15 @@ def _keep_owner(draft: Path, path: Path) -> None:
         os.chown(draft, owner.st_uid, owner.st_gid)
     except OSError as exc:
         raise OSError(exc.errno, f"it belongs to user {owner.st_uid}, do this as that user", str(path)) from exc
+
+
+def require_room(directory: Path) -> None:
+    """See whether a little can still be written in there. Raises `StoreUnavailableError`."""
+    try:
+        with TemporaryFile(dir=directory) as file:
+            file.write(bytes(ROOM))
+    except OSError as exc:
+        raise StoreUnavailableError(f"nothing can be written in {directory}: {exc.strerror}") from exc
 
 
 def leave_to_owner(descriptor: int, directory: Path) -> None:

@@ -36,6 +36,7 @@ from sqlalchemy import (
     event,
     select,
     text,
+    update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
@@ -44,6 +45,7 @@ from ledger.errors import AlreadyExistsError, StoreMismatchError, StoreUnavailab
 SCHEMA_VERSION: Final = "4"
 BUSY_SECONDS: Final = 10
 TURN_SECONDS: Final = 0.0005
+TRY_SECONDS: Final = 1.0
 CHECKPOINT_PAGES: Final = 8_000
 """How many pages (of 4 KiB) the write-ahead log holds before they are copied to their places.
 
@@ -451,6 +453,7 @@ class Store:
 
     def __init__(self, url: str | URL) -> None:
         self._engine = create_engine(url)
+        self._tried = float("-inf")
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _configure_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -495,6 +498,19 @@ class Store:
         """A reading transaction. Raises `StoreUnavailableError`."""
         with _guarded(), self._engine.connect().execution_options(read_only=True) as connection:
             yield connection
+
+    def check_writable(self) -> None:
+        """Write something. Raises `StoreUnavailableError`, as on a full disk, which a mere lock does not notice.
+
+        About once a second at most: whoever may ask has no say in how often the disk is written to.
+        """
+        if time.monotonic() - self._tried < TRY_SECONDS:
+            return
+        tried = {"value": str(time.time_ns())}
+        with self.begin() as tx:
+            if tx.execute(update(meta).where(meta.c.key == "tried_at").values(tried)).rowcount == 0:
+                tx.execute(meta.insert(), [{"key": "tried_at", **tried}])
+        self._tried = time.monotonic()
 
     def scrub(self) -> None:
         """Leave no trace of deleted rows in the write-ahead log."""

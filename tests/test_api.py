@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
 from actors import DAY, Institution, World
 from asking import NOWHERE, REQUESTED, WANTED, Api, code, said
+from full_disk import files_up_to
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 from werkzeug.test import TestResponse
@@ -19,7 +24,7 @@ from ledger.attributes import ASKABLE, ATTRIBUTES
 from ledger.consent import Address, Reason
 from ledger.contract import call
 from ledger.parties import INSTITUTION
-from ledger.store import consents
+from ledger.store import TRY_SECONDS, consents, meta
 from web import problems
 from web.door import MAX_BODY
 from web.models import MAX_BATCH
@@ -471,7 +476,7 @@ def test_a_request_that_was_refused_for_its_rate_can_be_sent_again_as_it_is(worl
 
 def test_without_the_chain_nothing_is_released_and_the_service_says_so(world: World, api: Api) -> None:
     consent = world.grant()
-    assert said(api.client.get("/readyz")) == {"status": "ok", "chain": "ok", "database": "ok"}
+    assert said(api.client.get("/readyz")) == {"status": "ok", "chain": "ok", "database": "ok", "keys": "ok"}
     world.chain.down = True
     ready = api.client.get("/readyz")
     assert (ready.status_code, said(ready)["chain"]) == (503, "chain_unavailable")
@@ -505,6 +510,56 @@ def test_a_service_whose_log_is_ahead_of_the_journal_is_not_ready_until_that_wri
         world.custodian.writers.retire(Address(account.address))
     ready = api.client.get("/readyz")
     assert (ready.status_code, said(ready)["writer"]) == (503, "not_writer")
+
+
+@pytest.mark.parametrize("room", [0, 40_000], ids=["none", "in the database's own files"])
+def test_on_a_full_disk_the_service_says_that_it_is_not_ready(world: World, api: Api, room: int) -> None:
+    world.custodian.store.scrub()
+    with files_up_to(room):
+        ready = api.client.get("/readyz")
+        assert api.client.get("/healthz").status_code == 200
+    assert ready.status_code == 503
+    assert said(ready) == {
+        "status": "unavailable",
+        "chain": "ok",
+        "database": "store_unavailable",
+        "keys": "store_unavailable",
+    }
+    assert api.client.get("/readyz").status_code == 200
+
+
+def test_asking_often_whether_the_service_is_ready_writes_once_a_second(
+    world: World, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written() -> object:
+        with world.custodian.store.read() as tx:
+            return tx.scalar(select(meta.c.value).where(meta.c.key == "tried_at"))
+
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert written() is None
+    assert api.client.get("/readyz").status_code == 200
+    first = written()
+    assert first
+    assert {api.client.get("/readyz").status_code for _ in range(5)} == {200}
+    assert written() == first
+    now += TRY_SECONDS
+    assert api.client.get("/readyz").status_code == 200
+    assert written() != first
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, partial(Path.chmod, mode=0o644), partial(Path.write_text, data="{")])
+def test_with_a_key_file_that_cannot_be_read_the_service_says_that_it_is_not_ready(
+    world: World, api: Api, spoil: Callable[[Path], object]
+) -> None:
+    before = world.config.key_file.read_text("utf-8")
+    assert api.client.get("/readyz").status_code == 200
+    spoil(world.config.key_file)
+    ready = api.client.get("/readyz")
+    assert (ready.status_code, said(ready)["keys"], said(ready)["database"]) == (503, "key_file", "ok")
+    world.config.key_file.write_text(before, "utf-8")
+    world.config.key_file.chmod(0o600)
+    assert api.client.get("/readyz").status_code == 200
 
 
 def metrics(api: Api) -> dict[tuple[str, ...], float]:

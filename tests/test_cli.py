@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import resource
 import signal
 import sqlite3
 import stat
@@ -27,6 +26,7 @@ from typing import Any, Final, cast
 import pytest
 import typer
 import urllib3
+from full_disk import files_up_to
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
@@ -1105,17 +1105,6 @@ def test_what_init_makes_is_for_the_owner_alone(fresh: Installation) -> None:
     assert {name for name, mode in modes.items() if mode & 0o077} == set()
     fresh.ask("subjects", "new-key", str(fresh.person))
     assert stat.S_IMODE(fresh.person.stat().st_mode) == 0o600
-
-
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """As on a disk that is full by then, by the kernel's own refusal."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("room", [0, 500, 3000, 20_000], ids=["no key", "no account", "no database", "half of one"])

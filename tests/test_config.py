@@ -70,6 +70,14 @@ def test_a_process_that_is_started_with_it_reads_the_same(config: Config) -> Non
     assert Config.from_env(config.environment(), port=1234) == config
 
 
+def test_of_several_runtime_directories_the_first_is_taken_and_handed_on() -> None:
+    for given, taken in (("/run/ledger", "/run/ledger"), ("/run/a:/run/b", "/run/a")):
+        config = Config.from_env({"RUNTIME_DIRECTORY": given})
+        assert config.runtime == Path(taken)
+        assert Config.from_env(config.environment()) == config
+    assert Config.from_env({"RUNTIME_DIRECTORY": ""}).runtime is Config.from_env({}).runtime is None
+
+
 def test_a_process_waits_a_second_at_least() -> None:
     config = Config(data=Path("/x"), finality=Finality(timeout=0.02))
     assert Config.from_env(config.environment()).finality.timeout == 1.0

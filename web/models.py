@@ -541,6 +541,7 @@ class Health(Model):
     status: str
     chain: str | None = None
     database: str | None = None
+    keys: str | None = None
     writer: str | None = None
 
 

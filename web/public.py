@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -12,8 +14,9 @@ from flask_openapi3.openapi import OpenAPI
 
 from ledger.attributes import ASKABLE, Attribute, ValueType
 from ledger.authentication import WINDOW_SECONDS
-from ledger.errors import ChainError, LedgerError
+from ledger.errors import LedgerError
 from ledger.notice_texts import notice_hash_of
+from ledger.private_files import require_room
 from ledger.purposes import PURPOSES
 from ledger.release import KEPT_SECONDS
 from ledger.signatures import FRESH_SECONDS
@@ -102,35 +105,29 @@ def _healthz() -> Response:
 
 
 def _readyz() -> Response:
-    """Ready to release: the chain answers, it is the right one, a log can be built on, the database can be written.
+    """Ready to release: the right chain answers, a log can be built on, the database can be written, the keys read.
 
-    Of the writer is said what is wrong with it, and nothing else: `log_ahead` takes the operator, see `writers.py`.
+    Where the database has room left in its own files, nothing else may have, such as the journal of unwraps. Of the
+    writer is said what is wrong with it, and nothing else: `log_ahead` takes the operator, see `writers.py`.
     """
     held = custodian()
-    chain = database = "ok"
-    writer = None
+    found = {
+        "chain": _outcome(held.chain.check),
+        "database": _outcome(held.store.check_writable, partial(require_room, held.config.data)),
+        "keys": _outcome(held.keys.look_again, partial(require_room, held.config.key_file.parent)),
+    }
+    if found["chain"] == "ok" and (writer := _outcome(held.require_writer)) != "ok":
+        found["writer"] = writer
+    return _health(models.Health(status="ok" if set(found.values()) == {"ok"} else "unavailable", **found))
+
+
+def _outcome(*checks: Callable[[], object]) -> str:
     try:
-        held.chain.check()
-    except ChainError as exc:
-        chain = exc.code
-    else:
-        try:
-            held.require_writer()
-        except LedgerError as exc:
-            writer = exc.code
-    try:
-        with held.store.begin():
-            pass
+        for check in checks:
+            check()
     except LedgerError as exc:
-        database = exc.code
-    return _health(
-        models.Health(
-            status="ok" if (chain, database, writer) == ("ok", "ok", None) else "unavailable",
-            chain=chain,
-            database=database,
-            writer=writer,
-        )
-    )
+        return exc.code
+    return "ok"
 
 
 def _health(health: models.Health) -> Response:

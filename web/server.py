@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import multiprocess
@@ -142,11 +140,3 @@ class _Housekeeper:
             except Exception as exc:  # noqa: BLE001 - it goes on
                 self._app.logger.error("housekeeping: unexpected %s", trace_of(exc))  # noqa: TRY400 - without its words
         self._lock.release()
-
-
-def on_starting(_server: Arbiter) -> None:
-    """Gunicorn's hook: metrics of an earlier run are not this one's."""
-    directory = os.environ.get(MULTIPROCESS)
-    if directory is not None:
-        shutil.rmtree(directory, ignore_errors=True)
-        Path(directory).mkdir(parents=True, mode=0o700)

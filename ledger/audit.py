@@ -47,6 +47,7 @@ from ledger.books import Books
 from ledger.consent import Address, Domain, Hex32, Reason, hex32_of
 from ledger.errors import AuditError, ChainUnavailableError, ConfigError, ContractMismatchError, ReceiptsDifferError
 from ledger.feed import Feed, Rpc
+from ledger.json_forms import origin_of
 from ledger.replay import Replay
 from ledger.stateproof import account_roots, storage_word
 
@@ -506,7 +507,8 @@ def _nodes(proof: object) -> tuple[bytes, ...]:
 
 
 def _without_urls(message: str, rpcs: Sequence[Rpc]) -> str:
-    """An endpoint's address may hold a key."""
-    for number, rpc in enumerate(rpcs, start=1):
-        message = message.replace(rpc.url, f"endpoint {number}")
+    """Where an endpoint is may be nobody else's matter."""
+    origins = [origin_of(rpc.url) for rpc in rpcs]
+    for number, origin in enumerate(origins, start=1):
+        message = message.replace(origin, f"endpoint {number}" if origins.count(origin) == 1 else "an endpoint")
     return message

@@ -12,7 +12,7 @@ from typing import Final
 from ledger.audit_counted import compelled, consents, institutions, logs, numbers, over_time, refusals, table_of
 from ledger.audit_found import checks, findings
 from ledger.audit_pictures import gaps_figure
-from ledger.audit_report import REPORT_VERSION, AuditReport, Verdict, origin_of
+from ledger.audit_report import REPORT_VERSION, AuditReport, Verdict
 from ledger.audit_spans import Spans, spans_of
 from ledger.audit_style import style_sheet
 from ledger.audit_texts import (
@@ -21,7 +21,7 @@ from ledger.audit_texts import (
     finding_text,
     verdict_text,
 )
-from ledger.json_forms import DAY_SECONDS
+from ledger.json_forms import DAY_SECONDS, origin_of
 from ledger.markup import Html, raw, tag, together
 from ledger.picture_parts import grouped, patterns
 from ledger.report_parts import cut, figure_of, time_text

@@ -11,7 +11,6 @@ endpoints only scheme, host and port are in it: a path or a query may be somebod
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -19,7 +18,7 @@ from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from ledger.consent import Address, Domain, Hex32, Reason, State
-from ledger.json_forms import camel_case, iso_date, iso_time
+from ledger.json_forms import camel_case, iso_date, iso_time, origin_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -33,7 +32,6 @@ _TIMES: Final = frozenset(
     {"timestamp", "at", "last_at", "valid_from", "expires_at", "granted_at", "revoked_at", "last_access_at"}
     | {"embargo_until"}
 )
-_ORIGIN: Final = re.compile(r"(https?://)(?:[^/?#]*@)?([A-Za-z0-9.\[\]:_-]+)(.*)", re.DOTALL)
 
 
 class Verdict(StrEnum):
@@ -233,14 +231,6 @@ class AuditReport:
             "compelled": [_fields_of(one) for one in self.compelled],
             "institutions": dict(self.institutions),
         }
-
-
-def origin_of(url: str) -> str:
-    """Scheme, host and port of an endpoint. Whatever else stands in an address may be a key: nobody is shown it."""
-    found = _ORIGIN.match(url)
-    if found is None:
-        return "(an address of another form)"
-    return found[1] + found[2] + ("/\N{HORIZONTAL ELLIPSIS}" if found[3] not in ("", "/") else "")
 
 
 # ---------------------------------------------------------------------------------------------------------------- JSON

@@ -11,9 +11,9 @@ from typing import Final
 
 from ledger.audit_html import html_of
 from ledger.audit_pictures import after_revocation
-from ledger.audit_report import AuditReport, Finding, Verdict, origin_of
+from ledger.audit_report import AuditReport, Finding, Verdict
 from ledger.audit_texts import MARKS, UNPROVEN, check_text, finding_text, is_proven, not_made, reason_text, verdict_text
-from ledger.json_forms import iso_time
+from ledger.json_forms import iso_time, origin_of
 from ledger.markup import visible
 from ledger.picture_parts import grouped
 

@@ -13,6 +13,7 @@ Options of the command line may be given by it as well, which typer reads: of th
 | `CONSENT_LEDGER_URL` | where this service is reached; signed requests begin with it | `http://127.0.0.1:8000` |
 | `CONSENT_LEDGER_RATE_LIMIT` | requests a minute of one institution or furnisher | `600` |
 | `CONSENT_LEDGER_WEBHOOKS` | where webhooks go: `public`, or `insecure-any` (private networks, http) | `public` |
+| `CONSENT_LEDGER_THREADS` | requests that each process of the service works on at once | `32` |
 | `CONSENT_LEDGER_PROXIES` | how many reverse proxies are in front, whose `X-Forwarded-For` is believed | `0` |
 | `PORT` | port of the service, on loopback | `8000` |
 | `RUNTIME_DIRECTORY` | for what a service needs while it runs (systemd sets it) | shared memory or temporary files |
@@ -44,8 +45,11 @@ TAGS: Final = ("latest", "safe", "finalized")
 SERVICE_PORT: Final = 8000
 SERVICE_URL: Final = f"http://127.0.0.1:{SERVICE_PORT}"
 RATE_LIMIT: Final = 600
+THREADS: Final = 32
+LAST_PORT: Final = 65_535
 LOOPBACK: Final = ("127.0.0.1", "::1")
 WEBHOOKS: Final = ("public", "insecure-any")
+_PLACE: Final = f" with a host and, if any, a port from 1 to {LAST_PORT}"
 _URL: Final = re.compile(r"https?://[a-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\Z")
 
 
@@ -60,6 +64,7 @@ class Config:
     service_url: str = SERVICE_URL
     rate_limit: int = RATE_LIMIT
     insecure_webhooks: bool = False
+    threads: int = THREADS
     proxies: int = 0
     runtime: Path | None = None
 
@@ -71,17 +76,15 @@ class Config:
         """
         env = os.environ if environ is None else environ
         tag = _one_of(env, "CONSENT_LEDGER_FINALITY", TAGS)
-        rpc_url = env.get("CONSENT_LEDGER_RPC_URL", DEVNET_URL)
-        if not rpc_url.startswith(("http://", "https://")):
-            raise ConfigError("CONSENT_LEDGER_RPC_URL: expected an http or https address")
         return cls(
             data=Path(env.get("CONSENT_LEDGER_DATA") or user_data_path("consent-ledger")),
-            rpc_url=rpc_url,
+            rpc_url=_rpc_url(env),
             chain_id=_number(env, "CONSENT_LEDGER_CHAIN_ID", DEVNET_CHAIN_ID),
             finality=Finality(tag=tag, timeout=float(_number(env, "CONSENT_LEDGER_TIMEOUT", 30))),
             service_url=_service_url(env, port),
             rate_limit=_number(env, "CONSENT_LEDGER_RATE_LIMIT", RATE_LIMIT),
             insecure_webhooks=_one_of(env, "CONSENT_LEDGER_WEBHOOKS", WEBHOOKS) == "insecure-any",
+            threads=_number(env, "CONSENT_LEDGER_THREADS", THREADS),
             proxies=_number(env, "CONSENT_LEDGER_PROXIES", 0, least=0),
             runtime=_first_path(env.get("RUNTIME_DIRECTORY")),
         )
@@ -97,6 +100,7 @@ class Config:
             "CONSENT_LEDGER_URL": self.service_url,
             "CONSENT_LEDGER_RATE_LIMIT": str(self.rate_limit),
             "CONSENT_LEDGER_WEBHOOKS": WEBHOOKS[self.insecure_webhooks],
+            "CONSENT_LEDGER_THREADS": str(self.threads),
             "CONSENT_LEDGER_PROXIES": str(self.proxies),
         } | ({"RUNTIME_DIRECTORY": str(self.runtime)} if self.runtime else {})
 
@@ -152,10 +156,30 @@ def _first_path(paths: str | None) -> Path | None:
     return Path(first) if first else None
 
 
+def _rpc_url(env: Mapping[str, str]) -> str:
+    url = env.get("CONSENT_LEDGER_RPC_URL", DEVNET_URL)
+    # Not repeated when it is refused: it may hold a key.
+    if not url.startswith(("http://", "https://")) or not url.isprintable() or " " in url or not _leads_somewhere(url):
+        raise ConfigError(f"CONSENT_LEDGER_RPC_URL: expected an http or https address{_PLACE}")
+    return url
+
+
+def _leads_somewhere(url: str) -> bool:
+    """Whether it has a host, and a port if any that can be one."""
+    try:
+        parts = urlsplit(url)
+        # Asked for the port, it raises for what is none.
+        return bool(parts.hostname) and (parts.port is None or 1 <= parts.port <= LAST_PORT)
+    except ValueError:
+        return False
+
+
 def _service_url(env: Mapping[str, str], port: int) -> str:
     url = env.get("CONSENT_LEDGER_URL", f"http://127.0.0.1:{port}")
-    if not _URL.match(url):
-        raise ConfigError("CONSENT_LEDGER_URL: expected an http or https address in lower case, without a query")
+    if not _URL.match(url) or not _leads_somewhere(url):
+        raise ConfigError(
+            f"CONSENT_LEDGER_URL: expected an http or https address in lower case{_PLACE}, without a query"
+        )
     return url.rstrip("/")
 
 

@@ -29,6 +29,7 @@ from ledger.errors import (
     ContractMismatchError,
     ContractMissingError,
 )
+from ledger.json_forms import origin_of
 from ledger.jsonrpc import JsonRpc, RpcError
 
 DEPLOYER_SIGNER: Final = "0x3fAB184622Dc19b6109349B94811493BF2a45362"
@@ -74,7 +75,7 @@ def deploy(rpc_url: str, payer: LocalAccount) -> bool:
         raise ConfirmationTimeoutError("the deployment is not in a block") from exc
     except (Web3Exception, RequestException, ValueError, TypeError, LookupError, AttributeError, RecursionError) as exc:
         # web3 lets through what its formatters stumble over in an answer that is none.
-        raise ChainUnavailableError(f"no usable answer from the chain at {rpc_url}") from exc
+        raise ChainUnavailableError(f"no usable answer from the chain at {origin_of(rpc_url)}") from exc
     return True
 
 

@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
 from ledger.errors import ChainUnavailableError
+from ledger.json_forms import origin_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -173,7 +174,7 @@ class JsonRpc:
         return answer["result"]
 
     def _unusable(self) -> ChainUnavailableError:
-        return ChainUnavailableError(f"no usable answer from the chain at {self.url}")
+        return ChainUnavailableError(f"no usable answer from the chain at {origin_of(self.url)}")
 
 
 def _envelope(number: int, method: str, params: Sequence[object]) -> dict[str, object]:

@@ -11,12 +11,12 @@ import pytest
 import reports
 
 from ledger.audit_reader import report_of
-from ledger.audit_report import AuditReport, Check, Finding, Verdict, origin_of
+from ledger.audit_report import AuditReport, Check, Finding, Verdict
 from ledger.audit_texts import FINDINGS
 from ledger.cli_audit_options import auditors_app
 from ledger.cli_audit_output import report_text
 from ledger.errors import MalformedError
-from ledger.json_forms import iso_date, iso_time
+from ledger.json_forms import iso_date, iso_time, origin_of
 
 LEDGER: Final = Path(__file__).parent.parent / "ledger"
 ALL = {
@@ -116,6 +116,8 @@ def test_what_is_no_object_is_no_report(given: object) -> None:
         ("https://user:secret@rpc.example/x", "https://rpc.example/…"),
         ("https://rpc.example:8443#secret", "https://rpc.example:8443/…"),
         ("secret", "(an address of another form)"),
+        ("https://user:sec/secret@rpc.example", "(an address of another form)"),
+        ("https://[2001:db8::1]:8545/secret", "https://[2001:db8::1]:8545/…"),
         ("https://rpc.example/…", "https://rpc.example/…"),
     ],
 )

@@ -217,6 +217,15 @@ def test_a_refused_connection_is_unavailable(name: str) -> None:
         CALLS[name](chain_at(f"http://127.0.0.1:{free_port()}"))
 
 
+def test_an_endpoint_is_named_without_what_may_be_a_key() -> None:
+    place = f"127.0.0.1:{free_port()}"
+    url = f"http://user:canary@{place}/canary?key=canary"
+    for call in (lambda: chain_at(url).latest(), lambda: deploy(url, Account.create())):
+        with pytest.raises(ChainUnavailableError) as caught:
+            call()
+        assert caught.value.message == f"no usable answer from the chain at http://{place}/…"
+
+
 def test_an_endpoint_that_does_not_exist_is_unavailable() -> None:
     for url in ("http://chain.invalid:1", "http://", "http://127.0.0.1:99999", "http://[::1"):
         with pytest.raises(ChainUnavailableError):

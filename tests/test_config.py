@@ -33,6 +33,7 @@ def test_every_setting_is_read() -> None:
             "CONSENT_LEDGER_URL": "https://custodian.example:8443/ledger/",
             "CONSENT_LEDGER_RATE_LIMIT": "7",
             "CONSENT_LEDGER_WEBHOOKS": "insecure-any",
+            "CONSENT_LEDGER_THREADS": "5",
             "CONSENT_LEDGER_PROXIES": "2",
         },
         port=1234,
@@ -42,7 +43,7 @@ def test_every_setting_is_read() -> None:
     assert (config.finality.tag, config.finality.timeout) == ("finalized", 900.0)
     assert (config.service_url, config.rate_limit) == ("https://custodian.example:8443/ledger", 7)
     assert config.insecure_webhooks
-    assert config.proxies == 2
+    assert (config.threads, config.proxies) == (5, 2)
 
 
 def test_a_service_that_is_not_said_to_be_elsewhere_is_reached_where_it_listens() -> None:
@@ -61,6 +62,7 @@ def test_a_service_that_is_not_said_to_be_elsewhere_is_reached_where_it_listens(
             service_url="https://custodian.example/ledger",
             rate_limit=7,
             insecure_webhooks=True,
+            threads=64,
             proxies=3,
         ),
     ],
@@ -88,13 +90,25 @@ def test_the_environment_of_the_process_is_read_when_no_other_is_given(monkeypat
     assert Config.from_env().data == Path("/from/the/environment")
 
 
+NOWHERE = (
+    *("http://", "http:///path", "http://:8545", "http://a:b:c", "http://a:99999999", "http://localhost:abc"),
+    *("http://a:0", "http://a:65536", "http://a:-1", "http://[::1", "http://::1]:1", "http://[x]"),
+)
+"""Addresses that lead nowhere, though they begin well."""
+NUMBERS = tuple(f"CONSENT_LEDGER_{name}" for name in ("CHAIN_ID", "TIMEOUT", "RATE_LIMIT", "THREADS"))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         *(("CONSENT_LEDGER_FINALITY", value) for value in ("", "Latest", "earliest", "pending", "12", " latest")),
         *(
             ("CONSENT_LEDGER_RPC_URL", value)
-            for value in ("", "localhost:8545", "ws://x", "ipc:/x", "file:///x", " http://x")
+            for value in (
+                *("", "localhost:8545", "ws://x", "ipc:/x", "file:///x", " http://x", "http://x y", "http://x\n"),
+                *NOWHERE,
+                *("http://user:pass@", "http://u:p/x@host"),
+            )
         ),
         *(("CONSENT_LEDGER_WEBHOOKS", value) for value in ("", "any", "private", "Public", "insecure", "1")),
         *(
@@ -104,11 +118,12 @@ def test_the_environment_of_the_process_is_read_when_no_other_is_given(monkeypat
                 # A signature covers the address as it is written: it must have one form only.
                 *("https://X.example", "HTTPS://x", "https://u:p@x", "https://x?a=b", "https://x/?", "https://x/#a"),
                 *("https://x/%41", "https://x/a b", "https://\u0445"),
+                *NOWHERE,
             )
         ),
         *(
             (name, value)
-            for name in ("CONSENT_LEDGER_CHAIN_ID", "CONSENT_LEDGER_TIMEOUT", "CONSENT_LEDGER_RATE_LIMIT")
+            for name in NUMBERS
             for value in ("0", "-1", "1.5", "0x7a69", "1e3", " 1", "1_000", "\u0661", "\u00b2", "nan", "9" * 5000, "")
         ),
         *(("CONSENT_LEDGER_PROXIES", value) for value in ("", "-1", "1.5", "all", "9" * 5000)),
@@ -119,6 +134,7 @@ def test_a_setting_that_cannot_be_right_is_refused_by_name(name: str, value: str
         Config.from_env({name: value})
     assert type(caught.value) is ConfigError
     assert caught.value.message.startswith(f"{name}: expected ")
+    assert "pass" not in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
     from gunicorn.workers.base import Worker
 
-THREADS: Final = 32
 TICK_SECONDS: Final = 1.0
 SYNC_SECONDS: Final = 15.0
 # Threads that wait for the disk or the chain must not wait for those that compute any longer than this.
@@ -44,7 +43,7 @@ SWITCH_SECONDS: Final = 0.001
 bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("CONSENT_LEDGER_WORKERS", "2"))
 worker_class = "web.worker.Worker"
-threads = int(os.environ.get("CONSENT_LEDGER_THREADS", str(THREADS)))
+threads = Config.from_env().threads
 backlog = 2048
 # With files and the chain's connections, fewer than the 1024 descriptors that a process usually has.
 worker_connections = 512

@@ -45,7 +45,10 @@ def import_file(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Take a CSV file into the vault. Bad rows are reported and skipped; a run that was cut off goes on."""
+    """Take a CSV file into the vault. Bad rows are reported and skipped; a run that was cut off goes on.
+
+    If every row is bad, that is an error.
+    """
     text = _map_text(map_name)
     import_map = parse_map(text)
     bad: list[BadCell] = []
@@ -70,6 +73,9 @@ def import_file(
             )
     except RowsRejectedError as exc:
         fail(exc, badCells=_cells(bad))
+    if result.bad and not result.imported:
+        # A script that runs this would take it for done.
+        fail(RowsRejectedError(f"every row is bad ({result.bad}): nothing was imported"), badCells=_cells(bad))
     fields = {name: getattr(result, name) for name in result.__slots__}
     done = "imported before" if result.already_done else "imported"
     older = f", {number_of(result.older, 'value')} passed over for one of a later day" if result.older else ""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
 from sqlalchemy import Connection, delete, select, update
@@ -158,6 +159,9 @@ class Importer:
 
 def _digest(path: Path) -> bytes:
     try:
+        if not S_ISREG(path.stat().st_mode):
+            # It is read twice, and of a pipe nothing would be left for the second time.
+            raise UnreadableFileError(f"{path}: expected a regular file, which can be read twice", field="file")
         with path.open("rb") as file:
             digest = sha256()
             while chunk := file.read(1 << 20):

@@ -1181,6 +1181,21 @@ def test_a_bad_cell_is_reported_without_what_is_in_it(fresh: Installation) -> No
     assert HIDDEN_TEXT not in "".join(fresh.said)
 
 
+def test_an_import_of_which_every_row_is_bad_is_an_error_each_time(fresh: Installation) -> None:
+    fresh.ask("init")
+    file = csv_of(fresh.home / "bad.csv", 2, row_1=HIDDEN_TEXT, row_2=HIDDEN_TEXT)
+    done = fresh.run("import", str(file), "--map", "german", "--json")
+    error = json.loads(done.err)["error"]
+    assert (done.code, done.out, error["code"]) == (2, "", "rows_rejected")
+    assert [cell["line"] for cell in error["badCells"]] == [2, 3]
+    done = fresh.run("import", str(file), "--map", "german")
+    assert (done.code, done.out) == (2, "")
+    assert "every row is bad (2)" in done.err
+    assert fresh.ask("subjects", "count")["subjects"] == 0
+    # Nothing at all is nothing bad.
+    assert fresh.ask("import", str(csv_of(fresh.home / "none.csv", 0)), "--map", "german")["rows"] == 0
+
+
 def test_a_strict_import_of_a_bad_row_takes_in_nothing_and_says_why(fresh: Installation) -> None:
     fresh.ask("init")
     file = csv_of(fresh.home / "bad.csv", 3, row_2=HIDDEN_TEXT)

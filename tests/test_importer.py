@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -279,6 +280,23 @@ def test_a_file_that_cannot_be_read_is_said_to_be_unreadable(place: Place, name:
     with pytest.raises(UnreadableFileError) as caught:
         place.run(place.data / name)
     assert caught.value.field == "file"
+
+
+def test_a_pipe_is_refused_at_once_because_it_could_be_read_only_once(place: Place) -> None:
+    pipe = place.data / "pipe.csv"
+    os.mkfifo(pipe)
+    # Open at both ends and full of rows: whoever reads it waits for nobody.
+    both = os.open(pipe, os.O_RDWR)
+    os.write(both, GOOD.encode())
+    try:
+        for path in (Path("/dev/null"), pipe, Path(f"/dev/fd/{both}")):
+            with pytest.raises(UnreadableFileError, match="expected a regular file") as caught:
+                place.run(path)
+            assert caught.value.field == "file"
+        assert os.read(both, 999) == GOOD.encode()
+    finally:
+        os.close(both)
+    assert place.vault.count()["subjects"] == 0
 
 
 def test_a_header_alone_is_a_file_without_rows(place: Place) -> None:

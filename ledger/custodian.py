@@ -106,10 +106,7 @@ class Custodian:
         self.rpc = JsonRpc(config.rpc_url)
         self.chain: Chain = chain or JsonRpcChain(self.rpc, _domain(config))
         self._presence = FileLock(config.locks / "presence", shared=True)
-        self._presence.wait(timeout=PRESENCE_SECONDS)
-        # A rotation may have ended since the keys were read, and what is written under a destroyed KEK is lost. None is
-        # destroyed any more now that this process is known to be here.
-        self.keys.look_again()
+        self._be_present()
 
         self.journal = Journal(self.store)
         self.order_book = OrderBook(self.store, self.keys)
@@ -418,6 +415,14 @@ class Custodian:
 
     # ------------------------------------------------------------------------------------------------------------ keys
 
+    def _be_present(self) -> None:
+        """From now on no KEK is destroyed. Raises `StoreUnavailableError`, `KeyFileError`.
+
+        A rotation may have ended since the keys were read: what would be written under a destroyed KEK is lost.
+        """
+        self._presence.wait(timeout=PRESENCE_SECONDS)
+        self.keys.look_again()
+
     def rotate_keys(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Rotation:
         """Re-wrap everything under a new KEK, then destroy the old one if no other process is at work here."""
         active = self.eraser.rotate(progress)
@@ -427,7 +432,7 @@ class Custodian:
             destroyed = self.eraser.destroy_retired() if alone.acquire() else []
         finally:
             alone.release()
-            self._presence.wait(timeout=PRESENCE_SECONDS)
+            self._be_present()
         kept = tuple(kek_id for kek_id in self.keys.kek_ids if kek_id != active)
         return Rotation(active=active, destroyed=tuple(destroyed), kept=kept)
 

@@ -384,6 +384,14 @@ def test_an_answer_that_is_no_plain_hex_is_none(node: Node, spoil: Callable[[str
         chain_at(node.url).statuses([ID], OTHER)
 
 
+def test_a_node_that_is_behind_is_not_believed_that_nothing_happened(node: Node) -> None:
+    node.results(eth_getLogs=[], eth_getBlockByNumber={"hash": HASH})
+    assert chain_at(node.url).events(0, 7) == []
+    node.results(eth_getLogs=[], eth_getBlockByNumber=None)
+    with pytest.raises(ChainUnavailableError, match="newest blocks"):
+        chain_at(node.url).events(0, 7)
+
+
 def test_a_receipt_is_read_with_its_events(node: Node) -> None:
     topic = next(topic for topic, name in TOPICS.items() if name == "AccessRecorded")
     log = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from actors import DAY, Subject, World
-from browsing import Browser, enrolled, invite, said
+from browsing import Browser, code, enrolled, invite, said
 from sqlalchemy import select
 from test_portal import consent_of, request_of
 
@@ -95,7 +95,7 @@ def test_if_nothing_can_be_stopped_it_is_said_why(world: World, anna: Browser) -
     for one in stops:
         one["signature"] = "0x" + "11" * 65
     answer = anna.post("/consents/revoke", {"revocations": stops})
-    assert (answer.status_code, answer.json["code"]) == (422, "invalid_signature")
+    assert (answer.status_code, code(answer)) == (422, "invalid_signature")
     assert stopped(world, stops) == [False, False]
 
 
@@ -182,7 +182,7 @@ def test_of_a_barred_institution_nothing_is_said_to_be_usable_and_nothing_can_be
         anna.post(f"{path}/draft", WANTED | {"subject": world.subject.account.address}),
         anna.post(f"{path}/accept", {"grant": draft["message"], "signature": signature}),
     ]
-    assert [answer.json["code"] for answer in refused] == ["institution_suspended"] * 2
+    assert [code(answer) for answer in refused] == ["institution_suspended"] * 2
     world.custodian.registry.suspend(INSTITUTION, world.institution.institution_id, suspended=False)
     assert "It can be used now." in seen(anna.get(f"/consents/{consent}").text)
     assert anna.post(f"{path}/accept", {"grant": draft["message"], "signature": signature}).status_code == 200
@@ -202,7 +202,7 @@ def test_nobody_signs_for_the_end_of_another_persons_consent(world: World) -> No
     stranger = enrolled(world, world.another_subject())
     assert "takes the place" not in seen(stranger.get(path).text)
     answer = stranger.post(f"{path}/draft", WANTED | {"subject": Subject("y").account.address})
-    assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+    assert (answer.status_code, code(answer)) == (404, "not_found")
 
 
 def test_the_only_passkey_that_signs_is_told_to_be_that(world: World, anna: Browser) -> None:
@@ -215,13 +215,9 @@ def test_the_only_passkey_that_signs_is_told_to_be_that(world: World, anna: Brow
 def test_the_export_has_the_codes_that_wait_for_the_person(world: World, anna: Browser) -> None:
     assert json.loads(anna.get("/data/export.json").text)["account"]["invitations"] == []
     invite(world)
-    (code,) = json.loads(anna.get("/data/export.json").text)["account"]["invitations"]
-    assert code == {
-        "byCustodian": True,
-        "createdAt": world.clock(),
-        "expiresAt": code["expiresAt"],
-    }
-    assert code["expiresAt"] > world.clock()
+    (waiting,) = json.loads(anna.get("/data/export.json").text)["account"]["invitations"]
+    assert (waiting["byCustodian"], waiting["createdAt"]) == (True, world.clock())
+    assert waiting["expiresAt"] > world.clock()
 
 
 # --------------------------------------------------------------------------------------------------- ended sessions
@@ -282,6 +278,15 @@ def thief_of(world: World, anna: Browser) -> Browser:
     return thief
 
 
+def same_session(world: World, anna: Browser) -> Browser:
+    """Another window."""
+    cookie = anna.cookie()
+    assert cookie is not None
+    window = Browser(world)
+    window.client.set_cookie("session", cookie, domain="localhost")
+    return window
+
+
 def test_a_sign_in_that_meets_an_erasure_leaves_no_session(
     world: World, anna: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,8 +303,7 @@ def test_a_sign_in_with_a_passkey_that_is_removed_meanwhile_leaves_no_session(
 ) -> None:
     assert anna.by_wallet("link").status_code == 200
     (passkey,) = re.findall(r'name="passkey" value="([^"]+)"', anna.get("/security").text)
-    thief, same = thief_of(world, anna), Browser(world)
-    same.client.set_cookie("session", anna.cookie(), domain="localhost")
+    thief, same = thief_of(world, anna), same_session(world, anna)
     between_proof_and_session(monkeypatch, lambda: same.submit("/auth/passkeys/remove", passkey=passkey))
     assert thief.sign_in().status_code == 401
     assert thief.get("/data").status_code != 200
@@ -308,16 +312,15 @@ def test_a_sign_in_with_a_passkey_that_is_removed_meanwhile_leaves_no_session(
 def test_a_sign_in_that_meets_a_new_enrolment_leaves_no_session(
     world: World, anna: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh, code, thief = Browser(world), invite(world), thief_of(world, anna)
-    between_proof_and_session(monkeypatch, lambda: fresh.enrol(code))
+    fresh, invitation, thief = Browser(world), invite(world), thief_of(world, anna)
+    between_proof_and_session(monkeypatch, lambda: fresh.enrol(invitation))
     assert thief.sign_in().status_code == 401
     assert fresh.get("/data").status_code == 200
 
 
 def test_of_two_erasures_at_once_one_proves_what_it_erased_and_the_other_nothing(world: World, anna: Browser) -> None:
     consent_of(world)
-    second = Browser(world, app=anna.app)
-    second.client.set_cookie("session", anna.cookie(), domain="localhost")
+    second = same_session(world, anna)
     told: list[str] = []
     world.steps.at("erase revoked", lambda: told.append(second.submit("/data/erase", word="ERASE").text))
     late = anna.submit("/data/erase", accept="text/html", word="ERASE")

@@ -38,6 +38,7 @@ MAX_BATCH: Final = 200
 GAS_BASE: Final = 150_000
 GAS_PER_ENTRY: Final = 15_000
 GAS_OF_NOTHING: Final = 50_000
+POLL_SECONDS: Final = 0.02
 FUTURE_NONCES: Final = 64
 """How many transactions of one account a node keeps that cannot be mined yet: further ahead, none is kept."""
 
@@ -243,17 +244,22 @@ class LogWriter:
         are on the log once. None is returned of one that can never land: its entries wait for another one then. Raises
         `ChainError`: what becomes of it is unknown, and it stays lost with its entries in it.
         """
-        writer, nonce = Address(batch.writer), nonce_of(batch.raw)
-        fate = self._chain.fate(batch.transaction_hash, self._custodian, writer)
-        receipt, ahead = fate.receipt, nonce - fate.mined_nonce
-        if receipt is None and 0 <= ahead <= FUTURE_NONCES:
-            if writer == self.address:
-                # What was before it may be gone for good. The nonces of another process's writer are its own to use.
-                self._use_up(range(fate.mined_nonce, nonce))
+        if batch.writer != self.address:
+            # The same bytes take neither its key nor its lock.
+            return self._put_back(batch, lambda _: batch.raw)
+        with self._in_flight:
+            self._head = None
+            return self._put_back(batch, lambda fate: self._in_its_place(batch, fate))
+
+    def _put_back(self, batch: Batch, raw_for: Callable[[Fate], bytes]) -> int:
+        fate = self._chain.fate(batch.transaction_hash, self._custodian, Address(batch.writer))
+        receipt = fate.receipt
+        if receipt is None and 0 <= nonce_of(batch.raw) - fate.mined_nonce <= FUTURE_NONCES:
+            raw = raw_for(fate)
             self._step("batch durable")
-            self._chain.send(batch.raw)
+            self._chain.send(raw)
             self._step("batch sent")
-            receipt = self._chain.wait(batch.transaction_hash, timeout=self._finality.timeout)
+            receipt = self._outcome(batch)
             self._step("batch landed")
         if receipt is None or not receipt.succeeded or not receipt.events:
             # It reverted, its nonce was used without it, or no node keeps what is so far ahead.
@@ -262,12 +268,39 @@ class LogWriter:
         self.settle_again(batch.batch_id, receipt)
         return len(self._journal.queued_in(batch))
 
+    def _in_its_place(self, batch: Batch, fate: Fate) -> bytes:
+        """What to send with the nonce of a lost batch of this writer: the batch, unless it would be refused by now.
+
+        Then its entries are to come back late, and not as a refusal first: a call of nothing uses the nonce up.
+        """
+        nonce = nonce_of(batch.raw)
+        # What came before it may be gone for good. The nonces of another process's writer are its own to use.
+        self._use_up(range(fate.mined_nonce, nonce))
+        consent_ids = [queued.access.consent_id for queued in self._journal.queued_in(batch)]
+        if batch.kind is BatchKind.ACCESSES and any(self._chain.statuses(consent_ids, self._custodian)):
+            return self._nothing(nonce)
+        return batch.raw
+
+    def _outcome(self, batch: Batch) -> Receipt | None:
+        """The receipt of a lost batch once its nonce is used; None if something else used it."""
+        deadline = time.monotonic() + self._finality.timeout
+        while True:
+            fate = self._chain.fate(batch.transaction_hash, self._custodian, Address(batch.writer))
+            if fate.receipt is not None or fate.mined_nonce > nonce_of(batch.raw):
+                return fate.receipt
+            if time.monotonic() >= deadline:
+                raise ConfirmationTimeoutError(f"a lost batch is not back after {self._finality.timeout:g} s")
+            time.sleep(POLL_SECONDS)
+
     def _use_up(self, nonces: Iterable[int]) -> None:
-        _, prospect = self._chain.prospect([], self._custodian, self.address)
         for nonce in nonces:
-            # A call of nothing reverts, and so does no more than this.
-            filler = self._chain.sign(self._account, b"", gas=GAS_OF_NOTHING, prospect=replace(prospect, nonce=nonce))
-            self._chain.send(filler.raw)
+            self._chain.send(self._nothing(nonce))
+
+    def _nothing(self, nonce: int) -> bytes:
+        """A call of nothing, which reverts, and so does no more than use a nonce."""
+        _, prospect = self._chain.prospect([], self._custodian, self.address)
+        filler = self._chain.sign(self._account, b"", gas=GAS_OF_NOTHING, prospect=replace(prospect, nonce=nonce))
+        return filler.raw
 
     def require_on_chain(self, proof: ChainProof) -> None:
         """What is on file of an access is not enough: the chain may have lost it since, whichever writer's it is.

@@ -128,7 +128,7 @@ def test_a_writer_that_is_stuck_keeps_no_revocation_waiting(world: World) -> Non
     world.chain.transact(stolen, theirs)
     consent = revoked_while_away(world)
     (ahead,) = world.custodian.sync().ahead
-    assert (ahead.address, ahead.on_chain, ahead.on_file) == (stolen.address, 1, 0)
+    assert (ahead.address, ahead.on_chain, ahead.on_file) == (Address(stolen.address), 1, 0)
     assert status(world, consent) is Reason.REVOKED
     # Out of use, its batch can never land: the release is free to be logged by another one.
     assert world.states() == [INTENT]

@@ -224,14 +224,15 @@ def test_the_readme_promises_what_the_demo_checks() -> None:
 
 
 def test_the_documented_variables_are_those_that_are_read() -> None:
-    documented = re.findall(r"^\| `(CONSENT_LEDGER_\w+)` \|", config.__doc__ or "", flags=re.MULTILINE)
+    table = config.__doc__ or ""
+    documented = re.findall(r"^\| `(CONSENT_LEDGER_\w+|RUNTIME_DIRECTORY)` \|", table, flags=re.MULTILINE)
     read: Mapping[str, str] = Recording()
     Config.from_env(read)
     assert len(documented) == len(set(documented))
     assert set(documented) == Recording.asked
     # What options take from it is read by typer.
     assert {"PORT", "CONSENT_LEDGER_RPC_URL"} <= set(variables_of_options(typer.main.get_command(cli.app)))
-    tabled = set(re.findall(r"^\| `([A-Z_]+)` \|", config.__doc__ or "", flags=re.MULTILINE))
+    tabled = set(re.findall(r"^\| `([A-Z_]+)` \|", table, flags=re.MULTILINE))
     assert set(variables_of_options(typer.main.get_command(cli.app))) <= tabled
     named = set(re.findall(r"CONSENT_LEDGER_[A-Z_]+", README))
     assert named

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ledger.consent import Address, Domain, Hex32, Reason, State
 from ledger.json_forms import camel_case, iso_date, iso_time, origin_of
@@ -265,6 +265,39 @@ class AuditedEntry:
     at: int
     transaction_hash: Hex32
     log_index: int
+
+    @property
+    def let_out(self) -> bool:
+        """Whether data may have gone out: recorded, late, or by order."""
+        return self.late or self.reason in (Reason.NONE, Reason.COMPELLED)
+
+
+class LoggedEntry(Protocol):
+    """An entry on a log, however much is known of it."""
+
+    @property
+    def consent_id(self) -> Hex32:
+        """The consent, or the order."""
+
+    @property
+    def entry_hash(self) -> Hex32:
+        """Its hash."""
+
+    @property
+    def let_out(self) -> bool:
+        """Whether data may have gone out."""
+
+
+Entry = TypeVar("Entry", bound=LoggedEntry)
+
+
+def without_overtaken_refusals(entries: Sequence[Entry]) -> list[Entry]:
+    """All but refusals of what stands elsewhere as let out.
+
+    A reorganisation may move a batch to a block where a consent has ended: it is refused there, and comes back late.
+    """
+    let_out = {(one.consent_id, one.entry_hash) for one in entries if one.let_out}
+    return [one for one in entries if one.let_out or (one.consent_id, one.entry_hash) not in let_out]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

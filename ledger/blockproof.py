@@ -25,7 +25,7 @@ BLOOM_BYTES: Final = 256
 _WORD: Final = 32
 _SHORT: Final = 55
 _MAX_TYPE: Final = 0x7F
-_COUNTER_BITS: Final = 63
+_COUNTER_BITS: Final = 62
 _ADDRESS_TEXT: Final = 42
 _WORD_TEXT: Final = 66
 # An access, as nearly all events are: two topics and one word of data. In RLP: the heads of the event, the address and
@@ -85,7 +85,7 @@ def read_header(block: Mapping[str, Any]) -> Header:
             raise MalformedError("logsBloom: expected 256 bytes", field="logsBloom")
         number, timestamp = quantity(block["number"]), quantity(block["timestamp"])
         if max(number, timestamp) >= 2**_COUNTER_BITS:
-            raise MalformedError("number, timestamp: expected 63 bits at most", field="number")
+            raise MalformedError(f"number, timestamp: expected {_COUNTER_BITS} bits at most", field="number")
         return Header(
             number=number,
             block_hash=block_hash,

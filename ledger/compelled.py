@@ -118,8 +118,9 @@ def check_order(new: NewOrder, *, now: int) -> None:
         raise MalformedError("attributes: expected each at most once", field="attributes")
     if any(name not in ATTRIBUTES for name in new.attributes):
         raise UnknownAttributeError("attributes: expected only names of the catalogue", field="attributes")
-    if new.embargo_until < 0:
-        raise MalformedError("embargoUntil: expected Unix seconds", field="embargoUntil")
+    if new.embargo_until < 0 or 0 < new.embargo_until <= now:
+        # Of one that is over already the person would know at once, which cannot be taken back.
+        raise MalformedError("embargoUntil: expected Unix seconds to come, or 0 for none", field="embargoUntil")
     if new.embargo_until > now + LONGEST_EMBARGO:
         raise EmbargoTooLongError(
             f"embargoUntil: expected at most {LONGEST_EMBARGO // DAY_SECONDS} days from now", field="embargoUntil"

@@ -64,7 +64,7 @@ def online_facts(
         entries=tuple(_found(one) for one in audit.entries),
         subjects=subjects,
         changes=audit.changes,
-        embargoes={one.order_hash: one.embargo_until for one in audit.report.compelled},
+        embargoes=_embargoes(audit),
         accepts={one.consent_id: _accepts(chain, one) for one in disclosure.consents},
         bundles={
             one.entry_hash: _bundled(one, disclosure, keys, lambda number, found: chain.block_hash(number) == found)
@@ -95,6 +95,14 @@ def chain_findings(audit: Audit, watched: Collection[Hex32]) -> Iterator[Finding
     for finding in audit.report.findings:
         if finding.code != _ELSEWHERE and (finding.consent_id is None or finding.consent_id in watched):
             yield finding
+
+
+def _embargoes(audit: Audit) -> dict[Hex32, int]:
+    """The longest under each order: a batch more, with a shorter one, does not hide it."""
+    longest: dict[Hex32, int] = {}
+    for one in audit.report.compelled:
+        longest[one.order_hash] = max(longest.get(one.order_hash, 0), one.embargo_until)
+    return longest
 
 
 def _found(one: AuditedEntry) -> FoundEntry:

@@ -37,8 +37,10 @@ from ledger.errors import (
     ErasedError,
     IdempotencyConflictError,
     InstitutionSuspendedError,
+    LedgerError,
     NotFoundError,
     ReleaseInProgressError,
+    TransactionRevertedError,
 )
 from ledger.exchange import RECEIPT_TYPE, Party, receipt_claims, seal_answer, sign_claims
 from ledger.journal import INTENT, RELEASED, Journal, QueuedAccess, is_on_log, made_at_ms, new_release_id, queued_order
@@ -300,12 +302,20 @@ class Orders:
             raise NotFoundError("order: no such order", field="order")
         return self._listed(row)
 
-    def replay(self) -> int:
-        """Put back what the chain lost, as compelled as it was. Returns how many."""
-        lost = self._book.unanchored()
-        for row in lost:
-            self._log_again(row)
-        return len(lost)
+    def replay(self, refused: Callable[[LedgerError], None]) -> int:
+        """Put back what the chain lost, as compelled as it was; `refused` is told of each that it does not take now.
+
+        Returns how many are back. Raises `ChainError`.
+        """
+        back = 0
+        for row in self._book.unanchored():
+            try:
+                self._log_again(row)
+            except TransactionRevertedError as exc:
+                refused(exc)
+            else:
+                back += 1
+        return back
 
     def forget_answers(self) -> int:
         """Destroy the sealed bytes that were kept long enough. Returns how many."""

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from ledger.audit_report import AuditedEntry, Check, Finding, are_facts
+from ledger.audit_report import AuditedEntry, Check, Finding, are_facts, without_overtaken_refusals
 from ledger.consent import Hex32, Reason
 from ledger.envelope import ORDER, ORDER_RESUMED, RELEASE, RELEASE_RESUMED, USES
 from ledger.reconciliation import EXPLANATIONS, OnFile, Reconciliation, Sides
@@ -95,7 +95,7 @@ class _Work:
 
     def entries_and_rows(self) -> None:
         """Every entry has its row, every row what the chain says of it."""
-        for entry in self._sides.entries:
+        for entry in without_overtaken_refusals(self._sides.entries):
             if entry.entry_hash in self._entries:
                 self._find("double_entry", "an entry stands on the log twice", entry=entry)
             self._entries[entry.entry_hash] = entry
@@ -255,7 +255,7 @@ class _Work:
 
 def is_recorded(entry: AuditedEntry | None) -> bool:
     """Whether an entry says that data may have gone out: recorded, late, or by order."""
-    return entry is not None and (entry.late or entry.reason in (Reason.NONE, Reason.COMPELLED))
+    return entry is not None and entry.let_out
 
 
 def within(row: OnFile, gap: Gap) -> bool:

@@ -9,7 +9,15 @@ from typing import Any
 from joserfc.jwk import ECKey
 
 from ledger.access import AccessEntry
-from ledger.audit_report import AuditedBlock, Check, ConsentChange, Finding, Verdict, verdict_of
+from ledger.audit_report import (
+    AuditedBlock,
+    Check,
+    ConsentChange,
+    Finding,
+    Verdict,
+    verdict_of,
+    without_overtaken_refusals,
+)
 from ledger.consent import Address, Domain, Hex32, Reason
 from ledger.disclosure import DisclosedOutcome, Disclosure, EntryPlace
 from ledger.json_forms import camel_case, iso_time
@@ -46,6 +54,11 @@ class FoundEntry:
     place: EntryPlace
     at: int
 
+    @property
+    def let_out(self) -> bool:
+        """Whether data may have gone out."""
+        return self.outcome is not DisclosedOutcome.REFUSED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundledEntry:
@@ -74,8 +87,8 @@ class ReceivedEntry:
 class Facts:
     """What was found about a disclosure's entries; a text in the place of something says why it does not hold.
 
-    `entries` are all of its consents' on chain, `changes` what became of these and `subjects` who granted each there;
-    None and nothing without a chain.
+    `entries` are all of its consents' on chain but overtaken refusals (`audit_report.py`), `changes` what became of
+    these and `subjects` who granted each there; None and nothing without a chain.
     `accepts` is whether an account takes a signature by its own code: False if it has none, None if it does not now.
     `embargoes` are what the chain says of orders (Unix seconds), `checks` and `findings` are about the chain itself.
     """
@@ -90,6 +103,10 @@ class Facts:
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
     block: AuditedBlock | None = None
+
+    def __post_init__(self) -> None:
+        if self.entries is not None:
+            object.__setattr__(self, "entries", tuple(without_overtaken_refusals(self.entries)))
 
 
 # ---------------------------------------------------------------------------------------------------------- checks out

@@ -105,6 +105,10 @@ class _Held:
         if not isinstance(why, StoreUnavailableError):
             self.error = self.error or why
 
+    def note(self, why: LedgerError) -> None:
+        """Something could not go on that nothing else builds on."""
+        self.error = self.error or why
+
     @contextmanager
     def trouble(self) -> Iterator[None]:
         """What goes wrong within is raised at the end of the run."""
@@ -303,7 +307,7 @@ class Sync:
         return True
 
     def _replay_accesses(self, report: SyncReport, held: _Held, *, under: Collection[Hex32] | None = None) -> None:
-        report.replayed_orders += self._orders.replay()
+        report.replayed_orders += self._orders.replay(held.note)
         # Before its grant is back an access would be late.
         while queued := self._journal.unanchored(MAX_BATCH, under=under, besides=held.consents):
             landed = self._log.append(BatchKind.LATE_ACCESSES, queued)

@@ -198,6 +198,7 @@ def test_no_consent_is_used_or_needed(world: World) -> None:
         ({"attributes": ("shoe_size",)}, UnknownAttributeError),
         ({"attributes": ("savings", "age")}, AttributeAbsentError),
         ({"embargo_until": -1}, MalformedError),
+        ({"embargo_until": 1}, MalformedError),
         ({"embargo_until": 2**64}, EmbargoTooLongError),
     ],
 )
@@ -439,6 +440,25 @@ def test_a_lost_chain_gets_an_order_back_as_the_order_it_was(world: World) -> No
         world.custodian.orders.receipt(done.order_hash), world.chain, world.custodian.accounts.signing_key
     )
     assert world.custodian.sync().replayed_orders == 0
+
+
+@pytest.mark.usefixtures("court")
+def test_an_order_that_cannot_come_back_now_keeps_nothing_else_from_it(world: World) -> None:
+    consent = world.grant()
+    world.clock.advance(600)
+    execute(world, embargo_until=world.clock() + LONGEST_EMBARGO)
+    world.ask(consent)
+    world.chain.restart_empty()
+    # The machine of the new chain has a clock that is behind: the embargo is too long by it.
+    world.clock.advance(-300)
+    world.chain.deploy()
+    world.custodian.allow_writers()
+    with pytest.raises(TransactionRevertedError):
+        world.custodian.sync()
+    assert (len(world.logged()), compelled(world)) == (1, [])
+    world.clock.advance(300)
+    world.custodian.sync()
+    assert len(compelled(world)) == 1
 
 
 @pytest.mark.usefixtures("court")

@@ -578,6 +578,16 @@ def test_an_entry_that_stands_on_the_log_twice_is_found(busy: World) -> None:
     assert "double_entry" in codes(judged([entry(busy)] * 2, [ROW]))
 
 
+def test_an_entry_that_was_refused_where_its_batch_moved_to_and_came_back_late_stands_once(busy: World) -> None:
+    late = entry(busy, late=True, reason=Reason.REVOKED)
+    refused = replace(late, late=False, log_index=99)
+    for both in ([refused, late], [late, refused]):
+        assert "double_entry" not in codes(judged(both, [ROW]))
+        assert codes(judged(both, [ROW])) == codes(judged([late], [ROW]))
+    # A refusal for each of two, and nothing let out, is still twice.
+    assert "double_entry" in codes(judged([refused, replace(refused, log_index=98)], [ROW]))
+
+
 def test_what_was_released_before_unwraps_were_counted_is_explained_and_nothing_later(busy: World) -> None:
     assert judged([entry(busy)], [ROW], since=1001).numbers == {"released": 1, "before_counting": 1}
     assert codes(judged([entry(busy)], [ROW], since=1000)) == ["uncounted_release"]

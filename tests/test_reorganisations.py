@@ -80,6 +80,17 @@ def test_a_batch_that_waits_in_a_pool_is_on_the_log_once(hasty: World) -> None:
     assert hasty.ask(consent, key="next").sealed
 
 
+def test_an_access_whose_consent_ended_on_the_new_branch_comes_back_late_and_not_as_a_refusal_first(
+    hasty: World,
+) -> None:
+    consent = hasty.grant()
+    hasty.ask(consent)
+    grant = hasty.grant_of(consent)
+    hasty.chain.reorg(1, meanwhile=lambda: hasty.subject.revoke_directly(hasty.chain, grant))
+    assert synced(hasty) is None
+    assert (len(hasty.logged("AccessLate")), hasty.logged(), hasty.logged("AccessRefused")) == (1, [], [])
+
+
 @pytest.mark.parametrize("is_alive", [True, False])
 def test_a_batch_of_another_process_that_is_back_after_it_was_put_back_is_on_the_log_once(
     hasty: World, is_alive: bool

@@ -279,3 +279,13 @@ def test_nothing_odd_in_an_export_is_anything_but_malformed_or_judged(world: Wor
 def test_what_is_no_export_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(MalformedError):
         read_export(other)
+
+
+def test_an_access_that_a_reorganisation_moved_behind_its_consents_end_is_no_lie_of_the_custodian(world: World) -> None:
+    consent = world.grant()
+    world.ask(consent)
+    grant = world.grant_of(consent)
+    world.chain.reorg(1, keep=True, meanwhile=lambda: world.subject.revoke_directly(world.chain, grant))
+    world.custodian.sync()
+    assert world.logged("AccessLate") == world.logged("AccessRefused") != []
+    assert codes(judged(world, export_of(world))) <= {"late"}

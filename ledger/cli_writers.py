@@ -9,6 +9,7 @@ import typer
 from ledger.cli_output import open_custodian
 from ledger.cli_terminal import Json, agrees, show, table
 from ledger.consent import parse_address
+from ledger.devnet import fund
 from ledger.errors import MalformedError
 from ledger.writers import WriterLog
 
@@ -31,6 +32,28 @@ def writers_list(*, as_json: Json = False) -> None:
     with open_custodian() as custodian:
         rows = [writer_fields(log) for log in custodian.writers.logs()]
     show(as_json, rows, table(rows))
+
+
+@writers_app.command("add")
+def writers_add(
+    *,
+    fund_account: Annotated[bool, typer.Option("--fund", metavar="", help="On a devnet: give it gas money.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make one more writer key and let it append on chain: for one that was taken out of use, or for more workers.
+
+    It is in the file of the accounts, which is to be backed up anew. It pays for what it appends.
+    """
+    with open_custodian() as custodian:
+        log = custodian.add_writer()
+        if fund_account:
+            fund(custodian.rpc, [log.address])
+    needs = "" if fund_account else " Send it gas money, as to the others."
+    show(
+        as_json,
+        writer_fields(log),
+        f"{log.address} may append.{needs}\nBack up the keys anew. A service knows it from its next start on.",
+    )
 
 
 @writers_app.command("retire")

@@ -62,7 +62,7 @@ from ledger.subject_export import SubjectExport
 from ledger.sync import Sync, SyncReport
 from ledger.vault import Vault
 from ledger.webhooks import Webhooks
-from ledger.writers import Writers
+from ledger.writers import WriterLog, Writers
 
 INIT_SECONDS: Final = 30.0
 SQLITE_ENDS: Final = ("-wal", "-shm")
@@ -437,6 +437,16 @@ class Custodian:
         return Rotation(active=active, destroyed=tuple(destroyed), kept=kept)
 
     # --------------------------------------------------------------------------------------------------------- writers
+
+    def add_writer(self) -> WriterLog:
+        """Make one more writer key and let it append. Other processes know it from their next start on.
+
+        Raises `KeyFileError`; `ChainError`, after which there is a key that `deploy` lets in.
+        """
+        self.chain.check()  # rather no key than one that nothing lets in
+        account = Accounts.add_writer(self.config.account_file)
+        self.accounts = Accounts.load(self.config.account_file)
+        return self.writers.add(account)
 
     def require_writer(self) -> None:
         """Raise unless this process can append to a log. Raises `LogAheadError`, `NotWriterError`, `ChainError`."""

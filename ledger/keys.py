@@ -264,6 +264,18 @@ class Accounts:
             # Not chained: what the libraries below say of a key may repeat it.
             raise KeyFileError(f"{path} is not an account file") from None
 
+    @classmethod
+    def add_writer(cls, path: Path) -> LocalAccount:
+        """Make one more writer's account in that file. Raises `KeyFileError`, and leaves the old file."""
+        with FileLock(path.with_name(f"{path.name}.lock")).hold(timeout=LOCK_SECONDS):
+            taken = len(cls.load(path).writers)
+            key = "0x" + secrets.token_hex(32)
+            content = _read(path)
+            content["accounts"][f"writer-{taken}"] = key
+            _replace(path, content)
+        account: LocalAccount = Account.from_key(key)
+        return account
+
     def every(self) -> tuple[LocalAccount, ...]:
         """All that need gas."""
         return (self.custodian, self.grants, self.revocations, *self.writers)

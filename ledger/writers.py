@@ -163,6 +163,12 @@ class Writers:
             if not log.allowed and not log.is_retired:
                 self._set(account, allowed=True)
 
+    def add(self, account: LocalAccount) -> WriterLog:
+        """Let one more key append. Raises `ChainError`."""
+        self._accounts = (*self._accounts, account)
+        self._set(account, allowed=True)
+        return self.log_of(account)
+
     def retire(self, address: Address) -> WriterLog:
         """Take a key out of use on chain, for good. Raises `NotFoundError`, `ChainError`.
 

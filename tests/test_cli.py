@@ -392,6 +392,7 @@ def story(quiet_devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Sto
     tell("sync")
     (*_, spare) = tell("writers", "list")
     tell("writers", "retire", spare["writer"], "--yes")
+    tell("writers", "add", "--fund")
     tell("backup", str(home.home / "backup.db"))
     tell("erase", "german-0001", "--yes")
     tell("keys", "rotate")
@@ -929,10 +930,14 @@ def test_a_backup_that_is_older_than_the_last_access_is_said_and_a_verb_lets_rel
     # `deploy` lets writers in, and not this one.
     small.ask("deploy")
     assert [log["state"] for log in small.ask("writers", "list")].count("usable") == 7
+    added = small.run("writers", "add", "--fund")
+    assert (added.code, added.err) == (0, "")
+    assert "Back up the keys anew." in added.out
+    assert [log["state"] for log in small.ask("writers", "list")].count("usable") == 8
     # The entry of before is on chain, not on file, and no secret.
     done = small.run("audit", "reconcile", "--json")
     assert done.code == 1
-    assert "entry_not_on_file" in {one["code"] for one in json.loads(done.out)["findings"]}
+    assert "entry_not_on_file" in {one["code"] for one in json.loads(done.out)["findings"]}, done
 
 
 @pytest.mark.devnet

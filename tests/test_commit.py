@@ -273,6 +273,31 @@ def test_a_writer_that_was_taken_out_of_use_stays_out_when_the_writers_are_let_i
     assert world.custodian.writers.retire(first).state == "retired"
 
 
+def test_where_every_writer_was_taken_out_of_use_one_that_is_added_goes_on(world: World) -> None:
+    consent = world.grant()
+    for writer in world.custodian.accounts.writers:
+        world.custodian.writers.retire(Address(writer.address))
+    with pytest.raises(NotWriterError):
+        world.ask(consent, key="once")
+    added = world.custodian.add_writer()
+    assert added.state == "usable"
+    assert world.ask(consent, key="once").sealed
+    assert world.custodian.log.address == added.address
+    world.restart()
+    assert world.ask(consent).sealed
+    assert {appended.writer for appended in batches_of(world.chain.all_events())} == {added.address}
+
+
+def test_no_writer_is_added_that_nothing_can_let_in(world: World) -> None:
+    before = [log.address for log in world.custodian.writers.logs()]
+    world.chain.down = True
+    with pytest.raises(ChainUnavailableError):
+        world.custodian.add_writer()
+    world.chain.down = False
+    world.restart()
+    assert [log.address for log in world.custodian.writers.logs()] == before
+
+
 def test_a_writer_that_is_stopped_while_its_batch_is_on_the_way_loses_nothing(world: World) -> None:
     consent = world.grant()
     stop = call("setWriter", world.custodian.log.address, False)

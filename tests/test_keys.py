@@ -388,6 +388,20 @@ def test_accounts_are_all_different_and_come_back_the_same(path: Path) -> None:
     assert loaded.signing_key.thumbprint() == made.signing_key.thumbprint()
 
 
+def test_writers_that_are_added_at_once_are_all_there_and_nothing_else_is_another(path: Path) -> None:
+    before = Accounts.create(path)
+    with ThreadPoolExecutor(4) as pool:
+        added = [account.address for account in pool.map(Accounts.add_writer, [path] * 4)]
+    after = Accounts.load(path)
+    assert sorted(account.address for account in after.writers) == sorted(
+        [*(account.address for account in before.writers), *added]
+    )
+    assert len({account.address for account in after.every()}) == len(before.every()) + 4
+    same = (after.custodian.key, after.grants.key, after.revocations.key, after.signing_key.thumbprint())
+    assert same == (before.custodian.key, before.grants.key, before.revocations.key, before.signing_key.thumbprint())
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def _spoilt_accounts() -> Iterator[Any]:
     def at(name: str, value: object) -> Callable[[dict[str, Any]], None]:
         return lambda content: content["accounts"].update({name: value})

@@ -342,7 +342,7 @@ def test_nothing_is_signed_that_could_not_be_remembered(tmp_path: Path, monkeypa
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ledger.keys.os.fsync", full)
+    monkeypatch.setattr("ledger.private_files.os.fsync", full)
     with pytest.raises(OSError, match="space"):
         Witness(BOB, tmp_path).sign(seen(), follows=None, first=True)
     assert Witness(BOB, tmp_path).last(DOMAIN) is None

@@ -33,20 +33,22 @@ app = typer.Typer()
 def serve(*, http_port: HttpPort = SERVICE_PORT, workers: Workers = None, as_json: Json = False) -> None:
     """Run the API in the foreground until Ctrl-C; what is in flight then is answered first."""
     config = Config.from_env(port=http_port)
-    with _until_interrupted(), Custodian(config) as custodian:
-        custodian.chain.check()
-        # Before anyone can ask for their data.
-        custodian.eraser.erase_again()
-        contract = custodian.chain.domain.contract
-    with Service(config, port=http_port, workers=workers) as service, _until_interrupted():
-        show(
-            as_json,
-            {"serviceUrl": config.service_url, "contract": contract},
-            f"Serving {config.service_url}; Ctrl-C ends it. Documentation: {service.url}/docs",
-        )
-        while service.is_running():
-            time.sleep(0.5)
-        raise ConfigError("the service ended by itself")
+    # All of it: interrupted before the service is there, it must not be started.
+    with _until_interrupted():
+        with Custodian(config) as custodian:
+            custodian.chain.check()
+            # Before anyone can ask for their data.
+            custodian.eraser.erase_again()
+            contract = custodian.chain.domain.contract
+        with Service(config, port=http_port, workers=workers) as service:
+            show(
+                as_json,
+                {"serviceUrl": config.service_url, "contract": contract},
+                f"Serving {config.service_url}; Ctrl-C ends it. Documentation: {service.url}/docs",
+            )
+            while service.is_running():
+                time.sleep(0.5)
+            raise ConfigError("the service ended by itself")
 
 
 @app.command(rich_help_panel=PANEL)

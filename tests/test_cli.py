@@ -32,6 +32,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ledger import cli, cli_serve, exchange
 from ledger.actors import PROPERTIES, Findings
+from ledger.chain import JsonRpcChain
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.demo import run_demo
@@ -1383,6 +1384,20 @@ def test_a_service_that_cannot_be_is_not_started(home: Installation, fresh: Inst
     fresh.ask("init")
     assert fresh.refusal("serve", *port)[:2] == (4, "chain_unavailable")
     assert home.processes() + fresh.processes() == []
+
+
+def test_a_service_that_is_interrupted_before_it_starts_is_not_started(
+    fresh: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    fresh.ask("init")
+    # As while it erases again whom an older backup brought back, which can take long.
+    monkeypatch.setattr(JsonRpcChain, "check", interrupt)
+    monkeypatch.setattr(Service, "start", lambda _: pytest.fail("it was started"))
+    done = fresh.run("serve")
+    assert (done.code, done.out, done.err) == (0, "", "Stopping.\n")
 
 
 @pytest.mark.devnet

@@ -14,7 +14,6 @@ killed at any point and run again. The old KEK is destroyed only when nothing is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -207,9 +206,11 @@ class Eraser:
             )
             ref_index = tx.scalar(select(subjects.c.ref_index).where(subjects.c.subject_id == subject_id))
         self._step("erase durable")
-        # What cannot be written down now is taken from the tombstone later.
-        with suppress(KeyFileError):
+        try:
             self._erasures.add({str(ref_index): now})
+        except KeyFileError:
+            # It is taken from the tombstone by the next look.
+            self._has_looked_back = False
         scrubbed = self._scrubbed()
         keks = tuple(self._keys.kek_ids)
         destroyed = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ledger.errors import KeyFileError
+from ledger.private_files import leave_to_owner
 
 ERASURES: Final = "erasures.log"
 PRIVATE: Final = 0o600
@@ -42,11 +43,13 @@ class ErasureFile:
         if not erased:
             return
         # Each begins a line of its own, whatever a crash left at the end.
-        content = "".join(f"\n{at} {ref_index}" for ref_index, at in erased.items()) + "\n"
+        content = ("".join(f"\n{at} {ref_index}" for ref_index, at in erased.items()) + "\n").encode("ascii")
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
             try:
-                os.write(descriptor, content.encode("ascii"))
+                leave_to_owner(descriptor, self._path.parent)
+                if os.write(descriptor, content) != len(content):
+                    raise KeyFileError(f"{self._path} cannot be written whole")
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from actors import DAY, VALUES, Subject, World, id_of
+from full_disk import files_up_to
 from sqlalchemy import Table, select
 
 from ledger import journal
@@ -19,6 +20,7 @@ from ledger.consent import Hex32, Reason
 from ledger.consent_requests import token_of
 from ledger.envelope import TRIAL
 from ledger.erase import Erasure
+from ledger.erasures import ErasureFile
 from ledger.errors import (
     AnswerGoneError,
     ConfirmationTimeoutError,
@@ -26,6 +28,7 @@ from ledger.errors import (
     ConsentError,
     ConsentRevokedError,
     ErasedError,
+    KeyFileError,
     KeyUnavailableError,
     NotFoundError,
 )
@@ -726,6 +729,19 @@ def test_who_was_erased_is_erased_again_after_an_older_backup(world: World) -> N
     assert world.custodian.sync().erased_again == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser meets other people's files")
+def test_an_erasure_by_the_superuser_leaves_the_service_account_its_file(world: World) -> None:
+    account = 65534
+    os.chown(world.config.key_file.parent, account, account)
+    erase(world)
+    assert world.config.key_file.with_name("erasures.log").stat().st_uid == account
+
+
+def test_an_erasure_that_cannot_be_written_down_whole_is_not_taken_for_written_down(tmp_path: Path) -> None:
+    with files_up_to(40), pytest.raises(KeyFileError, match="cannot be written whole"):
+        ErasureFile(tmp_path / "erasures.log").add({"ab" * 32: 1})
+
+
 def test_what_is_written_down_of_an_erasure_names_nobody_and_is_the_owners_alone(world: World) -> None:
     with world.custodian.store.read() as tx:
         (index,) = tx.scalars(select(subjects.c.ref_index))
@@ -743,6 +759,17 @@ def test_an_erasure_that_did_not_happen_is_not_written_down(world: World) -> Non
     world.restart()
     assert world.custodian.sync().erased_again == 0
     assert world.custodian.vault.count()["erased"] == 0
+
+
+def test_an_erasure_that_could_not_be_written_down_is_written_down_by_the_next_sync_of_the_same_process(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.custodian.sync()
+    with monkeypatch.context() as patched:
+        patched.setattr("ledger.erasures.os.open", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        erase(world)
+    world.custodian.sync()
+    assert erasures(world).startswith(f"\n{world.clock()} ")
 
 
 @pytest.mark.parametrize("left", ["nothing", "half a line", "no file for it"])

@@ -24,14 +24,14 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"audit_style", "errors", "gather", "json_forms", "markup", "unwraps"}),
     frozenset(
         {
-            *("attributes", "consent", "envelope", "erasures", "jsonrpc", "passkeys", "private_files", "signed_note"),
-            "store",
+            *("attributes", "consent", "envelope", "jsonrpc", "passkeys", "private_files", "signed_note", "store"),
         }
     ),
     frozenset(
         {
-            *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "importmap", "locks"),
-            *("outbox", "prompts", "purposes", "signatures", "stateproof", "texts", "typed_data", "unwrap_file"),
+            *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "erasures"),
+            *("importmap", "locks", "outbox", "prompts", "purposes", "signatures", "stateproof", "texts"),
+            *("typed_data", "unwrap_file"),
         }
     ),
     frozenset(

@@ -244,15 +244,19 @@ class Eraser:
     def erase_again(self) -> int:
         """Erase whoever was erased and is back by an older backup of the database. Returns how many.
 
-        Writes down, too, who is erased in the database and not in the file. Looks once in a process: a backup is put
-        back while none is running. Raises `VaultError`, `ConflictError`: it looks again the next time.
+        Whoever is not in the backup at all has a tombstone again. Writes down, too, who is erased in the database and
+        not in the file. Looks once in a process: a backup is put back while none is running. Raises `VaultError`,
+        `ConflictError`: it looks again the next time.
         """
         if self._has_looked_back:
             return 0
         written_down = self._erasures.read()
         with self._store.read() as tx:
             erased = self._vault.erased(tx)
-            back = self._vault.living(tx, [one for one in written_down if one not in erased])
+        missing = {one: at for one, at in written_down.items() if one not in erased}
+        with self._store.begin() as tx:
+            self._vault.leave_out(tx, missing)
+            back = self._vault.living(tx, list(missing))
         self._erasures.add({one: at for one, at in erased.items() if one not in written_down})
         for subject_id in back:
             self.erase_subject(subject_id)

@@ -223,6 +223,17 @@ class Vault:
         query = select(subjects.c.ref_index, subjects.c.erased_at).where(subjects.c.erased_at.is_not(None))
         return {row.ref_index: row.erased_at for row in tx.execute(query)}
 
+    def leave_out(self, tx: Connection, erased: Mapping[str, int]) -> None:
+        """A tombstone for each reference index that is not known, so that nobody is taken in again under it."""
+        known = self._known(tx, list(erased))
+        rows = [
+            {"subject_id": new_id(), "ref_index": index, "created_at": at, "erased_at": at}
+            for index, at in erased.items()
+            if index not in known
+        ]
+        if rows:
+            tx.execute(subjects.insert(), rows)
+
     def living(self, tx: Connection, ref_indexes: Sequence[str]) -> list[str]:
         """The ids of those of the given reference indexes who are here and not erased."""
         return [

@@ -729,6 +729,20 @@ def test_who_was_erased_is_erased_again_after_an_older_backup(world: World) -> N
     assert world.custodian.sync().erased_again == 0
 
 
+def test_who_was_erased_and_is_not_in_an_older_backup_at_all_is_not_taken_in_again(world: World) -> None:
+    late = Subject("late")
+
+    def come_and_go() -> None:
+        late.furnish(world.custodian)
+        world.custodian.eraser.erase(late.ref)
+
+    world.restore_what_was_before(come_and_go)
+    assert world.custodian.sync().erased_again == 0
+    assert world.custodian.vault.count()["erased"] == 1
+    with pytest.raises(ErasedError):
+        world.custodian.vault.subject_of(late.ref)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser meets other people's files")
 def test_an_erasure_by_the_superuser_leaves_the_service_account_its_file(world: World) -> None:
     account = 65534

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ledger.errors import StoreUnavailableError
-from ledger.private_files import leave_to_owner
+from ledger.private_files import leave_to_owner, private_directory
 
 
 class FileLock:
@@ -28,7 +28,7 @@ class FileLock:
     def acquire(self) -> bool:
         """Take it if it is free. Returns whether it was. Raises `StoreUnavailableError` where there can be no file."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_directory(self._path.parent)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise StoreUnavailableError(f"no lock file at {self._path}: {exc.strerror}") from exc

@@ -75,8 +75,20 @@ def require_room(directory: Path) -> None:
         raise StoreUnavailableError(f"nothing can be written in {directory}: {exc.strerror}") from exc
 
 
+def private_directory(directory: Path) -> None:
+    """Make one that only the owner of the directory above can enter, unless it is there. Raises `OSError`."""
+    if directory.exists():
+        return
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        leave_to_owner(descriptor, directory.parent)
+    finally:
+        os.close(descriptor)
+
+
 def leave_to_owner(descriptor: int, directory: Path) -> None:
-    """Give a file that was just made to the owner of its directory. Raises `OSError`.
+    """Give what was just made in it to the owner of a directory. Raises `OSError`.
 
     What the superuser makes beside a service, an account of less rights could not open otherwise.
     """

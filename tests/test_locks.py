@@ -115,6 +115,16 @@ def test_where_files_cannot_be_locked_is_said_and_nothing_is_left_open(
     assert lowest_free_descriptor() == free
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser meets other people's files")
+def test_a_directory_of_locks_that_the_superuser_makes_is_the_service_accounts(tmp_path: Path) -> None:
+    account = 65534
+    os.chown(tmp_path, account, account)
+    lock = FileLock(tmp_path / "locks" / "one")
+    assert lock.acquire()
+    lock.release()
+    assert {entry.stat().st_uid for entry in tmp_path.rglob("*")} == {account}
+
+
 def test_waiting_for_a_lock_ends_when_it_is_let_go(path: Path) -> None:
     with held_elsewhere(path) as process:
         process.kill()

@@ -179,6 +179,9 @@ def test_a_backup_and_a_restore_work_as_the_readme_has_them(tmp_path: Path, devn
     run(block("sh backup"))
     assert {path.name for path in (tmp_path / "keys-backup").iterdir()} >= {"kek.json", "accounts.json", "unwraps.log"}
     run(f"{path}{release}after\nconsent-ledger erase german-0002 --yes")
+    # Another backup, which somebody keeps where it is easily found, is none of the database's files.
+    other = data / "ledger.db.of-yesterday"
+    other.write_text("")
     # Nothing goes on before what the text tells to do, and everything after it.
     shown = run(block("sh restore"))
     assert "erased again 1" in shown
@@ -187,6 +190,7 @@ def test_a_backup_and_a_restore_work_as_the_readme_has_them(tmp_path: Path, devn
     assert "In sync.\n" in shown
     assert "entry_not_on_file" in shown
     assert "credit_amount" in run(f"{path}{release}new")
+    assert other.exists()
     # Nothing of what they wrote gets into the repository.
     assert unignored({"ledger-backup.db", "keys-backup/"}) == set()
 

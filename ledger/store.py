@@ -537,15 +537,19 @@ class Store:
         """
         _make_private(target)
         try:
+            with _guarded():
+                connection = self._engine.raw_connection()
             # All pages in one step: in several, whoever writes in between would make it begin anew.
-            with _guarded(), closing(self._engine.raw_connection()) as source, closing(sqlite3.connect(target)) as copy:
+            with closing(connection) as source, closing(sqlite3.connect(target)) as copy:
                 assert isinstance(source.driver_connection, sqlite3.Connection)
                 source.driver_connection.backup(copy)
                 # One file, which is whole by itself.
                 copy.execute("PRAGMA journal_mode=DELETE")
             _flush(target)
-        except BaseException:
+        except BaseException as exc:
             target.unlink(missing_ok=True)
+            if isinstance(exc, sqlite3.Error):
+                raise StoreUnavailableError(f"no backup can be made at {target}: {exc}") from exc
             raise
 
     def close(self) -> None:

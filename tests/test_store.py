@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from full_disk import files_up_to
 from sqlalchemy import delete, func, select, text
 
 from ledger.errors import AlreadyExistsError, LedgerError, StoreMismatchError, StoreUnavailableError
@@ -398,6 +399,11 @@ def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(
     assert target.read_text() == "mine"
     with pytest.raises(StoreUnavailableError):
         store.backup(tmp_path / "nowhere" / "backup.db")
+
+    # It is the disk of the backup that is full, and not the database's.
+    with files_up_to(20_000), pytest.raises(StoreUnavailableError, match=r"no backup can be made at \S+/full\.db: "):
+        store.backup(tmp_path / "full.db")
+    assert list(tmp_path.glob("full.db*")) == []
 
     def full(_: Path) -> None:
         raise StoreUnavailableError("no space left")

@@ -16,8 +16,14 @@ from test_portal import consent_of, request_of
 
 from ledger.consent import Hex32
 from ledger.enrolment import Enrolment
-from ledger.errors import ChainUnavailableError, ConsentAlreadyRevokedError, ConsentRevokedError
+from ledger.errors import (
+    ChainUnavailableError,
+    ConsentAlreadyRevokedError,
+    ConsentRevokedError,
+    StoreUnavailableError,
+)
 from ledger.parties import INSTITUTION
+from ledger.sessions import Sessions
 from ledger.store import sessions
 from ledger.typed_data import sign_typed_data
 from web.language import CHINESE
@@ -247,6 +253,18 @@ def test_a_page_that_is_not_there_knows_who_is_signed_in(world: World, anna: Bro
         assert answer.status_code == 404
         assert "Sign out" in answer.text
     assert "Sign out" not in Browser(world).get("/nothing", Accept="text/html").text
+
+
+@pytest.mark.parametrize(
+    ("path", "told"), [("/consents", "Nothing was given out."), ("/nothing", "There is no such page")]
+)
+def test_while_the_database_cannot_say_who_is_there_a_page_says_what_is_wrong(
+    anna: Browser, monkeypatch: pytest.MonkeyPatch, path: str, told: str
+) -> None:
+    monkeypatch.setattr(Sessions, "find", lambda *_: (_ for _ in ()).throw(StoreUnavailableError("gone")))
+    page = anna.get(path, Accept="text/html").text
+    assert told in seen(page)
+    assert "Sign" not in page
 
 
 @pytest.mark.parametrize("path", ["/activity?after=zz", "/consents/xyz"])

@@ -24,6 +24,7 @@ from ledger.errors import (
 from web import language, problems
 from web.door import API
 from web.security import CSRF_FIELD, SAFE, is_portal
+from web.signed_in import be_nobody
 
 DOCUMENTS: Final = ("text/html", "application/xhtml+xml")
 BACK: Final = {"/data/erase": "/data"}
@@ -158,7 +159,7 @@ def _page(answer: Response, heading: str, advice: str, *, kind: str = "", bare: 
     try:
         text = render_template("portal/error.html", **words, bare=bare)
     except LedgerError:
-        # The database cannot say who is signed in.
+        be_nobody()
         text = render_template("portal/error.html", **words, bare=True)
     page = make_response(text, answer.status_code)
     for name in ("Retry-After", "Allow"):

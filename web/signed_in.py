@@ -70,6 +70,11 @@ def start(proof: Proof, *, device: str) -> None:
     g.pop("session", None)
 
 
+def be_nobody() -> None:
+    """Nobody is signed in for the rest of this request: the database cannot say who is."""
+    g.session = None
+
+
 def _session() -> Session | None:
     if "session" not in g:
         token = cookie_token()

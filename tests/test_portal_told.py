@@ -211,6 +211,17 @@ def test_nobody_signs_for_the_end_of_another_persons_consent(world: World) -> No
     assert (answer.status_code, code(answer)) == (404, "not_found")
 
 
+def test_a_request_in_place_of_an_erased_persons_consent_can_be_seen_and_declined(world: World) -> None:
+    path = request_of(world, replaces=consent_of(world))
+    stranger = enrolled(world, world.another_subject())
+    world.custodian.eraser.erase(world.subject.ref)
+    page = stranger.get(path, Accept="text/html")
+    assert page.status_code == 200
+    assert "takes the place" not in seen(page.text)
+    stranger.submit(f"{path}/decline")
+    assert "You said no." in seen(stranger.get(path).text)
+
+
 def test_the_only_passkey_that_signs_is_told_to_be_that(world: World, anna: Browser) -> None:
     warning = "what it signed can only be stopped"
     assert warning not in seen(anna.get("/security").text)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from flask import Blueprint, Response, jsonify, render_template
 from pydantic import Field
 
-from ledger.consent import ZERO32, parse_address
+from ledger.consent import ZERO32, Hex32, parse_address
 from ledger.consent_requests import PENDING, ConsentRequest
 from ledger.own_requests import OwnRequest
 from ledger.typed_data import grant_typed_data, parse_grant
@@ -130,7 +130,6 @@ def accept(token: str) -> Response:
 def _page(token: str, asked: ConsentRequest, own: OwnRequest | None) -> str:
     held, me = custodian(), maybe_signed_in()
     notice = held.notices.notice(asked.notice_hash)
-    replaced = held.registry.find_consent(asked.replaces) if asked.replaces != ZERO32 and me else None
     is_on_its_way = asked.state == PENDING and held.requests.is_on_its_way(token, me.subject_id if me else None)
     return render_template(
         "portal/request.html",
@@ -141,7 +140,7 @@ def _page(token: str, asked: ConsentRequest, own: OwnRequest | None) -> str:
         part=notice.part(language.language()),
         is_on_its_way=is_on_its_way,
         is_barred=held.registry.institution(asked.institution).suspended,
-        replaced=replaced if replaced and me and replaced.subject_id == me.subject_id else None,
+        replaced=_replaced(asked),
         link=f"{held.config.service_url}/requests/{token}",
         block={
             "token": token,
@@ -159,3 +158,13 @@ def _page(token: str, asked: ConsentRequest, own: OwnRequest | None) -> str:
             "replaces": asked.replaces,
         },
     )
+
+
+def _replaced(asked: ConsentRequest) -> Hex32 | None:
+    """The consent of whoever is signed in that a yes would end. Opens nothing: another's may be erased."""
+    me, held = maybe_signed_in(), custodian()
+    if me is None or asked.replaces == ZERO32:
+        return None
+    with held.store.read() as tx:
+        row = held.registry.rows(tx, [asked.replaces]).get(asked.replaces)
+    return asked.replaces if row is not None and row.subject_id == me.subject_id else None

@@ -194,6 +194,17 @@ def test_of_a_barred_institution_nothing_is_said_to_be_usable_and_nothing_can_be
     assert anna.post(f"{path}/accept", {"grant": draft["message"], "signature": signature}).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/consents"])
+def test_where_it_says_who_can_read_now_whoever_cannot_is_told_of(world: World, anna: Browser, path: str) -> None:
+    notice = world.custodian.notices.current("loan-origination").notice_hash
+    begins = world.clock() + 20 * DAY
+    window = {"valid_from": begins, "expires_at": begins + 30 * DAY}
+    world.subject.grant(world.custodian, world.institution, notice_hash=notice, **window)
+    assert "It can be used from this time on:" in seen(anna.get(path).text)
+    world.custodian.registry.suspend(INSTITUTION, world.institution.institution_id, suspended=True)
+    assert "This institution is barred at present." in seen(anna.get(path).text)
+
+
 def test_a_request_that_ends_an_older_consent_says_so_before_it_is_signed(world: World, anna: Browser) -> None:
     old = consent_of(world)
     path = request_of(world, replaces=old)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from browsing import Browser, code, enrolled, invite, said
 from sqlalchemy import select
 from test_portal import consent_of, request_of
 
+from ledger.commit import Finality
 from ledger.consent import Hex32
 from ledger.enrolment import Enrolment
 from ledger.errors import (
@@ -22,12 +24,15 @@ from ledger.errors import (
     ConsentRevokedError,
     StoreUnavailableError,
 )
+from ledger.locks import FileLock
 from ledger.parties import INSTITUTION
 from ledger.sessions import Sessions
 from ledger.store import sessions
 from ledger.typed_data import sign_typed_data
 from web.language import CHINESE
+from web.script_texts import script_texts
 
+TEXTS = script_texts(str)
 WANTED = {"attributes": [], "maxAccesses": 3, "accessesPerDay": 2, "retentionDays": 31, "validityDays": 30}
 
 
@@ -116,6 +121,44 @@ def test_while_the_chain_is_away_all_is_stopped_here_and_goes_there_later(
     assert stopped(world, stops) == [True, True]
     world.custodian.sync()
     assert {world.chain.consent(Hex32(one["consents"][0])).state.name for one in stops} == {"REVOKED"}
+
+
+def test_a_stop_that_only_the_chain_can_judge_is_not_said_to_be_on_file_while_it_is_away(
+    world: World, anna: Browser
+) -> None:
+    stops = signed_stops(world, anna)
+    for one in stops:
+        # As of a smart account, which the contract asks whether it signed.
+        one["signature"] = "0x" + "11" * 65
+    world.chain.down = True
+    answer = anna.post("/consents/revoke", {"revocations": stops})
+    assert (answer.status_code, code(answer), stopped(world, stops)) == (503, "chain_unavailable", [False, False])
+    assert "What you signed is on file" not in TEXTS["chain_unavailable"]
+
+
+def test_a_grant_that_waits_for_others_is_on_file_and_not_said_to_have_changed_nothing(
+    data: Path, first_state: World
+) -> None:
+    world = World(data, finality=Finality(timeout=0.05), like=first_state)
+    anna, path = enrolled(world, world.subject), request_of(world)
+    draft = said(anna.post(f"{path}/draft", WANTED | {"subject": world.subject.account.address}))
+    signed = {
+        "grant": draft["typedData"]["message"],
+        "signature": "0x" + sign_typed_data(draft["typedData"], world.subject.key).hex(),
+    }
+    with FileLock(world.config.locks / f"{world.custodian.accounts.grants.address}.lock").hold(timeout=1):
+        answer = anna.post(f"{path}/accept", signed)
+    assert (answer.status_code, code(answer)) == (503, "store_unavailable")
+    assert "Nothing has changed" not in TEXTS["store_unavailable"]
+    world.custodian.sync()
+    assert world.chain.consent(draft["consentId"]).state.name == "ACTIVE"
+
+
+def test_the_scripts_say_no_more_than_they_know() -> None:
+    # Stops that were not taken are among those that are not stopped yet; who is barred cannot read what is resumed.
+    assert "because another passkey or wallet signed them. " not in TEXTS["stopped_some"]
+    assert TEXTS["stopped_some"].startswith("Stopped here")
+    assert "It can be used now" not in TEXTS["why_active"]
 
 
 # ----------------------------------------------------------------------------------------------------- what acts did

@@ -34,7 +34,7 @@ def _progress(_: Translate) -> dict[str, str]:
         "state_active": _("Active"),
         "why_revoked": _("It was stopped, for ever. Nothing more is given out under it."),
         "why_paused": _("Nothing is given out until you make it active again."),
-        "why_active": _("It can be used now."),
+        "why_active": _("It is active again."),
     }
 
 
@@ -54,8 +54,8 @@ def _outcomes(_: Translate) -> dict[str, str]:
             "Stopped here: nothing more is given out. The public log cannot be asked now; we keep sending it."
         ),
         "stopped_some": _(
-            "Stopped: {revoked}. Not stopped yet: {unsigned}, because another passkey or wallet signed them. Use "
-            "“Stop without a key” on the page of the consent."
+            "Stopped here: {revoked}. Not stopped yet: {unsigned}, because another passkey or wallet signed them, or "
+            "the signature was not accepted. Use “Stop without a key” on the page of the consent."
         ),
         "paused_yes": _("Paused. The public log has it; it took {seconds} seconds."),
         "paused_pending": _("Paused here: nothing is given out. The public log does not have it yet."),
@@ -187,11 +187,17 @@ def _other_errors(_: Translate) -> dict[str, str]:
         "rate_limited": _("Too many tries. Wait a little and try again."),
         "conflict": _("This was answered already, perhaps in another window. Load the page again."),
         "chain": _("The public log did not confirm it yet. What you signed is on file and is sent again."),
-        "chain_unavailable": _("The public log cannot be reached now. What you signed is on file and is sent again."),
+        "chain_unavailable": _(
+            "The public log cannot be reached now. If what you signed is on file, it is sent again: look at the page "
+            "again in a moment."
+        ),
         "confirmation_timeout": _(
             "The public log is slow and has not confirmed it yet. What you signed is on file and is sent again."
         ),
-        "store_unavailable": _("The service cannot write now. Nothing has changed; try again later."),
+        "store_unavailable": _(
+            "The service cannot write now, or has too much to do. It may have been done all the same: look at the page "
+            "again in a moment."
+        ),
         "not_found": _("There is no such thing here, or it is someone else's. Load the page again."),
         "erased": _("This was erased. Nobody can bring it back."),
         "institution_suspended": _("This institution is barred at present. Nothing is given out to it."),

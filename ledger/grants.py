@@ -15,6 +15,7 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -496,10 +497,15 @@ class Grants:
 
     def _relayed(self, parts: Sequence[Sequence[Hex32]], act_ids: Sequence[str], *, at: int) -> tuple[ActResult, ...]:
         results: list[ActResult] = []
+        gets_through = True
         for part, act_id in zip(parts, act_ids, strict=True):
+            receipt = None
             # One that does not get through would keep the others waiting as long again: `sync` goes on with them.
-            gets_through = not results or results[-1].receipt is not None
-            receipt = self._try_relay(act_id) if gets_through else None
+            if gets_through:
+                # One that the contract refuses after all is in force here, and is `sync`'s as well.
+                with suppress(LedgerError):
+                    receipt = self._try_relay(act_id)
+                    gets_through = receipt is not None
             results.append(ActResult(consent_ids=tuple(part), stored_at=at, receipt=receipt))
         return tuple(results)
 

@@ -101,6 +101,20 @@ def test_a_stop_that_cannot_be_taken_keeps_no_other_one_waiting(world: World, an
     assert stopped(world, stops) == [bad == 1, bad == 0]
 
 
+def test_a_stop_that_the_contract_refuses_after_all_is_in_force_here_and_keeps_no_other_one_waiting(
+    world: World, anna: Browser
+) -> None:
+    stops = signed_stops(world, anna)
+    account = world.custodian.registry.consent(Hex32(stops[0]["consents"][0])).grant.subject
+    stops[0]["signature"] = "0x" + "11" * 65
+    # A smart account that says yes when it is asked, and no when it counts.
+    answers = [True]
+    world.chain.smart_accounts[account] = lambda *_: bool(answers) and answers.pop()
+    results = said(anna.post("/consents/revoke", {"revocations": stops}))["results"]
+    assert [one["state"] for one in results] == ["pending", "on_chain"]
+    assert stopped(world, stops) == [True, True]
+
+
 def test_if_nothing_can_be_stopped_it_is_said_why(world: World, anna: Browser) -> None:
     stops = signed_stops(world, anna)
     for one in stops:

@@ -272,7 +272,7 @@ class MapError(RequestError):
 
 
 class RowsRejectedError(RequestError):
-    """`--strict`, and at least one row was bad: nothing was imported."""
+    """Rows are bad, with `--strict` at least one and otherwise all of them: nothing was imported."""
 
     code = "rows_rejected"
 

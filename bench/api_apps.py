@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+from ledger.accounts import Accounts
 from ledger.authentication import Caller, Rate, Signed
 from ledger.config import Config
 from ledger.consent import Address, Hex32
 from ledger.custodian import Custodian, unix_now
 from ledger.exchange import ReleaseRequest, seal_answer
 from ledger.gather import Gather
-from ledger.keys import Accounts
 from ledger.release import Release
 from ledger.signatures import HttpRequest, claimed_keyid, split_keyid, verify_request
 from web import create_app

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from eth_account import Account
 
+from ledger.accounts import read_private_key
 from ledger.cli_output import consent_fields, consent_text, open_custodian
 from ledger.cli_terminal import ConsentId, Json, number_of, plain, read_private_json, show, table
 from ledger.consent import ZERO32, Address, ConsentGrant, Hex32, parse_hex32
@@ -19,7 +20,6 @@ from ledger.evidence import verify_receipt
 from ledger.exchange import key_for, open_answer, sign_release
 from ledger.grants import ActResult
 from ledger.json_forms import DAY_SECONDS, iso_time
-from ledger.keys import read_private_key
 from ledger.notice_texts import notice_hash_of
 from ledger.purposes import PURPOSES
 from ledger.purposes import purpose as purpose_of

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Final
 import typer
 from eth_account import Account
 
+from ledger.accounts import read_private_key
 from ledger.cli_consents import PANEL, KeyPath, hand_in
 from ledger.cli_output import consent_text, open_custodian
 from ledger.cli_terminal import Json, number_of, plain, show
 from ledger.consent import ZERO32, Address
 from ledger.consent_requests import ConsentRequest, token_of
 from ledger.json_forms import iso_time
-from ledger.keys import read_private_key
 from ledger.purposes import PURPOSES
 
 app = typer.Typer()

@@ -16,6 +16,7 @@ from eth_account.signers.local import LocalAccount
 
 from ledger import deploy
 from ledger.access_records import AccessRecords
+from ledger.accounts import Accounts
 from ledger.activity import Activities
 from ledger.artifact import contract_address
 from ledger.attempts import Attempts
@@ -40,7 +41,7 @@ from ledger.invitations import Invitations
 from ledger.journal import Journal
 from ledger.json_forms import DAY_SECONDS
 from ledger.jsonrpc import JsonRpc
-from ledger.keys import Accounts, KeyFile
+from ledger.keys import KeyFile
 from ledger.locks import FileLock
 from ledger.notices import Notices
 from ledger.order_book import OrderBook

@@ -1,10 +1,7 @@
-"""Key files of the custodian. Both live outside the database, mode 0600, and are replaced atomically.
+"""The custodian's keys (`keys/kek.json`): the KEKs that wrap every DEK, and the key that identifiers are found by.
 
-- `KeyFile` (`keys/kek.json`): the KEKs that wrap every DEK, and the index key under which identifiers are looked up.
-  The default `KeyWrapper`; an HSM or a KMS takes its place without a change elsewhere. What it unwraps is counted in
-  `keys/unwraps.log`, see `unwraps.py`.
-- `AccountFile` (`keys/accounts.json`): the custodian's EVM accounts (one for each lane, so that a revocation never
-  queues behind an access) and the key that signs answers and receipts.
+`KeyFile` is the default `KeyWrapper`; an HSM or a KMS takes its place without a change elsewhere. What it unwraps is
+counted in `keys/unwraps.log`, see `unwraps.py`.
 
 Key wrap is AES-256-KW (RFC 3394, NIST SP 800-38F): deterministic, so there is no nonce budget to watch.
 """
@@ -12,7 +9,6 @@ Key wrap is AES-256-KW (RFC 3394, NIST SP 800-38F): deterministic, so there is n
 from __future__ import annotations
 
 import hmac
-import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,23 +18,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey
 
 from ledger.envelope import DISCLOSURE, OPENING, Use, WrappedKey
 from ledger.errors import IntegrityError, KeyFileError, KeyUnavailableError
-from ledger.locks import FileLock
-from ledger.private_files import replace_private_file, write_private_file
+from ledger.key_files import changing_key_file, create_key_file, read_key_file, unreadable
 from ledger.unwrap_file import Ahead, Entry, UnwrapFile
 from ledger.unwraps import NOTHING, mark_of
 
-FILE_VERSION: Final = 1
 KEY_BYTES: Final = 32
-WRITERS: Final = 8
 LOOK_AGAIN_SECONDS: Final = 1.0
-LOCK_SECONDS: Final = 10.0
 UNWRAPS: Final = "unwraps.log"
 _COUNTED_AHEAD: Final = frozenset({OPENING, DISCLOSURE})
 """Uses for what is opened often and is no attribute."""
@@ -72,7 +60,7 @@ class KeyFile:
     def create(cls, path: Path) -> KeyFile:
         """Make a key file with one KEK. Raises `AlreadyExistsError`: a key file is never overwritten."""
         # From the beginning: nothing was ever opened with it.
-        _create(path, {"index_key": secrets.token_hex(32), "unwraps": _new_unwraps_key(0), **_new_kek({})})
+        create_key_file(path, {"index_key": secrets.token_hex(32), "unwraps": _new_unwraps_key(0), **_new_kek({})})
         return cls(path)
 
     @property
@@ -187,11 +175,9 @@ class KeyFile:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Any]]:
         # Two processes that change it at once would each drop the KEK that the other one is already wrapping under.
-        with FileLock(self._path.with_name(f"{self._path.name}.lock")).hold(timeout=LOCK_SECONDS):
+        with changing_key_file(self._path) as content:
             self._refresh(now=True)
-            content = _read(self._path)
             yield content
-            _replace(self._path, content)
 
     def _refresh(self, *, now: bool = False) -> None:
         # A look at the file costs as much as a wrap. A KEK is destroyed only when no other process is at work, so one
@@ -203,12 +189,12 @@ class KeyFile:
         try:
             found = self._path.stat()
         except OSError as exc:
-            raise _unreadable(self._path, exc) from exc
+            raise unreadable(self._path, exc) from exc
         # The time alone is too coarse: two changes can fall into one tick of the file system's clock.
         stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
         if stamp == self._stamp:
             return
-        content = _read(self._path)
+        content = read_key_file(self._path)
         try:
             keks = {kek_id: bytes.fromhex(kek) for kek_id, kek in content["keks"].items()}
             index_key = bytes.fromhex(content["index_key"])
@@ -221,83 +207,6 @@ class KeyFile:
         self._keks, self._index_key, self._active, self._stamp = keks, index_key, active, stamp
         self._mark_keys = {kek_id: hmac.digest(kek, b"unwraps", "sha256") for kek_id, kek in keks.items()}
         self._unwraps_key = unwraps
-
-
-@dataclass(frozen=True, slots=True)
-class Accounts:
-    """The custodian's accounts. `custodian` is the one that grants name; the others only pay gas and append."""
-
-    custodian: LocalAccount
-    grants: LocalAccount
-    revocations: LocalAccount
-    writers: tuple[LocalAccount, ...]
-    signing_key: ECKey = field(repr=False)
-
-    @classmethod
-    def create(cls, path: Path) -> Accounts:
-        """Make new accounts. Raises `AlreadyExistsError`."""
-        names = ["custodian", "grants", "revocations", *(f"writer-{i}" for i in range(WRITERS))]
-        signing_key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)
-        _create(
-            path,
-            {
-                "accounts": {name: "0x" + secrets.token_hex(32) for name in names},
-                "signing_key": signing_key.as_dict(private=True),
-            },
-        )
-        return cls.load(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Accounts:
-        """Raises `KeyFileError`."""
-        content = _read(path)
-        try:
-            accounts = {name: Account.from_key(key) for name, key in content["accounts"].items()}
-            return cls(
-                custodian=accounts["custodian"],
-                grants=accounts["grants"],
-                revocations=accounts["revocations"],
-                writers=tuple(accounts[name] for name in sorted(accounts) if name.startswith("writer-")),
-                signing_key=_signing_key(content["signing_key"]),
-            )
-        except (JoseError, KeyError, ValueError, AttributeError, TypeError):
-            # Not chained: what the libraries below say of a key may repeat it.
-            raise KeyFileError(f"{path} is not an account file") from None
-
-    @classmethod
-    def add_writer(cls, path: Path) -> LocalAccount:
-        """Make one more writer's account in that file. Raises `KeyFileError`, and leaves the old file."""
-        with FileLock(path.with_name(f"{path.name}.lock")).hold(timeout=LOCK_SECONDS):
-            taken = len(cls.load(path).writers)
-            key = "0x" + secrets.token_hex(32)
-            content = _read(path)
-            content["accounts"][f"writer-{taken}"] = key
-            _replace(path, content)
-        account: LocalAccount = Account.from_key(key)
-        return account
-
-    def every(self) -> tuple[LocalAccount, ...]:
-        """All that need gas."""
-        return (self.custodian, self.grants, self.revocations, *self.writers)
-
-
-def _signing_key(fields: dict[str, Any]) -> ECKey:
-    key = ECKey.import_key(fields)
-    if not key.is_private:
-        raise ValueError("expected a private key")
-    return key
-
-
-def read_private_key(path: Path) -> bytes:
-    """A subject's key from a local file, for scripts: 64 hex digits, mode 0600. Raises `KeyFileError`."""
-    _require_private(path)
-    try:
-        key = bytes.fromhex(path.read_text(encoding="utf-8").strip().removeprefix("0x"))
-        Account.from_key(key)
-    except Exception:  # noqa: BLE001 - eth-account raises types of its own
-        # Not chained: what the libraries below say of a key may repeat it.
-        raise KeyFileError(f"{path}: expected a private key, 64 hex digits") from None
-    return key
 
 
 def _new_kek(keks: dict[str, str]) -> dict[str, Any]:
@@ -315,43 +224,3 @@ def _unwraps_key(fields: dict[str, Any]) -> UnwrapsKey:
     if len(key) != KEY_BYTES or not isinstance(since, int):
         raise ValueError("not the key of a journal of unwraps")
     return UnwrapsKey(key=key, since=since)
-
-
-def _create(path: Path, content: dict[str, Any]) -> None:
-    write_private_file(path, json.dumps({"version": FILE_VERSION, **content}, indent=1))
-
-
-def _replace(path: Path, content: dict[str, Any]) -> None:
-    """The caller holds the lock. Raises `KeyFileError`, and leaves the old file."""
-    try:
-        replace_private_file(path, json.dumps(content, indent=1))
-    except OSError as exc:
-        raise KeyFileError(f"{path} cannot be replaced, nothing was changed: {exc.strerror}") from exc
-
-
-def _unreadable(path: Path, exc: OSError) -> KeyFileError:
-    if isinstance(exc, FileNotFoundError):
-        return KeyFileError(f"no key file at {path}: run `consent-ledger init`, or name the right one")
-    return KeyFileError(f"{path} cannot be read as a key file: {exc.strerror}")
-
-
-def _require_private(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError as exc:
-        raise _unreadable(path, exc) from exc
-    if mode & 0o077:
-        raise KeyFileError(f"{path} can be read by others: expected mode 0600 (chmod 600 {path})")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    _require_private(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise _unreadable(path, exc) from exc
-    except (ValueError, RecursionError) as exc:
-        raise KeyFileError(f"{path} cannot be read as a key file") from exc
-    if not isinstance(content, dict) or content.get("version") != FILE_VERSION:
-        raise KeyFileError(f"{path}: expected a key file of version {FILE_VERSION}")
-    return content

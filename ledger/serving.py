@@ -20,9 +20,9 @@ from typing import Final
 from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
 
+from ledger.accounts import Accounts
 from ledger.config import Config
 from ledger.errors import ConfigError
-from ledger.keys import Accounts
 
 START_SECONDS: Final = 60
 STOP_SECONDS: Final = 75

@@ -31,6 +31,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from ledger import cli, cli_serve, exchange
+from ledger.accounts import WRITERS, Accounts
 from ledger.actors import PROPERTIES, Findings
 from ledger.chain import JsonRpcChain
 from ledger.config import Config
@@ -47,7 +48,7 @@ from ledger.errors import (
     StoreUnavailableError,
 )
 from ledger.jsonrpc import JsonRpc
-from ledger.keys import WRITERS, Accounts, KeyFile
+from ledger.keys import KeyFile
 from ledger.serving import Service
 from ledger.store import Store
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from ledger.accounts import WRITERS, Accounts, read_private_key
 from ledger.envelope import TRIAL, WrappedKey, open_envelope, seal
 from ledger.errors import AlreadyExistsError, IntegrityError, KeyFileError, KeyUnavailableError, LedgerError
-from ledger.keys import LOOK_AGAIN_SECONDS, WRITERS, Accounts, KeyFile, read_private_key
+from ledger.keys import LOOK_AGAIN_SECONDS, KeyFile
 from ledger.private_files import write_private_file
 
 CONTEXT = {"kind": "test"}

@@ -18,6 +18,7 @@ import pytest
 from actors import DAY, STEP_NAMES, Furnisher, World
 from simulator import SimulatedChain
 
+from ledger.accounts import WRITERS
 from ledger.chain import Receipt
 from ledger.commit import Finality
 from ledger.consent import Hex32, Reason
@@ -53,7 +54,7 @@ from ledger.errors import (
     WrongChainError,
 )
 from ledger.journal import ABORTED, INTENT, RECORDED, REFUSED, RELEASED
-from ledger.keys import WRITERS, KeyFile
+from ledger.keys import KeyFile
 from ledger.parties import INSTITUTION
 from ledger.release import Release
 from ledger.signatures import HttpRequest

@@ -20,13 +20,8 @@ MODULES: Final = {path.stem: path for path in sorted((ROOT / "ledger").glob("*.p
 WEB: Final = sorted((ROOT / "web").rglob("*.py"))
 
 ORDER: Final[tuple[frozenset[str], ...]] = (
-    # Each may import what stands above it: nothing beside it, nothing below it.
     frozenset({"audit_style", "errors", "gather", "json_forms", "markup", "unwraps"}),
-    frozenset(
-        {
-            *("attributes", "consent", "envelope", "jsonrpc", "passkeys", "private_files", "signed_note", "store"),
-        }
-    ),
+    frozenset({"attributes", "consent", "envelope", "jsonrpc", "passkeys", "private_files", "signed_note", "store"}),
     frozenset(
         {
             *("access", "answers", "artifact", "attribute_texts", "audit_report", "cli_terminal", "erasures"),
@@ -37,33 +32,33 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset(
         {
             *("audit_reader", "audit_spans", "audit_texts", "blockproof", "checkpoint", "compelled", "compiler"),
-            *("contract_events", "daily_limits", "exchange", "keys", "notice_texts", "outbound", "reconciliation"),
-            *("requested", "verifying_keys", "wallets"),
+            *("contract_events", "daily_limits", "exchange", "key_files", "notice_texts", "outbound"),
+            *("reconciliation", "requested", "verifying_keys", "wallets"),
         }
     ),
     frozenset(
         {
-            *("asked_by", "attempts", "channel", "consent_receipts", "contract", "contract_storage", "deploy"),
-            *("disclosure", "feed", "invitations", "notices", "parties", "picture_parts", "receipts", "reconcile"),
-            *("vault", "witness"),
+            *("accounts", "asked_by", "channel", "consent_receipts", "contract", "contract_storage", "deploy"),
+            *("disclosure", "feed", "keys", "notices", "picture_parts", "receipts", "reconcile", "witness"),
         }
     ),
     frozenset(
         {
-            *("audit_openings", "audit_pictures", "books", "chain", "challenges", "disputes", "importer"),
-            *("key_sources", "registry", "scrutiny", "sessions"),
+            *("attempts", "audit_openings", "audit_pictures", "books", "chain", "invitations", "key_sources"),
+            *("parties", "scrutiny", "vault"),
         }
     ),
     frozenset(
         {
-            *("audit_state", "authentication", "disclosed_entry", "enrolment", "evidence", "journal", "replay"),
-            *("report_parts", "retention", "subject_data", "webhooks"),
+            *("audit_state", "challenges", "disclosed_entry", "disputes", "evidence", "importer", "journal"),
+            *("registry", "replay", "report_parts", "sessions"),
         }
     ),
     frozenset(
         {
-            *("access_records", "audit", "audit_counted", "audit_found", "commit", "disclosed", "order_book"),
-            *("received", "relay", "standing", "subject_audit", "unsealing"),
+            *("access_records", "audit", "audit_counted", "audit_found", "authentication", "commit", "disclosed"),
+            *("enrolment", "order_book", "received", "relay", "retention", "standing", "subject_audit"),
+            *("subject_data", "unsealing", "webhooks"),
         }
     ),
     frozenset(
@@ -74,8 +69,8 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *("activity", "cli_audit_output", "cli_disclosure", "cli_evidence", "consent_requests", "custodian_side"),
-            *("devnet", "duties", "erase", "furnish", "release", "serving"),
+            *("activity", "cli_audit_output", "cli_disclosure", "cli_evidence", "consent_requests"),
+            *("custodian_side", "devnet", "duties", "erase", "furnish", "release", "serving"),
         }
     ),
     frozenset({"cli_audit", "cli_checkpoint", "concerns", "own_requests", "proof", "sync"}),
@@ -84,8 +79,8 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     frozenset({"actors", "cli_output", "cli_reconcile", "demo_seed"}),
     frozenset(
         {
-            *("cli_auditor", "cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties", "cli_orders"),
-            *("cli_parties", "cli_prompts", "cli_serve", "cli_writers", "demo"),
+            *("cli_auditor", "cli_consents", "cli_data", "cli_disclose", "cli_disputes", "cli_duties"),
+            *("cli_orders", "cli_parties", "cli_prompts", "cli_serve", "cli_writers", "demo"),
         }
     ),
     frozenset({"cli_requests"}),

@@ -20,6 +20,7 @@ from typing import Final
 from ledger.config import DEVNET_PORT
 from ledger.errors import ChainError, DevnetError
 from ledger.jsonrpc import JsonRpc, RpcError
+from ledger.private_files import private_directory
 
 START_SECONDS: Final = 60
 ALLOWANCE_WEI: Final = 10**22
@@ -40,7 +41,7 @@ class Devnet:
         """Start it and wait until it answers. Raises `DevnetError`."""
         if _answers(self.port):
             raise DevnetError(f"port {self.port} is taken: another node? Choose another by --port")
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        private_directory(self._log.parent)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own node, no shell
                 [*_hardhat(), "node", "--hostname", LOOPBACK, "--port", str(self.port)],

@@ -15,11 +15,12 @@ from http.client import HTTPResponse
 from io import BufferedReader, RawIOBase
 from socket import socket
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
-from urllib3.util import parse_url
+from urllib3.util import make_headers, parse_url
 
 from ledger.errors import ChainUnavailableError
 from ledger.json_forms import origin_of
@@ -141,7 +142,10 @@ class JsonRpc:
         """The pool and the path, found once: to take the URL apart takes longer than the limits of an answer."""
         pools = PoolManager(maxsize=POOL_SIZE, timeout=self._timeout, retries=False)
         pools.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
-        return pools.connection_from_url(self.url), parse_url(self.url).request_uri
+        address = parse_url(self.url)
+        # A name and a password in the address are for its server (RFC 7617), as every other client has it.
+        headers = make_headers(basic_auth=unquote(address.auth)) if address.auth else {}
+        return pools.connection_from_url(self.url, {"headers": headers}), address.request_uri
 
     def _post(self, body: object) -> Any:  # noqa: ANN401 - JSON
         try:

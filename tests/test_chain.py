@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,6 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         node: Node = self.server.node  # type: ignore[attr-defined]
         answer = node.raw(question)
+        node.credentials.append(self.headers["Authorization"])
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(answer.body) + answer.cut))
@@ -88,6 +90,7 @@ class Node:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.credentials: list[str | None] = []
         self.answer: Answer = answering({"result": None})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.node = self  # type: ignore[attr-defined]
@@ -130,6 +133,7 @@ def served() -> Iterator[Node]:
 @pytest.fixture
 def node(served: Node) -> Node:
     served.asked.clear()
+    served.credentials.clear()
     served.answer = answering({"result": None})
     return served
 
@@ -627,6 +631,16 @@ def test_answers_to_calls_made_together_that_do_not_belong_to_them_are_none(node
 def test_answers_to_calls_made_together_may_come_in_any_order(node: Node) -> None:
     node.answer = answering(Raw(json.dumps([{"id": 1, "result": "0x5"}, {"id": 0, "result": BLOCK}]).encode()))
     assert chain_at(node.url).sign(ACCOUNT, b"", gas=100_000).nonce == 5
+
+
+def test_a_name_and_a_password_in_the_address_are_for_the_node_and_for_nobody_else(node: Node) -> None:
+    node.results(eth_chainId="0x1")
+    JsonRpc(node.url)("eth_chainId")
+    JsonRpc(node.url.replace("//", "//us%40er:pass%3Aword@"))("eth_chainId")
+    assert node.credentials == [None, "Basic " + b64encode(b"us@er:pass:word").decode()]
+    with pytest.raises(ChainUnavailableError) as caught:
+        JsonRpc("http://us%40er:pass%3Aword@127.0.0.1:1")("eth_chainId")
+    assert "pass" not in str(caught.value)
 
 
 def test_what_a_node_says_is_not_repeated_at_length(node: Node) -> None:

@@ -1281,6 +1281,8 @@ def test_a_chain_in_the_foreground_answers_and_leaves_nothing(fresh: Installatio
     fresh.rpc_url = f"http://127.0.0.1:{port}"
     fresh.ask("init")
     with running(fresh, "devnet", "--port", str(port)) as (process, ready):
+        # Keys will be in there.
+        assert fresh.data.stat().st_mode & 0o777 == 0o700
         assert ready["rpcUrl"] == fresh.rpc_url
         assert JsonRpc(fresh.rpc_url)("eth_chainId") == hex(31337)
         assert fresh.refusal("sync")[:2] == (4, "contract_missing")

@@ -228,14 +228,13 @@ class LogWriter:
                 self._bury(batch, fate)
 
     def _bury(self, batch: Batch, fate: Fate) -> None:
-        ahead = nonce_of(batch.raw) - fate.mined_nonce
-        if 0 < ahead <= FUTURE_NONCES:
-            self._use_up(range(fate.mined_nonce, nonce_of(batch.raw)))
-        if 0 <= ahead <= FUTURE_NONCES:
-            self._chain.send(batch.raw)
-            self._settle_landed(batch)
-        else:
-            self._journal.lose_batch(batch)
+        nonce = nonce_of(batch.raw)
+        if 0 <= nonce - fate.mined_nonce <= FUTURE_NONCES:
+            self._use_up(range(fate.mined_nonce, nonce))
+            if self._sent_again(batch) or self._outcome(batch) is not None:
+                self._settle_landed(batch)
+                return
+        self._journal.lose_batch(batch)
 
     def put_back(self, batch: Batch) -> int:
         """Give a batch that the chain lost an end, whichever writer's it is, by the same bytes. Returns its entries.
@@ -246,18 +245,17 @@ class LogWriter:
         """
         if batch.writer != self.address:
             # The same bytes take neither its key nor its lock.
-            return self._put_back(batch, lambda _: batch.raw)
+            return self._put_back(batch, lambda _: self._chain.send(batch.raw))
         with self._in_flight:
             self._head = None
-            return self._put_back(batch, lambda fate: self._in_its_place(batch, fate))
+            return self._put_back(batch, lambda fate: self._send_in_its_place(batch, fate))
 
-    def _put_back(self, batch: Batch, raw_for: Callable[[Fate], bytes]) -> int:
+    def _put_back(self, batch: Batch, send: Callable[[Fate], None]) -> int:
         fate = self._chain.fate(batch.transaction_hash, self._custodian, Address(batch.writer))
         receipt = fate.receipt
         if receipt is None and 0 <= nonce_of(batch.raw) - fate.mined_nonce <= FUTURE_NONCES:
-            raw = raw_for(fate)
             self._step("batch durable")
-            self._chain.send(raw)
+            send(fate)
             self._step("batch sent")
             receipt = self._outcome(batch)
             self._step("batch landed")
@@ -268,8 +266,8 @@ class LogWriter:
         self.settle_again(batch.batch_id, receipt)
         return len(self._journal.queued_in(batch))
 
-    def _in_its_place(self, batch: Batch, fate: Fate) -> bytes:
-        """What to send with the nonce of a lost batch of this writer: the batch, unless it would be refused by now.
+    def _send_in_its_place(self, batch: Batch, fate: Fate) -> None:
+        """Use the nonce of a lost batch of this writer: by the batch, unless it would be refused by now.
 
         Then its entries are to come back late, and not as a refusal first: a call of nothing uses the nonce up.
         """
@@ -278,11 +276,24 @@ class LogWriter:
         self._use_up(range(fate.mined_nonce, nonce))
         consent_ids = [queued.access.consent_id for queued in self._journal.queued_in(batch)]
         if batch.kind is BatchKind.ACCESSES and any(self._chain.statuses(consent_ids, self._custodian)):
-            return self._nothing(nonce)
-        return batch.raw
+            self._use_up([nonce])
+        else:
+            self._sent_again(batch)
+
+    def _sent_again(self, batch: Batch) -> bool:
+        """Whether a batch of this writer was taken as it is. Where it is not, a call of nothing uses its nonce up.
+
+        Its price of gas may be below what the chain asks for by now: its entries are not to wait until that falls.
+        """
+        try:
+            self._chain.send(batch.raw)
+        except TransactionRevertedError:
+            self._use_up([nonce_of(batch.raw)])
+            return False
+        return True
 
     def _outcome(self, batch: Batch) -> Receipt | None:
-        """The receipt of a lost batch once its nonce is used; None if something else used it."""
+        """The receipt of a batch once its nonce is used; None if something else used it."""
         deadline = time.monotonic() + self._finality.timeout
         while True:
             fate = self._chain.fate(batch.transaction_hash, self._custodian, Address(batch.writer))
@@ -294,13 +305,10 @@ class LogWriter:
 
     def _use_up(self, nonces: Iterable[int]) -> None:
         for nonce in nonces:
-            self._chain.send(self._nothing(nonce))
-
-    def _nothing(self, nonce: int) -> bytes:
-        """A call of nothing, which reverts, and so does no more than use a nonce."""
-        _, prospect = self._chain.prospect([], self._custodian, self.address)
-        filler = self._chain.sign(self._account, b"", gas=GAS_OF_NOTHING, prospect=replace(prospect, nonce=nonce))
-        return filler.raw
+            _, prospect = self._chain.prospect([], self._custodian, self.address)
+            # A call of nothing reverts, and so does no more than this.
+            filler = self._chain.sign(self._account, b"", gas=GAS_OF_NOTHING, prospect=replace(prospect, nonce=nonce))
+            self._chain.send(filler.raw)
 
     def require_on_chain(self, proof: ChainProof) -> None:
         """What is on file of an access is not enough: the chain may have lost it since, whichever writer's it is.
@@ -345,17 +353,12 @@ class LogWriter:
                 # Out of use for good: the contract will never take it.
                 self._journal.lose_batch(batch)
                 return
-            if fate.log.head != batch.expected_head:
-                if fate.log.head == self._journal.log_end(self.address)[0]:
-                    # The log is where the journal has it, so this one was built on what was lost.
-                    self._bury(batch, fate)
-                    return
+            # The log may also be where the journal has it: then this one was built on what was lost.
+            if fate.log.head not in (batch.expected_head, self._journal.log_end(self.address)[0]):
                 raise self._elsewhere(fate.log, "the log is not where the pending batch left it")
-            if fate.mined_nonce > nonce_of(batch.raw):
-                # Signed with a nonce that was used (a node that was behind gave it): it can never land.
-                self._journal.lose_batch(batch)
-                return
-            self._chain.send(batch.raw)
+            # It may have been signed with a nonce that was used (a node that was behind gave it), and never land.
+            self._bury(batch, fate)
+            return
         self._settle_landed(batch)
 
     def _settle_landed(self, batch: Batch) -> None:

@@ -322,6 +322,65 @@ def test_a_batch_that_waits_in_a_pool_for_the_lost_one_before_it_is_on_the_log_o
     assert len(world.logged()) == len(set(world.logged())) == 2
 
 
+def test_a_batch_that_waits_for_a_nonce_that_nobody_uses_lets_its_writer_go_on(data: Path, first_state: World) -> None:
+    world = World(data, finality=World.quick, like=first_state)
+    consent = world.grant()
+    world.chain.nonces_behind = -1
+    with pytest.raises(ConfirmationTimeoutError):
+        world.ask(consent, key="once")
+    world.chain.nonces_behind = 0
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == 1
+    world.custodian.close()
+
+
+# ---------------------------------------------------------------------------------- what is too cheap by now, is no end
+
+
+def let_gas_be_dearer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a chain begins anew: from here on nothing is taken at the price that it was signed at."""
+    too_cheap, really = set(world.chain.sent), world.chain.send
+
+    def send(raw: bytes) -> None:
+        if raw in too_cheap:
+            raise TransactionRevertedError("the chain did not take the transaction: underpriced")
+        really(raw)
+
+    monkeypatch.setattr(world.chain, "send", send)
+    monkeypatch.setattr("simulator.BASE_FEE", 2 * BASE_FEE)
+
+
+def test_a_lost_batch_that_is_not_taken_as_it_was_signed_comes_back_in_another_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent = world.grant()
+    world.ask(consent)
+    let_gas_be_dearer(world, monkeypatch)
+    world.rebuild_chain()
+    report = world.custodian.sync()
+    assert (report.replayed_accesses, report.late) == (1, 0)
+    assert len(world.logged()) == 1
+    assert world.ask(consent).sealed
+
+
+@pytest.mark.parametrize("asked_before", [0, 1])
+def test_a_batch_in_flight_that_is_not_taken_as_it_was_signed_lets_its_writer_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, asked_before: int
+) -> None:
+    consent = world.grant()
+    for _ in range(asked_before):
+        world.ask(consent)
+    world.steps.at("batch sent", die)
+    with pytest.raises(Killed):
+        world.ask(consent, key="once")
+    let_gas_be_dearer(world, monkeypatch)
+    world.restart()
+    world.rebuild_chain()
+    world.custodian.sync()
+    assert world.ask(consent, key="once").sealed
+    assert len(world.logged()) == len(set(world.logged())) == asked_before + 1
+
+
 # --------------------------------------------------------------------------------- what is not known yet, is not lost
 
 
@@ -580,6 +639,26 @@ BY_GAS: Final = "0x620f42405a11631626ba7e60e01b025f5260205ff3"
 """A smart account that signed everything if it gets more than a million gas: PUSH3 GAS GT, the answer, MUL, RETURN."""
 ALWAYS: Final = "0x631626ba7e60e01b5f5260205ff3"
 """One that signed everything."""
+
+
+@pytest.mark.devnet
+def test_what_was_logged_when_gas_was_cheap_is_back_on_a_chain_where_it_is_dear(devnet_custodian: Custodian) -> None:
+    """A node begins anew at a price that falls with every block: what is signed later offers far less."""
+    custodian, person, bank = devnet_custodian, Subject("person-1"), Institution()
+    bank.register(custodian)
+    person.furnish(custodian)
+    consent = person.grant(custodian, bank)
+    before = custodian.rpc("evm_snapshot")
+    custodian.rpc("hardhat_setNextBlockBaseFeePerGas", hex(7))
+    custodian.rpc("evm_mine")
+    custodian.releases.release(bank.request(custodian, consent))
+    custodian.rpc("evm_revert", before)
+    custodian.rpc("hardhat_setNextBlockBaseFeePerGas", hex(10**9))
+    for _ in range(3):
+        custodian.rpc("evm_mine")
+    report = custodian.sync()
+    assert (report.lost, report.replayed_accesses, report.late) == (1, 1, 0)
+    assert custodian.sync() == SyncReport()
 
 
 @pytest.mark.devnet

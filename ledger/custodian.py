@@ -365,17 +365,19 @@ class Custodian:
     def sync(self, **options: int) -> SyncReport:
         """Make chain and journal agree again, see `sync.py`. One at a time."""
         with FileLock(self.config.locks / "sync").hold(timeout=SYNC_SECONDS):
-            # Only those that left something behind: a process that starts meanwhile finds the others free.
-            left = self.journal.writers_with_work()
-            dead = [account for account in self.accounts.writers if account.address in left]
-            free: dict[LocalAccount, FileLock] = {}
+            writers, locks = {str(self.log.address): self.log}, list[FileLock]()
+
+            def take(address: str) -> None:
+                """That writer too, if no other process has it."""
+                for account in self.accounts.writers:
+                    if account.address == address and (lock := self.writers.lock_of(account)).acquire():
+                        locks.append(lock)
+                        writers[address] = self._log_writer(account)
+
             try:
-                for account in dead:
-                    lock = self.writers.lock_of(account)
-                    if lock.acquire():
-                        free[account] = lock
-                idle = [self._log_writer(account) for account in free]
-                writers = {str(writer.address): writer for writer in (self.log, *idle)}
+                # Only those that left something behind: a process that starts meanwhile finds the others free.
+                for address in self.journal.writers_with_work() - writers.keys():
+                    take(address)
                 return Sync(
                     self.store,
                     self.journal,
@@ -389,10 +391,11 @@ class Custodian:
                     writers,
                     self.writers,
                     self.eraser,
+                    take=take,
                     clock=self.clock,
                 ).run(**options)
             finally:
-                for lock in free.values():
+                for lock in locks:
                     lock.release()
 
     def housekeeping(self) -> None:

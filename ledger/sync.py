@@ -122,7 +122,10 @@ class _Held:
 
 
 class Sync:
-    """Brings chain and journal together. `writers` are all whose lock the caller holds; `log` is one of them."""
+    """Brings chain and journal together. `writers` are all whose lock the caller holds; `log` is one of them.
+
+    `take` makes another one of them, if no process has it.
+    """
 
     def __init__(
         self,
@@ -139,12 +142,13 @@ class Sync:
         every_writer: Writers,
         eraser: Eraser,
         *,
+        take: Callable[[str], None],
         clock: Callable[[], int],
     ) -> None:
         self._store, self._journal, self._registry = store, journal, registry
         self._relay, self._grants, self._releases, self._orders = relay, grants, releases, orders
         self._chain, self._log, self._writers, self._clock = chain, log, writers, clock
-        self._every_writer, self._eraser = every_writer, eraser
+        self._every_writer, self._eraser, self._take = every_writer, eraser, take
 
     def run(self, *, stale_after: int = STALE_SECONDS) -> SyncReport:
         """All steps. Raises the first error; what could be done was done, and the next run goes on."""
@@ -294,6 +298,8 @@ class Sync:
         """Whether a lost batch has an end. What comes after it in its log cannot be there before it."""
         if batch.writer in held.lanes:
             return False
+        if batch.writer not in self._writers:
+            self._take(batch.writer)
         try:
             back = self._writers.get(batch.writer, self._log).put_back(batch)
         except ChainError as exc:

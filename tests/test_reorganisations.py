@@ -12,7 +12,7 @@ import pytest
 from actors import World
 
 from ledger.commit import Finality
-from ledger.consent import Hex32
+from ledger.consent import Address, Hex32
 from ledger.custodian import Custodian
 from ledger.errors import LedgerError
 from ledger.journal import RECORDED, RELEASED
@@ -104,6 +104,18 @@ def test_a_batch_of_another_process_that_is_back_after_it_was_put_back_is_on_the
     assert synced(hasty, 2) is None
     if is_alive:
         other.close()
+    assert list(times_logged(hasty).values()) == [1]
+
+
+def test_what_a_process_that_ended_logged_waits_for_no_nonce_that_went_with_the_chain(hasty: World) -> None:
+    consent = hasty.grant()
+    with hasty.open() as other:
+        theirs = next(one for one in other.accounts.writers if Address(one.address) == other.log.address)
+        # Such as uses up a nonce: it reverts.
+        hasty.chain.transact(theirs, b"")
+        other.releases.release(hasty.request(consent))
+    hasty.chain.reorg(2)
+    assert synced(hasty, 1) is None
     assert list(times_logged(hasty).values()) == [1]
 
 

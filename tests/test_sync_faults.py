@@ -363,6 +363,18 @@ def test_a_lost_batch_that_is_not_taken_as_it_was_signed_comes_back_in_another_o
     assert world.ask(consent).sealed
 
 
+def test_a_lost_batch_of_a_process_that_ended_is_not_waited_for_because_its_gas_is_too_cheap(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent = world.grant()
+    with world.open() as other:
+        other.releases.release(world.request(consent))
+    let_gas_be_dearer(world, monkeypatch)
+    world.rebuild_chain()
+    assert world.custodian.sync().replayed_accesses == 1
+    assert len(world.logged()) == 1
+
+
 @pytest.mark.parametrize("asked_before", [0, 1])
 def test_a_batch_in_flight_that_is_not_taken_as_it_was_signed_lets_its_writer_go_on(
     world: World, monkeypatch: pytest.MonkeyPatch, asked_before: int

@@ -410,6 +410,13 @@ class Journal:
         with self._store.read() as tx:
             return [_queued(row) for row in tx.execute(query.order_by(releases.c.created_at).limit(limit))]
 
+    def consents_on_their_way_back(self) -> set[Hex32]:
+        """Consents with accesses in a batch that is to put them back on the log, and whose block is not known."""
+        late = (batches.c.state == PENDING, batches.c.kind == int(BatchKind.LATE_ACCESSES))
+        query = select(releases.c.consent_id).join(batches, batches.c.batch_id == releases.c.batch_id)
+        with self._store.read() as tx:
+            return set(tx.scalars(query.where(*late)))
+
     def batch(self, batch_id: str) -> Batch:
         """One batch."""
         return _batch_of(self.batch_row(batch_id)._asdict())

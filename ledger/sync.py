@@ -41,7 +41,7 @@ from ledger.errors import (
     TransactionRevertedError,
 )
 from ledger.grants import Grants
-from ledger.journal import ANCHORED, LOST, Act, Anchor, Batch, Journal
+from ledger.journal import ANCHORED, LOST, Act, Anchor, Batch, Journal, QueuedAccess
 from ledger.orders import Orders
 from ledger.outbox import BY_CHAIN
 from ledger.registry import Registry
@@ -82,11 +82,15 @@ class SyncReport:
 
 @dataclass(slots=True)
 class _Held:
-    """What cannot go on in this run, and the first error that said so."""
+    """What cannot go on in this run, and the first error that said so.
+
+    `accesses`: consents with accesses that are not back, which after their revocation would be late.
+    """
 
     error: LedgerError | None = None
     lanes: set[str] = field(default_factory=set)
     consents: set[Hex32] = field(default_factory=set)
+    accesses: set[Hex32] = field(default_factory=set)
 
     def holds(self, act: Act) -> bool:
         """Whether an act comes after one that waits: in its lane, or about the same consents in another one.
@@ -107,18 +111,17 @@ class _Held:
 
     def note(self, why: LedgerError) -> None:
         """Something could not go on that nothing else builds on."""
-        self.error = self.error or why
+        # A log that is ahead is said by step (5), which keeps nothing else from its turn.
+        if not isinstance(why, LogAheadError):
+            self.error = self.error or why
 
     @contextmanager
     def trouble(self) -> Iterator[None]:
         """What goes wrong within is raised at the end of the run."""
         try:
             yield
-        except LogAheadError:
-            # Said by step (5), which keeps nothing else from its turn.
-            pass
         except LedgerError as exc:
-            self.error = self.error or exc
+            self.note(exc)
 
 
 class Sync:
@@ -159,6 +162,8 @@ class Sync:
         self._resolve_writers(held)
         with held.trouble():
             self._replay(report, held)
+        with held.trouble():
+            report.replayed_orders += self._orders.replay(held.note)
         with held.trouble():
             self._relay_pending(report, held)
         with held.trouble():
@@ -274,21 +279,20 @@ class Sync:
 
     def _replay(self, report: SyncReport, held: _Held) -> None:
         """Everything that is marked as lost, in its old order; also what an interrupted run left over."""
-        # Under which there are accesses that are not back: after their revocation these would be late.
-        before: set[Hex32] = set()
+        held.accesses = self._journal.consents_on_their_way_back()
         for anchor in self._journal.anchors(LOST):
             if anchor.batch_id is not None:
                 batch = self._journal.batch(anchor.batch_id)
-                if not self._put_back(batch, report, held):
-                    before.update(queued.access.consent_id for queued in self._journal.queued_in(batch))
+                if not self._put_back(batch, report, held) and batch.kind is not BatchKind.REFUSALS:
+                    held.accesses.update(queued.access.consent_id for queued in self._journal.queued_in(batch))
                 self._replay_accesses(report, held)
             elif anchor.act_id is not None:
                 act = self._journal.act(anchor.act_id)
-                if act.kind != "grant" and not before.isdisjoint(act.consent_ids):
-                    continue
                 if act.kind != "grant" and not held.holds(act):
-                    # Left over from a batch that an interrupted run closed: after their revocation they would be late.
+                    # Left over from a batch that was closed: after their revocation they would be late.
                     self._replay_accesses(report, held, under=act.consent_ids)
+                    if not held.accesses.isdisjoint(act.consent_ids):
+                        continue
                 # No later run puts back what is refused: whoever asks is told so, and not to wait for one.
                 refused = self._registry.set_not_standing
                 report.replayed_acts += self._bring(act, report, held, refused=refused)
@@ -304,7 +308,7 @@ class Sync:
             back = self._writers.get(batch.writer, self._log).put_back(batch)
         except ChainError as exc:
             held.lanes.add(batch.writer)
-            held.error = held.error or exc
+            held.note(exc)
             return False
         if batch.kind is BatchKind.COMPELLED_ACCESSES:
             report.replayed_orders += back
@@ -313,12 +317,23 @@ class Sync:
         return True
 
     def _replay_accesses(self, report: SyncReport, held: _Held, *, under: Collection[Hex32] | None = None) -> None:
-        report.replayed_orders += self._orders.replay(held.note)
         # Before its grant is back an access would be late.
-        while queued := self._journal.unanchored(MAX_BATCH, under=under, besides=held.consents):
+        while queued := self._journal.unanchored(MAX_BATCH, under=under, besides=held.consents | held.accesses):
+            if not self._log_again(queued, report, held):
+                held.accesses.update(entry.access.consent_id for entry in queued)
+
+    def _log_again(self, queued: Sequence[QueuedAccess], report: SyncReport, held: _Held) -> bool:
+        if self._log.address in held.lanes:
+            return False
+        try:
             landed = self._log.append(BatchKind.LATE_ACCESSES, queued)
-            report.replayed_accesses += len(landed)
-            report.late += sum(entry.late for entry in landed)
+        except ChainError as exc:
+            held.lanes.add(self._log.address)
+            held.note(exc)
+            return False
+        report.replayed_accesses += len(landed)
+        report.late += sum(entry.late for entry in landed)
+        return True
 
     # --------------------------------------------------------------------------------------------------- (3) others'
     # acts

@@ -50,7 +50,7 @@ from ledger.exchange import RECEIPT_TYPE, new_institution_keys, sign_claims, ver
 from ledger.journal import ABORTED, INTENT, RECORDED, RELEASED
 from ledger.parties import AUTHORITY
 from ledger.release import KEPT_SECONDS
-from ledger.store import orders
+from ledger.store import batches, orders
 from ledger.vault import AttributeValue, Vault
 
 STEPS_BEFORE_DECRYPTING: Final = (
@@ -459,6 +459,25 @@ def test_an_order_that_cannot_come_back_now_keeps_nothing_else_from_it(world: Wo
     world.clock.advance(300)
     world.custodian.sync()
     assert len(compelled(world)) == 1
+
+
+@pytest.mark.usefixtures("court")
+def test_an_order_that_cannot_come_back_now_is_tried_once_in_a_run_however_much_was_lost(world: World) -> None:
+    execute(world, embargo_until=world.clock() + LONGEST_EMBARGO)
+    for _ in range(5):
+        world.subject.revoke(world.custodian, world.grant())
+    world.chain.restart_empty()
+    world.clock.advance(-300)
+    world.chain.deploy()
+    world.custodian.allow_writers()
+    for runs in (1, 2):
+        with pytest.raises(TransactionRevertedError):
+            world.custodian.sync()
+        with world.custodian.store.read() as tx:
+            made = tx.scalars(
+                select(batches.c.batch_id).where(batches.c.kind == int(BatchKind.COMPELLED_ACCESSES))
+            ).all()
+        assert len(made) == 1 + runs
 
 
 @pytest.mark.usefixtures("court")

@@ -232,6 +232,39 @@ def test_what_came_after_an_access_that_is_not_back_waits_for_it(world: World) -
     assert (len(world.logged()), world.logged("AccessLate")) == (1, [])
 
 
+def test_a_lost_revocation_waits_for_no_access_of_another_consent(world: World) -> None:
+    """The accesses are free for another batch, which nobody can send: the nonce of their own one was used."""
+    used, revoked = world.grant(), world.grant()
+    world.ask(used)
+    world.subject.revoke(world.custodian, revoked)
+    world.subject.revoke(world.custodian, used)
+    world.rebuild_chain()
+    mine = world.custodian.log.address
+    world.chain.transact(next(one for one in world.custodian.accounts.writers if Address(one.address) == mine), b"")
+    world.chain.penniless.add(mine)
+    # In the first run they are put into a batch, which the others find in flight.
+    for _ in range(3):
+        with pytest.raises(ChainError):
+            world.custodian.sync()
+        assert (status(world, revoked), status(world, used)) == (Reason.REVOKED, Reason.NONE)
+    world.chain.penniless.clear()
+    assert world.custodian.sync().late == 0
+    assert (status(world, used), len(world.logged())) == (Reason.REVOKED, 1)
+
+
+def test_a_lost_revocation_waits_for_no_refusal_that_is_not_back(world: World) -> None:
+    consent = world.grant()
+    with pytest.raises(LedgerError):
+        world.ask(consent, purpose="account-review")
+    world.custodian.releases.log_refusals()
+    world.subject.revoke(world.custodian, consent)
+    world.rebuild_chain()
+    world.chain.penniless.add(world.custodian.log.address)
+    with pytest.raises(ChainError):
+        world.custodian.sync()
+    assert status(world, consent) is Reason.REVOKED
+
+
 def test_a_revocation_of_now_waits_for_no_access_that_is_not_back(world: World) -> None:
     consent = world.grant()
     world.ask(consent)

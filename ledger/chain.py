@@ -451,6 +451,11 @@ def nonce_of(raw: bytes) -> int:
     return int.from_bytes(rlp.decode(raw[1:])[1])
 
 
+def calldata_of(raw: bytes) -> bytes:
+    """What a transaction that `sign` made calls the contract with."""
+    return bytes(rlp.decode(raw[1:])[7])
+
+
 def _hash_of(block: Mapping[str, Any] | None) -> Hex32 | None:
     with _understood():
         return parse_hex32(block["hash"], "hash") if block else None

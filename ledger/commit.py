@@ -18,9 +18,9 @@ from eth_account.signers.local import LocalAccount
 from sqlalchemy import Connection
 
 from ledger.access import BatchKind, ChainProof, LoggedAccess, fold, fold_compelled
-from ledger.chain import Chain, Fate, Prospect, Receipt, nonce_of
+from ledger.chain import Chain, Fate, Prospect, Receipt, calldata_of, nonce_of
 from ledger.consent import Address, Hex32, Reason
-from ledger.contract import LogState, append_call, append_compelled_call
+from ledger.contract import LogState, append_call, append_compelled_call, decode_call
 from ledger.contract_events import Appended, batches_of
 from ledger.errors import (
     ChainError,
@@ -267,18 +267,32 @@ class LogWriter:
         return len(self._journal.queued_in(batch))
 
     def _send_in_its_place(self, batch: Batch, fate: Fate) -> None:
-        """Use the nonce of a lost batch of this writer: by the batch, unless it would be refused by now.
+        """Use the nonce of a lost batch of this writer: by the batch, unless that would say what is not so.
 
-        Then its entries are to come back late, and not as a refusal first: a call of nothing uses the nonce up.
+        Then its entries are to come back in another one: a call of nothing uses the nonce up.
         """
         nonce = nonce_of(batch.raw)
         # What came before it may be gone for good. The nonces of another process's writer are its own to use.
         self._use_up(range(fate.mined_nonce, nonce))
-        consent_ids = [queued.access.consent_id for queued in self._journal.queued_in(batch)]
-        if batch.kind is BatchKind.ACCESSES and any(self._chain.statuses(consent_ids, self._custodian)):
-            self._use_up([nonce])
-        else:
+        if self._still_says_so(batch):
             self._sent_again(batch)
+        else:
+            self._use_up([nonce])
+
+    def _still_says_so(self, batch: Batch) -> bool:
+        """Whether the contract would make of a lost batch of accesses what it is to make of them."""
+        if batch.kind not in (BatchKind.ACCESSES, BatchKind.LATE_ACCESSES):
+            return True
+        entries = self._journal.queued_in(batch)
+        if len(entries) < len(decode_call(calldata_of(batch.raw))[1][-1]):
+            # Refused where the batch moved to before, an entry is in another one: it would be on the log twice.
+            return False
+        reasons = self._chain.statuses([entry.access.consent_id for entry in entries], self._custodian)
+        if batch.kind is BatchKind.ACCESSES:
+            # Refused by now, its entries are to come back late, and not as a refusal first.
+            return not any(reasons)
+        # Before its grant is back an access would be late.
+        return Reason.NOT_GRANTED not in reasons
 
     def _sent_again(self, batch: Batch) -> bool:
         """Whether a batch of this writer was taken as it is. Where it is not, a call of nothing uses its nonce up.

@@ -126,7 +126,7 @@ class SimulatedChain:
             return block
 
     def reorg(
-        self, depth: int, *, keep: bool | Address = False, meanwhile: Callable[[], None] = lambda: None
+        self, depth: int, *, keep: bool | Address = False, meanwhile: Callable[[], object] = lambda: None
     ) -> list[bytes]:
         """Replace the last blocks by empty ones and one more. With `keep` their transactions come back after that.
 

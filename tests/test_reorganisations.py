@@ -14,7 +14,7 @@ from actors import World
 from ledger.commit import Finality
 from ledger.consent import Address, Hex32
 from ledger.custodian import Custodian
-from ledger.errors import LedgerError
+from ledger.errors import ChainError, LedgerError
 from ledger.journal import RECORDED, RELEASED
 
 QUESTIONS = ("statuses", "sign", "send", "receipt", "log", "mined_nonce", "block_hashes")
@@ -89,6 +89,37 @@ def test_an_access_whose_consent_ended_on_the_new_branch_comes_back_late_and_not
     hasty.chain.reorg(1, meanwhile=lambda: hasty.subject.revoke_directly(hasty.chain, grant))
     assert synced(hasty) is None
     assert (len(hasty.logged("AccessLate")), hasty.logged(), hasty.logged("AccessRefused")) == (1, [], [])
+
+
+def test_an_access_that_was_refused_where_its_batch_moved_to_is_on_the_log_once_when_both_batches_are_lost(
+    world: World,
+) -> None:
+    before = len(world.chain.blocks)
+    consent = world.grant()
+    world.ask(consent)
+    grant = world.grant_of(consent)
+    world.chain.reorg(1, keep=True, meanwhile=lambda: world.subject.revoke_directly(world.chain, grant))
+    world.custodian.sync()
+    assert (len(world.logged("AccessRefused")), len(world.logged("AccessLate"))) == (1, 1)
+    # Nobody brings back what the person did on a branch that is gone: the consent is in force.
+    world.chain.reorg(len(world.chain.blocks) - before)
+    world.custodian.sync()
+    assert list(times_logged(world).values()) == [1]
+
+
+def test_an_access_that_came_back_late_once_does_not_come_back_before_its_grant(world: World) -> None:
+    world.ask(world.grant())
+    mine = next(one for one in world.custodian.accounts.writers if Address(one.address) == world.custodian.log.address)
+    # Its nonce was used, so it comes back in another batch, of those that are never refused.
+    world.chain.reorg(1, meanwhile=lambda: world.chain.transact(mine, b""))
+    assert world.custodian.sync().replayed_accesses == 1
+    world.rebuild_chain()
+    world.chain.penniless.add(Address(world.custodian.accounts.grants.address))
+    with pytest.raises(ChainError):
+        world.custodian.sync()
+    world.chain.penniless.clear()
+    world.custodian.sync()
+    assert (len(world.logged()), world.logged("AccessLate")) == (1, [])
 
 
 @pytest.mark.parametrize("is_alive", [True, False])

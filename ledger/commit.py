@@ -407,7 +407,7 @@ class LogWriter:
 
     def _elsewhere(self, log: LogState, what: str) -> ChainError:
         """Why a log cannot be built on that is not where the journal has it: the chain lost something, or has more."""
-        if log.size > self._journal.log_end(self.address)[1]:
+        if log.size > self._journal.size_on_file(self.address):
             return LogAheadError(f"{what}, and has entries that are not on file: run `consent-ledger sync`")
         return ChainLostError(f"{what}: run `consent-ledger sync`")
 

@@ -474,14 +474,16 @@ class Journal:
             tx.execute(delete(meta).where(meta.c.key == key))
             tx.execute(meta.insert(), [{"key": key, "value": value}])
 
-    def log_end(self, writer: str) -> tuple[Hex32, int]:
-        """Head and size after this writer's newest batch on chain."""
+    def log_end(self, writer: str, state: str = ANCHORED) -> tuple[Hex32, int]:
+        """Head and size after this writer's newest batch on chain (or lost)."""
         with self._store.read() as tx:
-            query = select(batches.c.head, batches.c.size).where(
-                batches.c.writer == writer, batches.c.state == ANCHORED
-            )
+            query = select(batches.c.head, batches.c.size).where(batches.c.writer == writer, batches.c.state == state)
             row = tx.execute(query.order_by(batches.c.size.desc()).limit(1)).first()
         return (row.head, row.size) if row else (ZERO32, 0)
+
+    def size_on_file(self, writer: str) -> int:
+        """How many entries this writer's log can have by what is on file: a lost batch may be back at any moment."""
+        return max(self.log_end(writer, state)[1] for state in (ANCHORED, LOST))
 
     # -------------------------------------------------------------------------------------------------------- releases
 

@@ -18,7 +18,7 @@ from eth_account.signers.local import LocalAccount
 
 from ledger import contract
 from ledger.chain import Chain
-from ledger.consent import Address, Hex32
+from ledger.consent import Address
 from ledger.errors import LogAheadError, NotFoundError, NotWriterError, StoreUnavailableError
 from ledger.journal import Batch, Journal
 from ledger.locks import FileLock
@@ -131,7 +131,7 @@ class Writers:
         """Where a writer's log stands, whoever has the key. Raises `ChainError`."""
         address = Address(account.address)
         for _ in range(LOOKS):
-            seen = (_, on_file), batch = self._on_file(address)
+            seen = on_file, batch = self._on_file(address)
             if batch is None:
                 log, has_landed = self._chain.log(self._custodian, address), False
             else:
@@ -151,8 +151,8 @@ class Writers:
             state = AHEAD if is_ahead else USABLE
         return WriterLog(address=address, state=state, on_chain=log.size, on_file=on_file)
 
-    def _on_file(self, address: Address) -> tuple[tuple[Hex32, int], Batch | None]:
-        return self._journal.log_end(address), self._journal.pending_batch(address)
+    def _on_file(self, address: Address) -> tuple[int, Batch | None]:
+        return self._journal.size_on_file(address), self._journal.pending_batch(address)
 
     # -------------------------------------------------------------------------------------------- who may, on chain
 

@@ -14,7 +14,7 @@ from actors import World
 from ledger.commit import Finality
 from ledger.consent import Address, Hex32
 from ledger.custodian import Custodian
-from ledger.errors import ChainError, LedgerError
+from ledger.errors import ChainError, ChainLostError, LedgerError
 from ledger.journal import RECORDED, RELEASED
 
 QUESTIONS = ("statuses", "sign", "send", "receipt", "log", "mined_nonce", "block_hashes")
@@ -77,6 +77,21 @@ def test_a_batch_that_waits_in_a_pool_is_on_the_log_once(hasty: World) -> None:
     hasty.chain.mine()
     assert synced(hasty) is None
     assert list(times_logged(hasty).values()) == [1]
+    assert hasty.ask(consent, key="next").sealed
+
+
+def test_a_log_whose_lost_batch_is_back_is_not_ahead(hasty: World) -> None:
+    """Nobody else has the key, and no backup was restored: the next sync takes it in."""
+    consent = hasty.grant()
+    hasty.ask(consent)
+    hasty.chain.return_to_pool(*hasty.chain.reorg(1))
+    assert synced(hasty, 1) == "confirmation_timeout"
+    hasty.chain.mine()
+    assert hasty.custodian.writers.ahead() == []
+    hasty.custodian.require_writer()
+    with pytest.raises(ChainLostError):
+        hasty.ask(consent, key="next")
+    assert synced(hasty, 1) is None
     assert hasty.ask(consent, key="next").sealed
 
 

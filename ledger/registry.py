@@ -19,7 +19,7 @@ from ledger.errors import (
 from ledger.keys import KeyFile
 from ledger.outbox import BY_SUBJECT, EXPIRED, GRANTED, PAUSED, REPLACED_BY, RESUMED, REVOKED, Outbox
 from ledger.parties import Parties
-from ledger.store import Store, consent_requests, consents, subjects
+from ledger.store import Store, consent_requests, consents, releases, subjects
 from ledger.typed_data import stored_grant
 from ledger.vault import open_json, seal_json
 
@@ -180,8 +180,11 @@ class Registry(Parties):
         return {consent_id: withdrawal_of(rows.get(consent_id)) for consent_id in consent_ids}
 
     def withdraw(self, tx: Connection, consent_id: Hex32) -> None:
-        """Its grant will never be on chain: leave nothing half-written."""
-        tx.execute(consents.delete().where(consents.c.consent_id == consent_id, consents.c.standing.is_(False)))
+        """Its grant will never be on chain: leave nothing half-written. What was asked under it keeps it on file."""
+        # It is by their consents that a person's releases are found: for the person, and to be erased.
+        asked = select(releases.c.release_id).where(releases.c.consent_id == consent_id).exists()
+        row = (consents.c.consent_id == consent_id, consents.c.standing.is_(False))
+        tx.execute(consents.delete().where(*row, ~asked))
 
     def mark_revoked(
         self, tx: Connection, consent_ids: Sequence[Hex32], *, at: int, by: str, replaced_by: Hex32 | None = None

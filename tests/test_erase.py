@@ -16,13 +16,14 @@ from sqlalchemy import Table, select
 
 from ledger import journal
 from ledger.chain import Receipt
-from ledger.consent import Hex32, Reason
+from ledger.consent import Address, Hex32, Reason
 from ledger.consent_requests import token_of
 from ledger.envelope import TRIAL
 from ledger.erase import Erasure
 from ledger.erasures import ErasureFile
 from ledger.errors import (
     AnswerGoneError,
+    ChainError,
     ConfirmationTimeoutError,
     ConflictError,
     ConsentError,
@@ -259,6 +260,23 @@ def test_an_erased_persons_history_comes_back_on_a_lost_chain_and_opens_to_nothi
     assert world.logged() == [entry]
     assert status(world, consent) is Reason.REVOKED
     assert sealed_bytes(world) == []
+
+
+def test_what_was_asked_under_a_grant_that_the_chain_never_took_is_seen_and_goes_with_the_person(world: World) -> None:
+    draft = world.subject.draft(world.custodian, world.institution)
+    world.chain.penniless.add(Address(world.custodian.accounts.grants.address))
+    with pytest.raises(ChainError):
+        world.subject.hand_in(world.custodian, draft)
+    with pytest.raises(ConsentError):
+        world.ask(id_of(draft, world.chain))
+    world.chain.penniless.clear()
+    world.subject.revoke_directly(world.chain, draft)
+    world.custodian.sync()
+    subject_id = world.custodian.vault.subject_of(world.subject.ref)
+    assert [one.outcome for one in world.custodian.activity.page(subject_id)] == ["refused"]
+    erase(world)
+    (row,) = world.custodian.journal.history()
+    assert (row.subject_id, row.wrapped_dek, row.body) == (None, None, None)
 
 
 def test_a_furnisher_cannot_bring_an_erased_person_back(world: World) -> None:

@@ -149,7 +149,8 @@ _RECORD_ORDER: Final = (
 )
 _REFUSE: Final = (
     update(releases)
-    .where(_ENTRY, releases.c.state == INTENT)
+    # It may have been ended here, as by an erasure, while its batch was on the way.
+    .where(_ENTRY, or_(releases.c.state == INTENT, and_(releases.c.state == ABORTED, releases.c.log_index.is_(None))))
     .values(state=REFUSED, reason=bindparam("why"), finished_at=bindparam("at"))
 )
 _PUT_BACK: Final = update(releases).where(_ENTRY, releases.c.state != REFUSED).values(batch_id=None, position=None)
@@ -371,9 +372,9 @@ class Journal:
         if recorded:
             tx.execute(_RECORD, recorded)
         if refused:
-            tx.execute(_LAND, [_landed(batch, outcome) for outcome in refused])
             why = [_entry(batch, outcome) | {"why": outcome.reason.name.lower(), "at": at} for outcome in refused]
             tx.execute(_REFUSE, why)
+            tx.execute(_LAND, [_landed(batch, outcome) for outcome in refused])
 
     def settle_again(self, tx: Connection, batch: Batch, receipt: Receipt, appended: Appended, *, at: int) -> None:
         """The batch is in another block, where its entries may have other outcomes. `appended`: of those still in it.

@@ -139,7 +139,7 @@ class _Work:
         by_contract = entry.reason is not Reason.BY_CUSTODIAN
         if row.state == REFUSED:
             self.numbers["refused" if by_contract else "refused_here"] += 1
-        elif row.state == INTENT and by_contract:
+        elif row.state in (INTENT, ABORTED) and by_contract:
             # Read before its batch landed, or the service stopped in between; the next sync takes it over.
             self.numbers["refused_unread"] += 1
         else:

@@ -185,6 +185,20 @@ def test_a_crash_after_the_contract_refused_is_explained_before_and_after_the_sy
     assert (codes(found), found.numbers) == ([], {"refused": 1})
 
 
+def test_what_was_ended_here_while_its_batch_was_on_the_way_and_is_refused_on_chain_is_explained(world: World) -> None:
+    """An erasure revokes, and ends what is open: neither waits for a batch in flight."""
+    consent = world.grant()
+    world.steps.at("batch durable", lambda: world.custodian.eraser.erase(world.subject.ref))
+    landed: list[Reconciliation] = []
+    world.steps.at("batch landed", lambda: landed.append(reconciled(world)))
+    with pytest.raises(ConsentRevokedError):
+        world.ask(consent)
+    assert len(world.logged("AccessRefused")) == 1
+    assert (codes(landed[0]), landed[0].numbers) == ([], {"refused_unread": 1})
+    found = reconciled(world)
+    assert (codes(found), found.numbers) == ([], {"refused": 1})
+
+
 def test_a_refusal_that_lands_between_the_reading_of_the_journal_and_of_the_chain_is_explained(world: World) -> None:
     consent = world.grant()
     grant = world.grant_of(consent)

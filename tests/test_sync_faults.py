@@ -322,6 +322,27 @@ def test_a_batch_with_a_nonce_that_was_used_lets_its_writer_go_on(data: Path, fi
     world.custodian.close()
 
 
+def test_what_was_given_up_while_its_batch_was_on_the_way_and_is_refused_on_chain_is_refused(
+    data: Path, first_state: World
+) -> None:
+    """As a release that was ended it would have a place on the log, and a receipt of an access that there was not."""
+    world = World(data, finality=World.quick, like=first_state)
+    consent = world.grant()
+    world.chain.drop = 2
+    with pytest.raises(ConfirmationTimeoutError):
+        world.ask(consent, key="once")
+    world.clock.advance(2000)
+    with pytest.raises(ConfirmationTimeoutError):
+        world.custodian.sync()
+    assert world.states() == [ABORTED]
+    world.subject.revoke_directly(world.chain, world.grant_of(consent))
+    world.custodian.sync()
+    assert (len(world.logged("AccessRefused")), world.states()) == (1, ["refused"])
+    with pytest.raises(ConsentRevokedError):
+        world.custodian.releases.receipt(world.custodian.journal.history()[0].release_id)
+    world.custodian.close()
+
+
 def test_a_batch_whose_nonce_is_free_is_not_given_up(data: Path, first_state: World) -> None:
     """It may be in a block at any moment: another batch with its entries would be one too many."""
     world = World(data, finality=World.quick, like=first_state)

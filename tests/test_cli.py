@@ -951,7 +951,7 @@ def test_who_was_erased_is_erased_again_before_a_restored_database_is_served(sma
     assert small.ask("subjects", "count")["erased"] == 0
     # It comes before the service, which does not start here.
     port = ("--http-port", str(free_port()))
-    assert small.refusal("serve", *port, "--workers", str(WRITERS - 1))[:2] == (3, "config")
+    assert small.refusal("serve", *port, "--workers", str(WRITERS))[:2] == (3, "config")
     assert small.ask("subjects", "count")["erased"] == 1
 
 
@@ -1279,10 +1279,10 @@ def test_no_output_holds_a_secret(home: Installation, story: Story) -> None:
 def test_a_chain_in_the_foreground_answers_and_leaves_nothing(fresh: Installation) -> None:
     port = free_port()
     fresh.rpc_url = f"http://127.0.0.1:{port}"
-    fresh.ask("init")
     with running(fresh, "devnet", "--port", str(port)) as (process, ready):
         # Keys will be in there.
         assert fresh.data.stat().st_mode & 0o777 == 0o700
+        fresh.ask("init")
         assert ready["rpcUrl"] == fresh.rpc_url
         assert JsonRpc(fresh.rpc_url)("eth_chainId") == hex(31337)
         assert fresh.refusal("sync")[:2] == (4, "contract_missing")
@@ -1381,7 +1381,7 @@ def test_a_service_in_the_foreground_answers_and_leaves_nothing(home: Installati
 @pytest.mark.devnet
 def test_a_service_that_cannot_be_is_not_started(home: Installation, fresh: Installation) -> None:
     port = ("--http-port", str(free_port()))
-    assert home.refusal("serve", *port, "--workers", str(WRITERS - 1))[:2] == (3, "config")
+    assert home.refusal("serve", *port, "--workers", str(WRITERS))[:2] == (3, "config")
     assert fresh.refusal("serve", *port)[0] == 3
     assert not fresh.data.exists()
     fresh.ask("init")

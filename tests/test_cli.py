@@ -317,13 +317,13 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(quiet_devnet: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Story:  # noqa: PLR0915 - every verb once
-    """Every verb that ends by itself, run once with `--json`."""
+    """Every verb that ends by itself, run once by the executable with `--json`."""
     home = Installation(tmp_path_factory.mktemp("home"), quiet_devnet.url)
     told: dict[tuple[str, ...], Done] = {}
 
     def tell(*args: str) -> Any:
         verb = next(path for path in sorted(VERBS, key=len, reverse=True) if args[: len(path)] == path)
-        told[verb] = home.run(*args, "--json")
+        told[verb] = home.execute(*args, "--json")
         assert told[verb].code == 0, told[verb].err
         return json.loads(told[verb].out)
 

@@ -263,6 +263,17 @@ class Grants:
         self._step("revocation durable")
         return self._relayed(chunks, act_ids, at=now)
 
+    def revoke_instead(self, tx: Connection, consent_ids: Sequence[Hex32]) -> str:
+        """Of a revocation that the contract refused (a smart account says otherwise by now): the custodian's own.
+
+        The person's wish is on file and in force here, so whoever may narrow carries it to the chain. Returns the act,
+        for the caller to relay.
+        """
+        calldata = revoke_as_custodian_call(consent_ids)
+        return self._narrow(
+            tx, "custodian-revoke", consent_ids, self._lanes.custodian, calldata, at=self._clock(), by=BY_SUBJECT
+        )
+
     def next_pause(self, consent_id: Hex32) -> int:
         """The sequence that the next pause or resume is to be signed with. Raises `NotFoundError`."""
         with self._store.read() as tx:
@@ -331,8 +342,10 @@ class Grants:
         if consent.revoked_at is None:
             raise NotFoundError("consent: not revoked", field="consent")
         acts = [row for row in self._journal.acts_about(consent_id) if row.kind in ("revoke", "custodian-revoke")]
-        # The oldest is the one that ended it; none is on file if the subject went to the chain directly.
-        act = acts[-1] if acts else None
+        # The oldest that the chain took or may take is the one that ended it; none is on file if the subject went to
+        # the chain directly.
+        ended = [row for row in acts if row.state != FAILED] or acts
+        act = ended[-1] if ended else None
         signature: bytes | None = None
         if act is not None and act.kind == "revoke":
             _, (_, signature) = decode_call(act.calldata)

@@ -216,7 +216,8 @@ class Sync:
     ) -> bool:
         """Whether the act is on chain now. If not, it waits, or will never be taken: then `refused` has its grant.
 
-        The contract never takes a grant that was revoked before it came, or a pause that was overtaken.
+        The contract never takes a grant that was revoked before it came, or a pause that was overtaken. In place of a
+        revocation that it does not take comes the custodian's.
         """
         if held.holds(act):
             held.consents.update(act.consent_ids)
@@ -230,11 +231,18 @@ class Sync:
             return False
         except LedgerError:
             report.refused_by_contract += 1
-            with self._store.begin() as tx:
-                if self._journal.fail_act(tx, act.act_id) and act.kind == "grant":
-                    refused(tx, act.consent_ids[0])
-            return False
+            instead = self._refuse(act, refused)
+            return instead is not None and self._bring(self._journal.act(instead), report, held, refused=refused)
         return True
+
+    def _refuse(self, act: Act, refused: Callable[[Connection, Hex32], None]) -> str | None:
+        """The contract will never take it. Returns the act that is to be relayed in its place, if there is one."""
+        with self._store.begin() as tx:
+            if not self._journal.fail_act(tx, act.act_id):
+                return None
+            if act.kind == "grant":
+                refused(tx, act.consent_ids[0])
+            return self._grants.revoke_instead(tx, act.consent_ids) if act.kind == "revoke" else None
 
     # -------------------------------------------------------------------------------------------------------- (2) lost
 

@@ -10,7 +10,7 @@ from actors import DAY, Subject, World, id_of
 from courts import execute, registered
 
 from ledger.commit import Finality
-from ledger.consent import Hex32, Reason
+from ledger.consent import Hex32, Reason, State
 from ledger.contract import call
 from ledger.contract_events import batches_of
 from ledger.custodian import Custodian
@@ -28,7 +28,9 @@ from ledger.errors import (
 )
 from ledger.evidence import verify_receipt
 from ledger.exchange import verify_claims
-from ledger.journal import ABORTED, RELEASED
+from ledger.journal import ABORTED, ANCHORED, RELEASED
+from ledger.outbox import BY_SUBJECT
+from ledger.receipts import verify_revocation
 from ledger.sync import SyncReport
 from ledger.vault import StoredRecord
 
@@ -334,6 +336,50 @@ def test_a_lost_grant_that_will_never_be_taken_again_is_refused_and_not_said_to_
     stored = world.custodian.registry.consent(consent)
     assert not stored.standing
     assert status(world, consent) is Reason.NOT_GRANTED
+
+
+def revoked_by_a_smart_account(world: World, consent: Hex32, *, executed: bool) -> None:
+    """It signs the revocation when it is asked; whether it does when it counts is another matter."""
+    address = world.custodian.registry.consent(consent).grant.subject
+    answers = iter([True, executed, *[False] * 5])
+    world.chain.smart_accounts[address] = lambda *_: next(answers)
+    world.custodian.grants.revoke([consent], b"open sesame")
+
+
+def ended_on_chain_by_the_custodian(world: World, consent: Hex32) -> None:
+    assert world.chain.consent(consent).state is State.REVOKED
+    held = world.custodian
+    newest = held.journal.acts_about(consent)[0]
+    assert (newest.kind, newest.state) == ("custodian-revoke", ANCHORED)
+    token = held.grants.revocation_receipt(consent)
+    found = verify_revocation(token, held.accounts.signing_key, domain=world.chain.domain)
+    assert (found.by, found.by_subject) == (BY_SUBJECT, False)
+    assert (found.transaction_hash, found.block_number) == (newest.transaction_hash, newest.block_number)
+
+
+def test_a_revocation_that_the_contract_refuses_after_all_reaches_the_chain_as_the_custodians(world: World) -> None:
+    consent = by_a_smart_account(world)
+    revoked_by_a_smart_account(world, consent, executed=False)
+    assert world.chain.consent(consent).state is State.ACTIVE
+    report = world.custodian.sync()
+    assert (report.refused_by_contract, report.relayed) == (1, 1)
+    ended_on_chain_by_the_custodian(world, consent)
+    assert world.custodian.sync() == SyncReport()
+
+
+def test_a_lost_revocation_that_is_refused_by_now_comes_back_as_the_custodians(world: World) -> None:
+    consent = by_a_smart_account(world)
+    revoked_by_a_smart_account(world, consent, executed=True)
+    assert world.chain.consent(consent).state is State.REVOKED
+    # Of what was signed before, the grant still counts.
+    address = world.custodian.registry.consent(consent).grant.subject
+    granted = world.custodian.grants.id_of(world.custodian.registry.consent(consent).grant)
+    world.chain.smart_accounts[address] = lambda digest, _: digest == granted
+    world.rebuild_chain()
+    report = world.custodian.sync()
+    assert (report.refused_by_contract, report.replayed_acts) == (1, 2)
+    ended_on_chain_by_the_custodian(world, consent)
+    assert world.custodian.sync() == SyncReport()
 
 
 def test_a_release_that_is_back_under_a_grant_that_is_not_ends(world: World) -> None:

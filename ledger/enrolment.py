@@ -18,7 +18,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Table, and_, delete, func, literal, or_, select, update
 
 from ledger.consent import Address
-from ledger.errors import AlreadyExistsError, ConflictError, MalformedError, NotFoundError, SignInRefusedError
+from ledger.errors import (
+    AccountFullError,
+    AlreadyExistsError,
+    ConflictError,
+    MalformedError,
+    NotFoundError,
+    SignInRefusedError,
+)
 from ledger.invitations import Invitations
 from ledger.keys import KeyFile
 from ledger.passkeys import KnownPasskey, NewPasskey, Used, cloned
@@ -110,12 +117,12 @@ class Enrolment:
     def add(self, account_id: str, subject_id: str, device: Device | Address) -> Proof:
         """Add a passkey or a wallet to an account.
 
-        Raises `ConflictError` if there are too many, `SignInRefusedError` if somebody has it already.
+        Raises `AccountFullError` if there are too many, `SignInRefusedError` if somebody has it already.
         """
         with self._store.begin() as tx:
             table, most = (wallets, MAX_WALLETS) if isinstance(device, str) else (passkeys, MAX_PASSKEYS)
             if self._count(tx, table, account_id) >= most:
-                raise ConflictError(f"account: expected at most {most} of these: remove one first", field="account")
+                raise AccountFullError(f"account: expected at most {most} of these: remove one first", field="account")
             if tx.execute(select(accounts).where(accounts.c.account_id == account_id)).first() is None:
                 raise NotFoundError("account: it has ended", field="account")
             return self._add(tx, account_id, subject_id, device)

@@ -314,6 +314,12 @@ class ReleaseInProgressError(ConflictError):
     code = "in_progress"
 
 
+class AccountFullError(ConflictError):
+    """The account has as many passkeys, or wallets, as one may have. Remove one first."""
+
+    code = "account_full"
+
+
 class AlreadyExistsError(ConflictError):
     """There is one of that name already."""
 

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from ledger import attempts, challenges, invitations
 from ledger.consent import Address
 from ledger.enrolment import MAX_WALLETS
-from ledger.errors import ConflictError, LedgerError, NotFoundError
+from ledger.errors import AccountFullError, LedgerError, NotFoundError
 from ledger.passkeys import PRF_INPUT, Used
 from ledger.sessions import ABSOLUTE_SECONDS, IDLE_SECONDS, STEP_UP_SECONDS
 from ledger.store import SEALED_TABLES, accounts, passkeys
@@ -838,7 +838,7 @@ def test_an_account_has_so_many_wallets_and_no_more(world: World) -> None:
     subject_id = world.custodian.vault.subject_of(world.subject.ref)
     for _ in range(MAX_WALLETS):
         world.custodian.enrolment.add(account, subject_id, Address(Account.create().address))
-    with pytest.raises(ConflictError):
+    with pytest.raises(AccountFullError):
         world.custodian.enrolment.add(account, subject_id, Address(Account.create().address))
     assert len(world.custodian.enrolment.wallets(account)) == MAX_WALLETS
 

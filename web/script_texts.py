@@ -186,6 +186,7 @@ def _other_errors(_: Translate) -> dict[str, str]:
         "cross_site": _("This page is too old. Load it again; nothing has changed."),
         "rate_limited": _("Too many tries. Wait a little and try again."),
         "conflict": _("This was answered already, perhaps in another window. Load the page again."),
+        "account_full": _("You have as many of these as you can have. Remove one first. Nothing has changed."),
         "chain": _("The public log did not confirm it yet. What you signed is on file and is sent again."),
         "chain_unavailable": _(
             "The public log cannot be reached now. If what you signed is on file, it is sent again: look at the page "

@@ -113,3 +113,28 @@ test("waiting for the chain ends when it says so, and after its time", async () 
   assert.equal(await untilState(chainOf(state), place, [entry.consentId], ["active"], { pause, seconds: 5 }), false);
   assert.equal(waited, 8);
 });
+
+test("waiting for as many consents as one signature can stop is within the service's limit of questions", async () => {
+  const ids = Array.from({ length: 400 }, (_, at) => `0x${String(at).padStart(64, "0")}`);
+  const state = Object.fromEntries(ids.map((id) => [id, [1, 2, 3, 0, 1, 0, 1]]));
+  const ask = chainOf(state);
+  let asked = 0;
+  const rpc = (method, params) => {
+    asked += 1;
+    return ask(method, params);
+  };
+  let waited = 0;
+  const pause = async () => {
+    waited += 1;
+    // The slowest: one transaction for each half, the second of them in the last second.
+    if (waited === 15) for (const id of ids.slice(0, 200)) state[id][6] = 3;
+    if (waited === 30) for (const id of ids.slice(200)) state[id][6] = 3;
+  };
+  assert.equal(await untilState(rpc, place, ids, ["revoked"], { pause }), true);
+  assert.equal(waited, 30);
+  assert.ok(asked <= 600, `${asked}`);
+  asked = 0;
+  state[ids[399]][6] = 1;
+  assert.equal(await untilState(rpc, place, ids, ["revoked"], { pause, seconds: 2 }), false);
+  assert.ok(asked <= 600, `${asked}`);
+});

@@ -13,6 +13,8 @@ export const ENTRY_EVENTS = {
   [keccakOf("AccessRefused(bytes32,bytes32,uint8)")]: "refused",
   [keccakOf("AccessLate(bytes32,bytes32,uint8)")]: "late",
 };
+/** Of as many consents as one signature can stop, and for as long as is waited, these are within the service's limit. */
+const SIDE_BY_SIDE = 4;
 const CONSENT_OF = keccakOf("consentOf(bytes32)").slice(0, 10);
 
 /** By way of this service. @returns {Rpc} */
@@ -53,8 +55,16 @@ export function walletRpc(provider) {
  * The state of a consent on chain.
  * @param {Rpc} rpc @param {{chainId: number, contract: string}} domain @param {string} consentId
  */
-export async function consentOn(rpc, { chainId, contract }, consentId) {
+export async function consentOn(rpc, domain, consentId) {
+  await requireChain(rpc, domain);
+  return slotOf(rpc, domain, consentId);
+}
+
+async function requireChain(rpc, { chainId }) {
   if (Number(await rpc("eth_chainId", [])) !== chainId) throw new PortalError("wallet_wrong_chain");
+}
+
+async function slotOf(rpc, { contract }, consentId) {
   const data = CONSENT_OF + consentId.slice(2);
   const answer = await rpc("eth_call", [{ to: contract, data }, "latest"]);
   const words = typeof answer === "string" ? (answer.slice(2).match(/[0-9a-f]{64}/gi) ?? []) : [];
@@ -64,15 +74,23 @@ export async function consentOn(rpc, { chainId, contract }, consentId) {
 }
 
 /**
- * Wait until the chain says of every consent that it is in one of the `states`.
+ * Wait until the chain says of every consent that it is in one of the `states`. Those of a transaction get there at
+ * once, so only the first few are asked for until they are: the service answers no more than so many questions a minute.
  * @param {Rpc} rpc @param {{chainId: number, contract: string}} domain @param {string[]} ids @param {string[]} states
  * @returns {Promise<boolean>} false if it did not within the time
  */
 export async function untilState(rpc, domain, ids, states, { seconds = 30, pause = later } = {}) {
   let waiting = [...ids];
   for (let asked = 0; asked <= seconds; asked += 1) {
-    const found = await Promise.all(waiting.map((id) => consentOn(rpc, domain, id)));
-    waiting = waiting.filter((_, at) => !states.includes(found[at].state));
+    await requireChain(rpc, domain);
+    let behind = [];
+    while (waiting.length > 0 && behind.length === 0) {
+      const first = waiting.slice(0, SIDE_BY_SIDE);
+      const found = await Promise.all(first.map((id) => slotOf(rpc, domain, id)));
+      behind = first.filter((_, at) => !states.includes(found[at].state));
+      waiting = waiting.slice(SIDE_BY_SIDE);
+    }
+    waiting = [...behind, ...waiting];
     if (waiting.length === 0) return true;
     if (asked < seconds) await pause(1000);
   }

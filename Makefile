@@ -41,10 +41,11 @@ test-contracts: setup ## Contract tests in Solidity (fuzz, invariants) and JS (e
 coverage-contracts: setup ## Contract tests with line and branch coverage; prints a total, fails below 100 %
 	@node tests/contracts/coverage_total.mjs
 
+# Whole files side by side: what a file's tests share (a node, a service) is made once.
 test-python: setup ## Python tests
 	@npx hardhat build --quiet
 	@$(BIN)/python bin/artifact.py --check
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check .

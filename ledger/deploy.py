@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eth_account.signers.local import LocalAccount
 from eth_utils import to_checksum_address
 from hexbytes import HexBytes
 from requests.exceptions import RequestException
-from web3 import HTTPProvider, Web3
-from web3.exceptions import TimeExhausted, Web3Exception
 
 from ledger.artifact import DEPLOYER, SALT, artifact, contract_address, require_code
 from ledger.compiler import recompile
@@ -31,6 +29,9 @@ from ledger.errors import (
 )
 from ledger.json_forms import origin_of
 from ledger.jsonrpc import JsonRpc, RpcError
+
+if TYPE_CHECKING:
+    from web3 import Web3
 
 DEPLOYER_SIGNER: Final = "0x3fAB184622Dc19b6109349B94811493BF2a45362"
 DEPLOYER_COST: Final = 10**16
@@ -59,6 +60,10 @@ def deploy(rpc_url: str, payer: LocalAccount) -> bool:
 
     Raises `ChainUnavailableError`, `ConfirmationTimeoutError`, `ContractMissingError` if the chain did not take it.
     """
+    # To load it takes longer than most verbs do, and nothing but this needs it.
+    from web3 import HTTPProvider, Web3  # noqa: PLC0415 - as said
+    from web3.exceptions import TimeExhausted, Web3Exception  # noqa: PLC0415 - as said
+
     w3 = Web3(HTTPProvider(rpc_url, exception_retry_configuration=None))
     address = to_checksum_address(contract_address())
     try:

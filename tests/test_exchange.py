@@ -673,7 +673,11 @@ def test_a_receipt_is_given_again_to_the_byte_as_long_as_it_says_the_same() -> N
     assert sign_claims(CLAIMS, CUSTODIANS, "access-receipt+jwt") != first
 
 
-@pytest.mark.parametrize("signature", [b"", b"AAAA", bytes(64), signature_of(sign_claims(CLAIMS, CUSTODIANS, "JWT"))])
+@pytest.mark.parametrize(
+    "signature",
+    [b"", b"AAAA", bytes(64), signature_of(sign_claims(CLAIMS, CUSTODIANS, "JWT"))],
+    ids=["empty", "short", "zeros", "of another type"],
+)
 def test_a_receipt_that_says_something_else_is_signed_anew(signature: bytes) -> None:
     moved = CLAIMS | {"late": True}
     for claims, stale in ((CLAIMS, signature), (moved, signature_of(sign_claims(CLAIMS, CUSTODIANS, "receipt+jwt")))):

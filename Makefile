@@ -45,7 +45,7 @@ coverage-contracts: setup ## Contract tests with line and branch coverage; print
 test-python: setup ## Python tests
 	@npx hardhat build --quiet
 	@$(BIN)/python bin/artifact.py --check
-	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import stat
 from collections.abc import Iterator
@@ -9,14 +10,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import urllib3
 from actors import World
+from gunicorn.workers.gthread import ThreadWorker
 
 from ledger.devnet import free_port
 from ledger.errors import ConfigError
 from ledger.serving import Service
+from web.worker import Worker
 
 
 @contextmanager
@@ -73,3 +77,15 @@ def test_a_service_manager_says_where_counts_are_kept(world: World, tmp_path: Pa
 def test_a_place_for_counts_that_is_none_is_named(world: World, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"), service_of(world, runtime=tmp_path / "nowhere"):
         pass
+
+
+def test_a_client_that_does_not_take_its_answer_in_time_is_one_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of those gunicorn logs nothing; of any other error a traceback, with which a client could fill the log.
+    def stalled(*_: object) -> bool:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(ThreadWorker, "handle_request", stalled)
+    worker, connection = Worker.__new__(Worker), Mock()
+    worker._collected = {connection: Mock(has_body=True)}
+    with pytest.raises(BrokenPipeError):
+        worker.handle_request(Mock(), connection)

@@ -12,6 +12,7 @@ as many as the next, for as long as clients keep them.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import re
 import socket
@@ -260,7 +261,12 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         if not self._collected[conn].has_body:
             # Whatever follows is not the next request.
             req.force_close()
-        return bool(super().handle_request(req, conn))
+        try:
+            return bool(super().handle_request(req, conn))
+        except BlockingIOError:
+            # Its time to take the answer is over. As of a client that has gone, the log says nothing: with a traceback
+            # for each, whoever likes could fill it.
+            raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from None
 
     def handle_error(self, req: Request | None, client: socket.socket, addr: object, exc: Exception) -> None:  # noqa: ARG002
         """Gunicorn's: what came is no request, or something broke."""

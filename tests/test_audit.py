@@ -425,6 +425,24 @@ def test_another_auditors_state_is_refused() -> None:
             opened(data[:cut], KEY)
 
 
+def test_an_endpoint_that_does_not_say_where_the_storage_differs_hides_no_difference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rpc = HistoryRpc(first_long())
+    honest_logs, honest_proof = rpc.eth_getLogs, rpc.eth_getProof
+    monkeypatch.setattr(rpc, "eth_getLogs", lambda wanted: honest_logs(wanted)[:-5])
+    assert audit([rpc], all_headers=False).report.finding_counts.keys() >= {"state_differs"}
+
+    def of_the_account_only(address: str, slots: Sequence[str], block: object) -> dict[str, Any]:
+        if slots:
+            raise RpcError("eth_getProof", {"code": -32602, "message": "too many slots"})
+        return honest_proof(address, slots, block)
+
+    monkeypatch.setattr(rpc, "eth_getProof", of_the_account_only)
+    report = audit([rpc], all_headers=False).report
+    assert (report.verdict, report.finding_counts.keys() >= {"state_differs"}) == (Verdict.FINDINGS, True)
+
+
 def points_of(whole: History, number: int) -> tuple[EarlierLog, ...]:
     report = audit([up_to(whole, number)]).report
     assert report.block is not None

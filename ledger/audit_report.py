@@ -314,7 +314,7 @@ class ConsentChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierLog:
-    """A point that a writer's log had reached by an earlier block, from a checkpoint: it must have passed there."""
+    """How a writer's log was at an earlier block, from a checkpoint. Those of one block name every log with entries."""
 
     block_number: int
     block_hash: Hex32

@@ -15,7 +15,8 @@ lines after that are covered by the signatures as well.
 
 Two checkpoints of one chain agree, or show a split view: one block number with two hashes, or one size of a log with
 two heads. Where they are of different blocks and sizes, only the chain itself can tell whether it leads from one to the
-other: it must have the earlier block, and each log must have passed through the earlier head at the earlier size.
+other: it must have the earlier block, and at that block each log must have had the earlier size and head, and no log
+any entry that the earlier one does not name.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Checkpoint:
         return "".join(f"{line}\n" for line in (*heading, *logs, *findings))
 
     def earlier(self) -> tuple[EarlierLog, ...]:
-        """What an audit of a later block must have passed: this block, and each log at its size."""
+        """What an audit of a later block must have passed: this block, with all logs as they are here."""
         logs = self._sorted() or [((_NOBODY, _NOBODY), (0, ZERO32))]
         return tuple(
             EarlierLog(

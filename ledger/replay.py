@@ -8,9 +8,8 @@ goes on from what the event says, so that one break is one finding.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Container, Sequence
-from itertools import chain
 from typing import Final, TypedDict
 
 from eth_hash.backends.pysha3 import keccak256
@@ -89,9 +88,7 @@ class Replay:
         self._watch = {bytes.fromhex(one[2:]) for one in watch}
         self._watch_entries = watch_entries
         self._watch_subjects = {bytes.fromhex(one[2:]) for one in watch_subjects}
-        self._points: defaultdict[tuple[bytes, bytes, int], list[EarlierLog]] = defaultdict(list)
-        for one in earlier:
-            self._points[_raw(one.custodian), _raw(one.writer), one.size].append(one)
+        self._points = sorted(earlier, key=lambda one: one.block_number)
         self._number = self._now = 0
         self._day = self.books.days[0]
         self._transaction: ProvenTransaction | None = None
@@ -107,6 +104,8 @@ class Replay:
 
     def block(self, number: int, timestamp: int, transactions: Sequence[ProvenTransaction]) -> None:
         """Everything that the contract logged in one block. `timestamp` is the block's, Unix seconds."""
+        if self._points:
+            self._compare_points(number)
         self._number, self._now = number, timestamp
         self._day = self.books.days[timestamp // DAY_SECONDS]
         for transaction in transactions:
@@ -167,9 +166,6 @@ class Replay:
         log.head, log.size, log.last_at = head, size, self._now
         log.batches += 1
         self.books.batches += 1
-        if self._points:
-            for point in self._points.pop((custodian, writer, size), ()):
-                self._at_point(point, head)
 
     def _accesses(
         self, head: bytes, batch: BatchKind, pending: Sequence[Pending], number: int, custodian: bytes, writer: bytes
@@ -257,24 +253,28 @@ class Replay:
         self.books.embargoes.append((order, len(pending), self._now, embargo))
         return head
 
-    def _at_point(self, point: EarlierLog, head: bytes) -> None:
-        if hex32_of(head) != point.head or self._number > point.block_number:
-            self._find(
-                "checkpoint_inconsistent",
-                f"the checkpoint of block {point.block_number} has another log at size {point.size}",
-                writer=_raw(point.writer),
-            )
-
     def end(self) -> None:
-        """What an earlier checkpoint named and the log never passed."""
-        for point in chain.from_iterable(self._points.values()):
-            if point.size:
-                self._find(
-                    "checkpoint_inconsistent",
-                    f"the log never had size {point.size}, which the checkpoint of block {point.block_number} names",
-                    writer=_raw(point.writer),
-                )
-        self._points.clear()
+        """There is no later block: what is left of earlier checkpoints is compared."""
+        if self._points:
+            self._compare_points(self._points[-1].block_number + 1)
+
+    def _compare_points(self, number: int) -> None:
+        """Checkpoints of blocks before this one: each names every log, as it was after all of its block's events."""
+        while self._points and (block := self._points[0].block_number) < number:
+            here = [one for one in self._points if one.block_number == block]
+            del self._points[: len(here)]
+            named = {(_raw(one.custodian), _raw(one.writer)) for one in here}
+            for one in here:
+                log = self.books.logs.get((_raw(one.custodian), _raw(one.writer)), WriterLog())
+                found, said = (log.size, hex32_of(log.head)), (one.size, one.head)
+                if found != said:
+                    what = "size {} and head {}"
+                    detail = f"{what.format(*found)} at block {block}, by the checkpoint {what.format(*said)}"
+                    self._find("checkpoint_inconsistent", detail, writer=_raw(one.writer))
+            for (custodian, writer), log in self.books.logs.items():
+                if log.size and (custodian, writer) not in named:
+                    detail = f"size {log.size} at block {block}, and the checkpoint does not name this log"
+                    self._find("checkpoint_inconsistent", detail, writer=writer)
 
     # -------------------------------------------------------------------------------------------------------- consents
 

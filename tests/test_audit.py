@@ -460,6 +460,11 @@ def points_of(whole: History, number: int) -> tuple[EarlierLog, ...]:
     )
 
 
+def points_of_any(whole: History, number: int) -> tuple[EarlierLog, ...]:
+    """None where the contract was not there yet."""
+    return points_of(whole, number) if audit([up_to(whole, number)]).report.totals.batches else ()
+
+
 @pytest.mark.parametrize("all_headers", [True, False])
 def test_an_earlier_checkpoint_is_passed_or_it_is_a_finding(all_headers: bool) -> None:
     whole = first_long()
@@ -477,6 +482,20 @@ def test_an_earlier_checkpoint_is_passed_or_it_is_a_finding(all_headers: bool) -
         wrong = (replace(points[0], **change), *points[1:])
         found = audit([HistoryRpc(whole)], earlier=wrong, all_headers=all_headers).report
         assert "checkpoint_inconsistent" in found.finding_counts, change
+
+
+def test_a_checkpoint_that_says_less_than_its_block_had_is_a_finding() -> None:
+    whole = first_long()
+    now = points_of(whole, 24)
+    before = {(one.custodian, one.writer): one for number in range(3, 24) for one in points_of_any(whole, number)}
+    grown = next(one for one in now if before.get((one.custodian, one.writer), one).size < one.size)
+    others = tuple(one for one in now if one is not grown)
+    old = before[grown.custodian, grown.writer]
+    assert others
+    # A log as it was some blocks earlier, and one that is not named at all.
+    for less in ((replace(grown, size=old.size, head=old.head), *others), others):
+        for rpc in (HistoryRpc(whole), up_to(whole, 24)):
+            assert "checkpoint_inconsistent" in audit([rpc], earlier=less).report.finding_counts
 
 
 def test_a_checkpoint_of_a_later_block_cannot_be_checked_by_an_earlier_one() -> None:

@@ -421,6 +421,9 @@ class _Run:
             raise ChainUnavailableError(f"a checkpoint is of block {newest}, later than block {head.number}")
         if self._state is not None and any(one.block_number <= self._state.block_number for one in self._asked.earlier):
             raise ChainUnavailableError("a checkpoint is older than what was audited before: audit from the start")
+        oldest = min(one.block_number for one in self._asked.earlier)
+        if self._state is None and oldest < self._asked.first_block:
+            raise ChainUnavailableError(f"a checkpoint is of block {oldest}, before the first that was read")
         self.replay.end()
         if not self._asked.all_headers:
             for number, block_hash in {(one.block_number, one.block_hash) for one in self._asked.earlier}:

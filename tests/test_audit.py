@@ -25,6 +25,7 @@ from ledger.audit import Asked, Audit, audit_chain
 from ledger.audit_report import EarlierLog, Verdict
 from ledger.audit_state import AuditState, opened, packed, sealed
 from ledger.books import Consent
+from ledger.checkpoint import Checkpoint
 from ledger.consent import Address, Hex32, Reason, State
 from ledger.custodian import Custodian
 from ledger.devnet import mine
@@ -496,6 +497,21 @@ def test_a_checkpoint_that_says_less_than_its_block_had_is_a_finding() -> None:
     for less in ((replace(grown, size=old.size, head=old.head), *others), others):
         for rpc in (HistoryRpc(whole), up_to(whole, 24)):
             assert "checkpoint_inconsistent" in audit([rpc], earlier=less).report.finding_counts
+
+
+def test_a_checkpoint_before_the_first_block_that_was_read_cannot_be_checked() -> None:
+    whole = first_long()
+    own = whole.domain.contract.lower()
+    busy = [any(log["address"] == own for one in mined.receipts for log in one["logs"]) for mined in whole.blocks]
+    first = busy.index(True)
+    never = Checkpoint(
+        domain=whole.domain, block_number=first - 1, block_hash=Hex32("0x" + "33" * 32), timestamp=1, logs={}
+    )
+    read = audit([HistoryRpc(whole)], earlier=never.earlier()).report
+    assert read.finding_counts == {"checkpoint_inconsistent": 1}
+    for all_headers in (True, False):
+        report = audit([HistoryRpc(whole)], earlier=never.earlier(), first_block=first, all_headers=all_headers).report
+        assert report.verdict is Verdict.UNVERIFIED
 
 
 def test_a_checkpoint_of_a_later_block_cannot_be_checked_by_an_earlier_one() -> None:

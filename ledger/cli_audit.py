@@ -131,8 +131,8 @@ def consent(
     asked = replace(asked_of(contract, chain_id, block, tag, from_block, headers), watch=frozenset({wanted}))
     made = audited(rpc_url, asked, None, quiet=as_json)
     report = made.report
-    if not any(check.name == "receipts" and check.holds for check in report.checks):
-        # Not read to the end: what was not seen is not the same as what is not there.
+    if not {"receipts", "state_root"} <= {check.name for check in report.checks if check.holds}:
+        # Not read to the end, or not all that there is: what was not seen is not the same as what is not there.
         show(as_json, report.as_json() if as_json else None, report_text(report))
         raise SystemExit(EXIT_CODES[report.verdict])
     fields, human = _history(wanted, made, report)

@@ -23,6 +23,7 @@ from ledger.custodian import Custodian
 from ledger.devnet import mine
 from ledger.envelope import RELEASE, Use
 from ledger.errors import AuditError, ChainUnavailableError
+from ledger.feed import Feed
 from ledger.release import Release
 from ledger.stateproof import block_hash_of
 from ledger.witness import read_signer
@@ -190,6 +191,22 @@ def test_of_a_chain_that_was_not_read_to_its_end_nobody_says_that_a_consent_is_n
     for headers in ("all", "events"):
         done = place.run("consent", consent_id, "--headers", headers)
         assert (done.code, "the consent was" in done.out) == (code, False)
+
+
+def test_of_a_history_that_does_not_explain_the_state_nobody_says_that_a_consent_was_in_force(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent_id = place.subject.grant(place.custodian, place.institution)
+    place.subject.revoke(place.custodian, consent_id)
+    revoked_in = place.custodian.chain.latest().number
+    numbers = Feed._numbers
+    monkeypatch.setattr(
+        Feed, "_numbers", lambda feed, first, last: [one for one in numbers(feed, first, last) if one < revoked_in]
+    )
+    done = place.run("consent", consent_id, "--headers", "events")
+    assert (done.code, "the consent was" in done.out, "state_differs" in done.out) == (1, False, True)
+    done = place.run("consent", consent_id, "--headers", "events", "--json")
+    assert (done.code, done.json["verdict"]) == (1, "findings")
 
 
 def test_a_state_that_cannot_be_kept_keeps_nobody_from_the_result(

@@ -144,12 +144,23 @@ class Feed:
     def _numbers(self, first: int, last: int) -> list[int]:
         """The numbers of the blocks that the endpoint says have events of the contract."""
         found: set[int] = set()
-        for start in range(first, last + 1, LOG_BLOCKS):
-            end = min(start + LOG_BLOCKS - 1, last)
+        start, size = first, LOG_BLOCKS
+        while start <= last:
+            end = min(start + size - 1, last)
             query = {"address": self._contract, "fromBlock": hex(start), "toBlock": hex(end)}
-            logs = self._ask("eth_getLogs", query)
+            try:
+                logs = self._ask("eth_getLogs", query)
+            except MethodUnknownError:
+                raise
+            except ChainUnavailableError:
+                # Many limit the blocks or the events of one answer, each in words of its own.
+                if start == end:
+                    raise
+                size = max(1, (end - start + 1) // 4)
+                continue
             with _understood("eth_getLogs"):
                 found |= {quantity(log["blockNumber"]) for log in logs}
+            start = end + 1
         if any(not first <= number <= last for number in found):
             raise ChainUnavailableError("the endpoint gave logs of other blocks than those asked for")
         return sorted(found)

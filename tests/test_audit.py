@@ -426,6 +426,23 @@ def test_another_auditors_state_is_refused() -> None:
             opened(data[:cut], KEY)
 
 
+@pytest.mark.parametrize("most", [1, 7])
+def test_an_endpoint_that_gives_logs_of_few_blocks_at_once_is_asked_for_fewer(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rpc = HistoryRpc(first_long())
+    honest = rpc.eth_getLogs
+
+    def limited(wanted: dict[str, Any]) -> list[Any]:
+        if int(wanted["toBlock"], 16) - int(wanted["fromBlock"], 16) >= most:
+            raise RpcError("eth_getLogs", {"code": -32600, "message": f"up to a {most} block range"})
+        return honest(wanted)
+
+    expected = audit([rpc], all_headers=False).report
+    monkeypatch.setattr(rpc, "eth_getLogs", limited)
+    assert audit([rpc], all_headers=False).report == expected
+
+
 def test_an_endpoint_that_does_not_say_where_the_storage_differs_hides_no_difference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

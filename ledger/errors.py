@@ -469,9 +469,16 @@ class ChainError(LedgerError):
 
 
 class ChainUnavailableError(ChainError):
-    """The chain gives no answer. Nothing was released: try again later, under the same key."""
+    """The chain gives no answer. Nothing was released: try again later, under the same key.
+
+    `retry_after` is in seconds, where the endpoint said when it may be asked again.
+    """
 
     code = "chain_unavailable"
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message, field=field)
+        self.retry_after = retry_after
 
 
 class WrongChainError(ChainError):

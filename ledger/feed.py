@@ -23,6 +23,8 @@ HEADERS_AT_ONCE: Final = 128
 RECEIPTS_AT_ONCE: Final = 16
 LOG_BLOCKS: Final = 10_000
 PAUSE_SECONDS: Final = 0.25
+LONGEST_WAIT: Final = 60
+"""For an endpoint that says when it may be asked again: limits count by the minute. What is longer is no answer."""
 _DIGITS: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
 _METHOD_NOT_FOUND: Final = -32601
 """The code of JSON-RPC 2.0 for a method that the endpoint does not have."""
@@ -179,7 +181,7 @@ class Feed:
         if not calls:
             return []
         try:
-            answers = self._rpc.together(*calls)
+            answers = self._at_its_time(calls)
         except (RpcError, ChainUnavailableError) as exc:
             _require_known(exc)
             first = self._ask(calls[0][0], *calls[0][1])
@@ -198,9 +200,26 @@ class Feed:
                 problem = ChainUnavailableError(f"{method}: the endpoint refused ({exc.message[:200]})")
             except ChainUnavailableError as exc:
                 problem = exc
-            if attempt + 1 < self._tries:
+            if attempt + 1 < self._tries and not self._waited(problem):
                 self._sleep(PAUSE_SECONDS * 2**attempt)
         raise problem
+
+    def _at_its_time(self, calls: Sequence[Call]) -> list[Any]:
+        """Several calls in one round trip; where the endpoint says that it was asked too often, again when it says."""
+        for _ in range(self._tries - 1):
+            try:
+                return self._rpc.together(*calls)
+            except ChainUnavailableError as exc:
+                if not self._waited(exc):
+                    raise
+        return self._rpc.together(*calls)
+
+    def _waited(self, problem: ChainUnavailableError) -> bool:
+        """Waits for as long as the endpoint says, if it says so."""
+        if problem.retry_after is None or problem.retry_after > LONGEST_WAIT:
+            return False
+        self._sleep(problem.retry_after)
+        return True
 
     def _block(self, answer: object, asked: str) -> dict[str, Any]:
         if not isinstance(answer, dict):

@@ -33,6 +33,7 @@ POOL_SIZE: Final = 32
 MAX_ANSWER: Final = 2**28
 PIECE: Final = 2**16
 _HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
+_SECONDS: Final = re.compile(r"[0-9]{1,6}\Z")
 
 
 class RpcError(Exception):
@@ -168,7 +169,8 @@ class JsonRpc:
                 read += piece
         # What may still come would be taken for the next answer.
         response.close()
-        raise self._unusable()
+        said = response.headers.get("Retry-After", "")
+        raise self._unusable(retry_after=int(said) if _SECONDS.match(said) else None)
 
     def _result(self, method: str, answer: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         if answer.get("error") is not None:
@@ -177,8 +179,9 @@ class JsonRpc:
             raise self._unusable()
         return answer["result"]
 
-    def _unusable(self) -> ChainUnavailableError:
-        return ChainUnavailableError(f"no usable answer from the chain at {origin_of(self.url)}")
+    def _unusable(self, *, retry_after: int | None = None) -> ChainUnavailableError:
+        said = f"no usable answer from the chain at {origin_of(self.url)}"
+        return ChainUnavailableError(said, retry_after=retry_after)
 
 
 def _envelope(number: int, method: str, params: Sequence[object]) -> dict[str, object]:

@@ -19,12 +19,13 @@ from service import serving
 from werkzeug.test import TestResponse
 
 from ledger.attempts import AUDIT_RPC
+from ledger.audit import Asked, audit_chain
 from ledger.audit_reader import report_of
 from ledger.audit_report import AuditReport, Verdict
 from ledger.config import Config
 from ledger.custodian import Custodian
 from ledger.devnet import Devnet, free_port, fund
-from ledger.jsonrpc import RpcError
+from ledger.jsonrpc import JsonRpc, RpcError
 from web import live_audit
 from web.language import CHINESE
 from web.live_audit import FRESH_SECONDS, STALE_SECONDS, Command, LiveAudit
@@ -389,3 +390,24 @@ def test_the_page_has_the_commands_own_verdict_and_the_node_behind_it_serves_an_
             again = Command(through, custodian.chain, clock=custodian.clock)(data / "other")
             assert again.verdict is Verdict.CLEAN
             assert again.totals.batches == report.totals.batches
+
+
+@pytest.mark.devnet
+def test_an_audit_by_the_printed_command_waits_when_it_is_told_to(
+    devnet: Devnet, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A long chain takes more questions than the limit of a minute; here it is a limit of two seconds.
+    monkeypatch.setattr("web.portal_audit.AUDIT_RPC", replace(AUDIT_RPC, tries=6, seconds=2))
+    monkeypatch.setattr("ledger.feed.HEADERS_AT_ONCE", 8)
+    port = free_port()
+    config = Config(data=data, rpc_url=devnet.url, service_url=f"http://127.0.0.1:{port}")
+    Custodian.init(config)
+    with Custodian(config) as custodian:
+        fund(custodian.rpc, [account.address for account in custodian.accounts.every()])
+        custodian.deploy()
+        custodian.rpc.together(*[("evm_mine", ())] * 100)
+        asked = Asked(domain=custodian.chain.domain, compile_sources=False)
+        with serving(custodian, port):
+            report = audit_chain([JsonRpc(f"{config.service_url}/audit/rpc")], asked, now=0).report
+    assert report.verdict is Verdict.CLEAN, report.checks
+    assert report.totals.blocks > 100

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from eth_hash.backends.pysha3 import keccak256
 
@@ -317,7 +317,7 @@ class _Run:
             self.at = "receipts"
             raise
         if linked and before != head.block_hash:
-            raise AuditError(f"the headers do not lead to block {head.number}, {head.block_hash}")
+            self._led_elsewhere(head)
         self._blocks += read
         self._read_to_the_end = True
         which = f"{read} headers of blocks {first} to {head.number}"
@@ -328,6 +328,13 @@ class _Run:
             self.checks.append(Check(name="headers", holds=None, detail=detail))
         self._holds("receipts", "every event is from receipts that its block's header commits to")
         self._judge_replay()
+
+    def _led_elsewhere(self, head: Header) -> NoReturn:
+        said = f"the headers do not lead to block {head.number}, {head.block_hash}"
+        if self._asked.block is None:
+            # One unbroken chain, and its newest block was another when it was asked for: so are reorganisations.
+            raise ChainUnavailableError(f"{said}: if the chain lost it meanwhile, audit anew, or what is final")
+        raise AuditError(said)
 
     def _confirm(self, state: AuditState, head: Header, storage_root: Hex32) -> None:
         """No news: what was proven of this very block by an earlier audit need not be proven again."""

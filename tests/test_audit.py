@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import pytest
 from actors import Institution, Subject
 from feeds import HistoryRpc
 from histories import History, history
+from tampering import _fields, _rewritten
 from violations import VIOLATIONS
 
 from ledger.artifact import artifact, contract_address
@@ -322,6 +324,34 @@ def test_another_block_than_the_one_that_was_audited_before_is_a_finding() -> No
     rewritten = replace(state, block_hash=Hex32("0x" + "22" * 32))
     report = audit([HistoryRpc(whole)], rewritten).report
     assert report.finding_counts == {"block_differs": 1}
+
+
+def test_a_reorganisation_while_the_headers_are_read_is_no_break_in_the_chain() -> None:
+    whole = first_long()
+    last = whole.blocks[-1].block["hash"]
+    (moved,) = rewritten_from(whole, len(whole.blocks) - 1).values()
+
+    class Moving(HistoryRpc):
+        """Its newest block becomes another one once the audit has begun with it."""
+
+        def eth_getBlockByNumber(self, number: object, _full: object = None) -> Any:  # noqa: N802
+            mined = super().eth_getBlockByNumber(number)
+            begun = any(method == "eth_getCode" for method, _ in self.asked)
+            return moved if begun and mined and mined["hash"] == last else mined
+
+    report = audit([Moving(whole)]).report
+    assert (report.verdict, report.finding_counts) == (Verdict.UNVERIFIED, {})
+    # Of a block that the auditor brought along the endpoint must show the way to it.
+    assert audit([Moving(whole)], block=Hex32(last)).report.finding_counts == {"header_unlinked": 1}
+
+
+def rewritten_from(whole: History, place: int) -> dict[str, Any]:
+    """Other blocks from this one on, by the hashes of those in their places."""
+
+    def later(block: dict[str, Any], _dice: random.Random) -> dict[str, int | bytes]:
+        return _fields(block) | {"timestamp": int(block["timestamp"], 16) + 1}
+
+    return _rewritten(whole, random.Random(0), place, later)
 
 
 def test_an_endpoint_behind_what_was_audited_before_is_a_finding() -> None:

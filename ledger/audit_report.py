@@ -217,18 +217,18 @@ class AuditReport:
             "madeAt": self.made_at,
             "madeAtIso": iso_time(self.made_at),
             "endpoints": [origin_of(url) for url in self.endpoints],
-            "block": None if self.block is None else _fields_of(self.block),
+            "block": None if self.block is None else fields_of(self.block),
             "resumedFrom": self.resumed_from,
-            "checks": [_fields_of(check) for check in self.checks],
+            "checks": [fields_of(check) for check in self.checks],
             "findingCounts": dict(self.finding_counts),
-            "findings": [_fields_of(finding) for finding in self.findings],
-            "totals": _fields_of(self.totals) | {"entries": self.totals.entries},
+            "findings": [fields_of(finding) for finding in self.findings],
+            "totals": fields_of(self.totals) | {"entries": self.totals.entries},
             "refusalsByReason": {reason.name.lower(): count for reason, count in self.refusals_by_reason.items()},
-            "days": [_fields_of(one) for one in self.days],
-            "logs": [_fields_of(log) for log in self.logs],
-            "consents": [_fields_of(consent) for consent in self.consents],
+            "days": [fields_of(one) for one in self.days],
+            "logs": [fields_of(log) for log in self.logs],
+            "consents": [fields_of(consent) for consent in self.consents],
             "revocationGaps": list(self.revocation_gaps),
-            "compelled": [_fields_of(one) for one in self.compelled],
+            "compelled": [fields_of(one) for one in self.compelled],
             "institutions": dict(self.institutions),
         }
 
@@ -236,7 +236,8 @@ class AuditReport:
 # ---------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _fields_of(one: DataclassInstance) -> dict[str, Any]:
+def fields_of(one: DataclassInstance) -> dict[str, Any]:
+    """A part of the report for machines: names in camel case, and every time twice, in Unix seconds and ISO 8601."""
     made: dict[str, Any] = {}
     for each in fields(one):
         name, value = camel_case(each.name), getattr(one, each.name)

@@ -168,6 +168,8 @@ def _history(consent_id: Hex32, made: Audit, report: AuditReport) -> tuple[dict[
     summary = summary_of(bytes.fromhex(consent_id[2:]), found) if found else None
     fields: dict[str, object] = {
         "consent": consent_id,
+        # Of the whole ledger, as the exit code is: what is said of one consent rests on it.
+        "verdict": report.verdict.value,
         "block": block.number,
         "blockHash": block.block_hash,
         "blockTime": iso_time(block.timestamp),

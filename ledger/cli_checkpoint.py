@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from ledger.audit import Asked
-from ledger.audit_report import AuditReport, Finding, Verdict
+from ledger.audit_report import AuditReport, Finding, Verdict, fields_of
 from ledger.checkpoint import Checkpoint, checkpoint_of, compare, compare_all, is_decided, open_checkpoint
 from ledger.cli_audit_options import (
     DEVNET_CHAIN_ID,
@@ -230,7 +230,7 @@ def _refused(error: AuditError, *, as_json: bool) -> NoReturn:
 
 
 def _show_findings(found: Sequence[Finding], *, as_json: bool) -> NoReturn:
-    fields = {"verdict": Verdict.FINDINGS.value, "findings": [asdict(one) for one in found]}
+    fields = {"verdict": Verdict.FINDINGS.value, "findings": [fields_of(one) for one in found]}
     show(as_json, fields, "\n".join(f"{one.code}: {plain(one.detail)}" for one in found))
     raise SystemExit(FINDINGS)
 

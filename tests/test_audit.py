@@ -177,6 +177,7 @@ def test_was_it_in_force_at_that_block_and_why_not(story: Story, home: Path) -> 
     found = [json.loads(one.stdout) for one in (before, after, paused, never)]
     assert [one.returncode for one in (before, after, paused, never)] == [0, 0, 0, 0]
     assert [one["inForce"] for one in found] == [True, False, False, False]
+    assert {one["verdict"] for one in found} == {"clean"}
     assert [one["reason"] for one in found] == [None, "revoked", "paused", "not_granted"]
     assert [change["what"] for change in found[1]["changes"]] == ["granted", "revoked"]
     assert [entry["verdict"] for entry in found[1]["entries"]] == ["recorded", "by_custodian"]

@@ -130,6 +130,8 @@ def test_auditors_sign_cosign_and_compare_and_a_split_view_shows(place: Place) -
     (place.desk / "other.note").write_text(signer.sign(shown.text()))
     done = place.run("checkpoint", "compare", place.desk / "other.note", place.desk / "1.note", *by, "--json")
     assert (done.code, [one["code"] for one in done.json["findings"]]) == (1, ["split_view"])
+    # In the form of the report's own.
+    assert done.json["findings"][0]["blockNumber"] == seen.block_number
     # Nor is a count cosigned that the own audit did not come to, however many others signed it.
     accused = replace(seen, findings={"recorded_outside_consent": 3})
     (place.desk / "accused.note").write_text(read_signer(place.desk / "alice.example.key").sign(accused.text()))

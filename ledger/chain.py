@@ -171,11 +171,16 @@ class Chain(Protocol):
 
 
 class JsonRpcChain:
-    """The contract behind one JSON-RPC endpoint."""
+    """The contract behind one JSON-RPC endpoint.
 
-    def __init__(self, rpc: JsonRpc, domain: Domain) -> None:
+    Transactions offer a tenth of the base fee as priority fee (EIP-1559), and `priority_fee` at least, in wei for a
+    unit of gas: some networks take nothing below a minimum of their own.
+    """
+
+    def __init__(self, rpc: JsonRpc, domain: Domain, *, priority_fee: int = 0) -> None:
         self._rpc = rpc
         self._domain = domain
+        self._priority_fee = priority_fee
         self._came_with_send: dict[Hex32, Receipt] = {}
 
     @property
@@ -297,7 +302,8 @@ class JsonRpcChain:
         """Sign a call to the contract with the account's next nonce, asked for if not given; sends nothing."""
         if prospect is None:
             prospect = _prospect(self._ask_together(*_prospect_calls(Address(account.address))))
-        return _signed(account, self._domain, prospect, gas, calldata)
+        priority_fee = max(prospect.base_fee // 10, self._priority_fee)
+        return _signed(account, self._domain, prospect, priority_fee, gas, calldata)
 
     def send(self, raw: bytes) -> None:
         """Broadcast. Raises `TransactionRevertedError` or the contract's error if the node will not take it.
@@ -478,12 +484,13 @@ def _prospect(answers: Sequence[Any]) -> Prospect:
         return Prospect(nonce=int(nonce, 16), base_fee=int(block.get("baseFeePerGas") or "0x0", 16))
 
 
-def _signed(account: LocalAccount, domain: Domain, prospect: Prospect, gas: int, calldata: bytes) -> RawTransaction:
+def _signed(
+    account: LocalAccount, domain: Domain, prospect: Prospect, priority_fee: int, gas: int, calldata: bytes
+) -> RawTransaction:
     """An EIP-1559 transaction, encoded here: the general signer checks and converts for longer than it signs."""
-    nonce, base_fee = prospect.nonce, prospect.base_fee
-    tip = base_fee // 10
+    nonce, most = prospect.nonce, 2 * prospect.base_fee + priority_fee
     to = bytes.fromhex(domain.contract[2:])
-    fields = [domain.chain_id, nonce, tip, 2 * base_fee + tip, gas, to, 0, calldata, []]
+    fields = [domain.chain_id, nonce, priority_fee, most, gas, to, 0, calldata, []]
     v, r, s = PrivateKey(account.key).sign_msg_hash(keccak(b"\x02" + rlp.encode(fields))).vrs
     raw = b"\x02" + rlp.encode([*fields, v, r, s])
     return RawTransaction(raw=raw, transaction_hash=hex32_of(keccak(raw)), nonce=nonce)

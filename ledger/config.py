@@ -10,6 +10,7 @@ Options of the command line may be given by it as well, which typer reads: of th
 | `CONSENT_LEDGER_CHAIN_ID` | chain id that the endpoint must serve | `31337` |
 | `CONSENT_LEDGER_FINALITY` | when a block counts: `latest`, `safe` or `finalized` | `latest` |
 | `CONSENT_LEDGER_TIMEOUT` | seconds to wait for a block to count | `30` |
+| `CONSENT_LEDGER_PRIORITY_FEE` | the least priority fee of a transaction, in wei for a unit of gas | `0` |
 | `CONSENT_LEDGER_URL` | where this service is reached; signed requests begin with it | `http://127.0.0.1:8000` |
 | `CONSENT_LEDGER_RATE_LIMIT` | requests a minute of one institution or furnisher | `600` |
 | `CONSENT_LEDGER_WEBHOOKS` | where webhooks go: `public`, or `insecure-any` (private networks, http) | `public` |
@@ -61,6 +62,7 @@ class Config:
     rpc_url: str = DEVNET_URL
     chain_id: int = DEVNET_CHAIN_ID
     finality: Finality = field(default_factory=Finality)
+    priority_fee: int = 0
     service_url: str = SERVICE_URL
     rate_limit: int = RATE_LIMIT
     insecure_webhooks: bool = False
@@ -81,6 +83,7 @@ class Config:
             rpc_url=_rpc_url(env),
             chain_id=_number(env, "CONSENT_LEDGER_CHAIN_ID", DEVNET_CHAIN_ID),
             finality=Finality(tag=tag, timeout=float(_number(env, "CONSENT_LEDGER_TIMEOUT", 30))),
+            priority_fee=_number(env, "CONSENT_LEDGER_PRIORITY_FEE", 0, least=0),
             service_url=_service_url(env, port),
             rate_limit=_number(env, "CONSENT_LEDGER_RATE_LIMIT", RATE_LIMIT),
             insecure_webhooks=_one_of(env, "CONSENT_LEDGER_WEBHOOKS", WEBHOOKS) == "insecure-any",
@@ -97,6 +100,7 @@ class Config:
             "CONSENT_LEDGER_CHAIN_ID": str(self.chain_id),
             "CONSENT_LEDGER_FINALITY": self.finality.tag,
             "CONSENT_LEDGER_TIMEOUT": str(max(1, int(self.finality.timeout))),
+            "CONSENT_LEDGER_PRIORITY_FEE": str(self.priority_fee),
             "CONSENT_LEDGER_URL": self.service_url,
             "CONSENT_LEDGER_RATE_LIMIT": str(self.rate_limit),
             "CONSENT_LEDGER_WEBHOOKS": WEBHOOKS[self.insecure_webhooks],

@@ -105,7 +105,7 @@ class Custodian:
         self.address = Address(self.accounts.custodian.address)
         self.store = Store.open(config.database, _identity(config, self.keys, self.accounts))
         self.rpc = JsonRpc(config.rpc_url)
-        self.chain: Chain = chain or JsonRpcChain(self.rpc, _domain(config))
+        self.chain: Chain = chain or JsonRpcChain(self.rpc, _domain(config), priority_fee=config.priority_fee)
         self._presence = FileLock(config.locks / "presence", shared=True)
         self._be_present()
 

@@ -9,19 +9,24 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from eth_abi import encode
 from eth_account import Account
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils import keccak
+from hexbytes import HexBytes
 from hostile import WAYS, Hostile
 
 from ledger.artifact import artifact, contract_address
 from ledger.chain import JsonRpcChain, Prospect, nonce_of
+from ledger.config import Config
 from ledger.consent import Address, Domain, Hex32, Reason, State, hex32_of
 from ledger.contract import ERRORS
 from ledger.contract_events import EVENTS, TOPICS
+from ledger.custodian import Custodian
 from ledger.deploy import deploy, verify
 from ledger.devnet import free_port, fund
 from ledger.errors import (
@@ -668,6 +673,17 @@ def test_a_signed_transaction_names_the_chain_and_the_next_nonce(node: Node) -> 
     assert signed.transaction_hash == "0x" + keccak(signed.raw).hex()
     assert Account.recover_transaction(signed.raw) == ACCOUNT.address
     assert "eth_sendRawTransaction" not in node.asked
+
+
+@pytest.mark.parametrize(("base_fee", "offered"), [(0, 25), (7, 25), (250, 25), (10**9, 10**8)])
+def test_a_transaction_offers_a_tenth_of_the_base_fee_and_no_less_than_it_is_told(
+    tmp_path: Path, base_fee: int, offered: int
+) -> None:
+    Custodian.init(config := Config(data=tmp_path / "data", rpc_url="http://127.0.0.1:9", priority_fee=25))
+    with Custodian(config) as custodian:
+        signed = custodian.chain.sign(ACCOUNT, b"\1", gas=50_000, prospect=Prospect(nonce=1, base_fee=base_fee))
+    sent = TypedTransaction.from_bytes(HexBytes(signed.raw)).as_dict()
+    assert (sent["maxPriorityFeePerGas"], sent["maxFeePerGas"]) == (offered, 2 * base_fee + offered)
 
 
 def test_verification_against_an_endpoint_that_answers_nonsense_fails_closed(node: Node, monkeypatch: Any) -> None:

@@ -30,6 +30,7 @@ def test_every_setting_is_read() -> None:
             "CONSENT_LEDGER_CHAIN_ID": "1",
             "CONSENT_LEDGER_FINALITY": "finalized",
             "CONSENT_LEDGER_TIMEOUT": "900",
+            "CONSENT_LEDGER_PRIORITY_FEE": "30000000000",
             "CONSENT_LEDGER_URL": "https://custodian.example:8443/ledger/",
             "CONSENT_LEDGER_RATE_LIMIT": "7",
             "CONSENT_LEDGER_WEBHOOKS": "insecure-any",
@@ -43,7 +44,7 @@ def test_every_setting_is_read() -> None:
     assert (config.finality.tag, config.finality.timeout) == ("finalized", 900.0)
     assert (config.service_url, config.rate_limit) == ("https://custodian.example:8443/ledger", 7)
     assert config.insecure_webhooks
-    assert (config.threads, config.proxies) == (5, 2)
+    assert (config.threads, config.proxies, config.priority_fee) == (5, 2, 30 * 10**9)
 
 
 def test_a_service_that_is_not_said_to_be_elsewhere_is_reached_where_it_listens() -> None:
@@ -64,6 +65,7 @@ def test_a_service_that_is_not_said_to_be_elsewhere_is_reached_where_it_listens(
             insecure_webhooks=True,
             threads=64,
             proxies=3,
+            priority_fee=25 * 10**9,
         ),
     ],
     ids=["defaults", "everything else"],
@@ -126,7 +128,11 @@ NUMBERS = tuple(f"CONSENT_LEDGER_{name}" for name in ("CHAIN_ID", "TIMEOUT", "RA
             for name in NUMBERS
             for value in ("0", "-1", "1.5", "0x7a69", "1e3", " 1", "1_000", "\u0661", "\u00b2", "nan", "9" * 5000, "")
         ),
-        *(("CONSENT_LEDGER_PROXIES", value) for value in ("", "-1", "1.5", "all", "9" * 5000)),
+        *(
+            (name, value)
+            for name in ("CONSENT_LEDGER_PROXIES", "CONSENT_LEDGER_PRIORITY_FEE")
+            for value in ("", "-1", "1.5", "all", "9" * 5000)
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_right_is_refused_by_name(name: str, value: str) -> None:

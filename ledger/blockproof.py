@@ -18,14 +18,13 @@ from eth_hash.backends.pysha3 import keccak256
 
 from ledger.consent import Address, Hex32, hex32_of, parse_hex32
 from ledger.errors import AuditError, ChainUnavailableError, MalformedError, ReceiptsDifferError
-from ledger.stateproof import header_rlp, quantity, rlp_list, rlp_quantity, rlp_string
+from ledger.stateproof import counter, header_rlp, quantity, rlp_list, rlp_quantity, rlp_string
 
 EMPTY_ROOT: Final = keccak256(b"\x80")
 BLOOM_BYTES: Final = 256
 _WORD: Final = 32
 _SHORT: Final = 55
 _MAX_TYPE: Final = 0x7F
-_COUNTER_BITS: Final = 62
 _ADDRESS_TEXT: Final = 42
 _WORD_TEXT: Final = 66
 # An access, as nearly all events are: two topics and one word of data. In RLP: the heads of the event, the address and
@@ -83,16 +82,13 @@ def read_header(block: Mapping[str, Any]) -> Header:
         bloom = bytes.fromhex(block["logsBloom"][2:])
         if len(bloom) != BLOOM_BYTES:
             raise MalformedError("logsBloom: expected 256 bytes", field="logsBloom")
-        number, timestamp = quantity(block["number"]), quantity(block["timestamp"])
-        if max(number, timestamp) >= 2**_COUNTER_BITS:
-            raise MalformedError(f"number, timestamp: expected {_COUNTER_BITS} bits at most", field="number")
         return Header(
-            number=number,
+            number=counter(block["number"]),
             block_hash=block_hash,
             parent_hash=parse_hex32(block["parentHash"], "parentHash"),
             state_root=parse_hex32(block["stateRoot"], "stateRoot"),
             receipts_root=parse_hex32(block["receiptsRoot"], "receiptsRoot"),
-            timestamp=timestamp,
+            timestamp=counter(block["timestamp"]),
             bloom=int.from_bytes(bloom),
             transactions=tuple(parse_hex32(one, "transactions") for one in block["transactions"]),
         )

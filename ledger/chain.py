@@ -31,7 +31,7 @@ from ledger.errors import (
     WrongChainError,
 )
 from ledger.jsonrpc import JsonRpc, RpcError
-from ledger.stateproof import StateProof, block_hash_of, header_rlp
+from ledger.stateproof import StateProof, block_hash_of, counter, header_rlp, quantity
 
 QUESTION_GAS: Final = 1_000_000
 """What an account of somebody else's may burn of the node's time, to say whether it signed."""
@@ -191,7 +191,7 @@ class JsonRpcChain:
     def check(self) -> None:
         """Raises `ChainUnavailableError`, `WrongChainError`, `ContractMissingError`."""
         with _understood():
-            chain_id = int(self._ask("eth_chainId"), 16)
+            chain_id = quantity(self._ask("eth_chainId"))
         if chain_id != self._domain.chain_id:
             raise WrongChainError(f"chain id: expected {self._domain.chain_id}, the endpoint serves {chain_id}")
         if not self.is_contract(self._domain.contract):
@@ -202,10 +202,10 @@ class JsonRpcChain:
         block = self._ask("eth_getBlockByNumber", "latest", False)
         with _understood():
             return Block(
-                number=int(block["number"], 16),
+                number=counter(block["number"]),
                 block_hash=parse_hex32(block["hash"], "hash"),
-                timestamp=int(block["timestamp"], 16),
-                base_fee=int(block.get("baseFeePerGas") or "0x0", 16),
+                timestamp=counter(block["timestamp"]),
+                base_fee=quantity(block.get("baseFeePerGas") or "0x0"),
             )
 
     def block_hash(self, number: int) -> Hex32 | None:
@@ -226,14 +226,14 @@ class JsonRpcChain:
             )
             found += [_hash_of(answer) for answer in answers]
             with _understood():
-                tips.append(int(newest, 16))
+                tips.append(counter(newest))
         return found, min(tips)
 
     def finalized(self, tag: str) -> int:
         """The number of the block that the tag stands for."""
         block = self._ask("eth_getBlockByNumber", tag, False)
         with _understood():
-            return int(block["number"], 16) if block else 0
+            return counter(block["number"]) if block else 0
 
     def statuses(self, consent_ids: Sequence[Hex32], custodian: Address) -> list[Reason]:
         """The contract's verdict on each, at the latest block."""
@@ -289,7 +289,7 @@ class JsonRpcChain:
             return Fate(
                 receipt=self._read_receipt(transaction_hash, found),
                 log=contract.decode_log(self._returned(log)),
-                mined_nonce=int(nonce, 16),
+                mined_nonce=counter(nonce),
             )
 
     def simulate(self, sender: Address, calldata: bytes, *, gas: int) -> None:
@@ -335,10 +335,10 @@ class JsonRpcChain:
                 return None
             return Receipt(
                 transaction_hash=transaction_hash,
-                succeeded=int(found["status"], 16) == 1,
-                block_number=int(found["blockNumber"], 16),
+                succeeded=quantity(found["status"]) == 1,
+                block_number=counter(found["blockNumber"]),
                 block_hash=parse_hex32(found["blockHash"], "blockHash"),
-                transaction_index=int(found["transactionIndex"], 16),
+                transaction_index=counter(found["transactionIndex"]),
                 events=tuple(decode_events(found["logs"], self._domain.contract)),
             )
 
@@ -359,12 +359,12 @@ class JsonRpcChain:
     def nonce(self, account: Address) -> int:
         """The account's next nonce, what waits for a block counted in."""
         with _understood():
-            return int(self._ask("eth_getTransactionCount", account, "pending"), 16)
+            return counter(self._ask("eth_getTransactionCount", account, "pending"))
 
     def mined_nonce(self, account: Address) -> int:
         """How many of the account's transactions are in blocks."""
         with _understood():
-            return int(self._ask("eth_getTransactionCount", account, "latest"), 16)
+            return counter(self._ask("eth_getTransactionCount", account, "latest"))
 
     def is_contract(self, account: Address) -> bool:
         """Whether there is code at the account."""
@@ -481,7 +481,7 @@ def _prospect_calls(sender: Address) -> tuple[tuple[str, list[object]], ...]:
 def _prospect(answers: Sequence[Any]) -> Prospect:
     block, nonce = answers
     with _understood():
-        return Prospect(nonce=int(nonce, 16), base_fee=int(block.get("baseFeePerGas") or "0x0", 16))
+        return Prospect(nonce=counter(nonce), base_fee=quantity(block.get("baseFeePerGas") or "0x0"))
 
 
 def _signed(

@@ -11,8 +11,9 @@ from typing import Any, Final, TypeVar
 from eth_utils import keccak, to_checksum_address
 
 from ledger.access import BatchKind, LoggedAccess
-from ledger.consent import Address, Hex32, Reason
-from ledger.errors import ChainUnavailableError
+from ledger.consent import Address, Hex32, Reason, parse_hex32
+from ledger.errors import ChainUnavailableError, MalformedError
+from ledger.stateproof import counter
 
 _Enum = TypeVar("_Enum", bound=IntEnum)
 
@@ -91,22 +92,25 @@ def decode_events(logs: Iterable[Mapping[str, Any]], contract: Address) -> list[
             for log in logs
             if log["address"].lower() == contract.lower() and log["topics"][:1] and log["topics"][0] in TOPICS
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, MalformedError) as exc:
         raise ChainUnavailableError("the endpoint's answer is not one of the contract") from exc
 
 
 def _event(log: Mapping[str, Any], name: str) -> Event:
     indexed, other = EVENTS[name]
+    if log.get("removed"):
+        # Of a block that the chain left: it is in none.
+        raise ValueError(name)
     data = log["data"].lower().removeprefix("0x")
     words = [topic.lower().removeprefix("0x") for topic in log["topics"][1:]]
     words += [data[start : start + 2 * WORD] for start in range(0, len(data), 2 * WORD)]
     return Event(
         name=name,
         args=tuple(_argument(kind, word) for kind, word in zip((*indexed, *other), words, strict=True)),
-        log_index=int(log["logIndex"], 16),
-        block_number=int(log["blockNumber"], 16),
-        block_hash=Hex32(log["blockHash"]),
-        transaction_hash=Hex32(log["transactionHash"]),
+        log_index=counter(log["logIndex"]),
+        block_number=counter(log["blockNumber"]),
+        block_hash=parse_hex32(log["blockHash"], "blockHash"),
+        transaction_hash=parse_hex32(log["transactionHash"], "transactionHash"),
     )
 
 

@@ -25,6 +25,7 @@ HEADER_FIELDS: Final = (
     *("baseFeePerGas", "withdrawalsRoot", "blobGasUsed", "excessBlobGas", "parentBeaconBlockRoot", "requestsHash"),
 )
 OLDEST_FIELDS: Final = 15
+COUNTER_BITS: Final = 62
 QUANTITIES: Final = frozenset(
     {
         *("difficulty", "number", "gasLimit", "gasUsed", "timestamp"),
@@ -130,6 +131,14 @@ def quantity(text: str) -> int:
     if not _QUANTITY.match(text):
         raise ValueError(text)
     return int(text, 16)
+
+
+def counter(text: str) -> int:
+    """As `quantity`, of what is counted one by one: blocks, seconds, transactions, events. A database must hold it."""
+    number = quantity(text)
+    if number >> COUNTER_BITS:
+        raise ValueError(text)
+    return number
 
 
 def header_fields(header: bytes) -> dict[str, str]:

@@ -296,6 +296,8 @@ ODD: Final[list[Any]] = [
     {"number": None}, {"hash": 7}, {"number": "0x1", "hash": "0x1", "timestamp": "0x1"}, {"blockHash": HASH},
     "0x" + "ff" * 7, "0x" + "ff" * 32, "0x" + "ff" * 320, {"blockHash": HASH, "status": 1},
     BLOCK | {"baseFeePerGas": []},
+    BLOCK | {"baseFeePerGas": "-0x7"}, BLOCK | {"number": "-0x1"}, BLOCK | {"timestamp": "0x" + "f" * 20},
+    "-0x1", "0x_1", RECEIPT | {"blockNumber": "-0x1"}, RECEIPT | {"transactionIndex": "0x" + "f" * 20},
     BLOCK | {"timestamp": None}, BLOCK | {"hash": "0x1234"}, HEADER | {"gasUsed": "-0x1"}, HEADER | {"number": None},
 ]  # fmt: skip
 
@@ -327,6 +329,30 @@ def test_the_fate_of_a_transaction_is_asked_in_one_round_trip_and_its_receipt_la
     assert node.asked == ["eth_getTransactionCount", "eth_call", "eth_getTransactionReceipt"]
     node.results(eth_getTransactionCount="0x7", eth_call="0x" + log.hex(), eth_getTransactionReceipt=None)
     assert chain_at(node.url).fate(HASH, OTHER, OTHER).receipt is None
+
+
+NUMBERS: Final = ("-0x1", "0x_1", " 0x1", "0x1\n", "0x-1", "1", "0x" + "f" * 16)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_that_nothing_can_have_is_no_answer(node: Node, number: str) -> None:
+    chain = chain_at(node.url)
+    calls: dict[str, dict[str, Any]] = {
+        "latest": {"eth_getBlockByNumber": BLOCK | {"number": number}},
+        "finalized": {"eth_getBlockByNumber": BLOCK | {"number": number}},
+        "receipt": {"eth_getTransactionReceipt": RECEIPT | {"blockNumber": number}},
+        "wait": {"eth_getTransactionReceipt": RECEIPT | {"transactionIndex": number}},
+        "sign": {"eth_getBlockByNumber": BLOCK, "eth_getTransactionCount": number},
+        "nonce": {"eth_getTransactionCount": number},
+        "mined_nonce": {"eth_getTransactionCount": number},
+    }
+    for name, results in calls.items():
+        node.results(**results)
+        with pytest.raises(ChainUnavailableError):
+            CALLS[name](chain)
+    node.results(eth_getBlockByNumber=BLOCK | {"baseFeePerGas": "-0x1"}, eth_getTransactionCount="0x1")
+    with pytest.raises(ChainUnavailableError):
+        CALLS["sign"](chain)
 
 
 def test_the_nonce_of_what_was_signed_is_read_back() -> None:

@@ -36,6 +36,8 @@ from ledger.stateproof import StateProof, block_hash_of, counter, header_rlp, qu
 QUESTION_GAS: Final = 1_000_000
 """What an account of somebody else's may burn of the node's time, to say whether it signed."""
 BLOCKS_AT_ONCE: Final = 100
+TAKEN: Final = ("already known", "nonce too low", "nonce is too low", "oldnonce", "revert")
+"""What nodes say of a transaction that they have or had: geth, Besu, Nethermind, Erigon, anvil and Hardhat."""
 POLL_SECONDS: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 
 
@@ -320,10 +322,17 @@ class JsonRpcChain:
             self._came_with_send[transaction_hash] = receipt
             return
         if isinstance(sent, RpcError):
-            if sent.revert or any(text in sent.message for text in ("already known", "nonce too low", "revert")):
+            if sent.revert or any(text in sent.message for text in TAKEN) or self._has(transaction_hash):
                 # A node that mines at once reports a revert here although the transaction is in a block.
                 return
             raise TransactionRevertedError(f"the chain did not take the transaction: {sent.message[:200]}") from sent
+
+    def _has(self, transaction_hash: Hex32) -> bool:
+        """Whether a transaction waits at the node: of one that it has already, each says so in words of its own."""
+        try:
+            return bool(self._rpc("eth_getTransactionByHash", transaction_hash))
+        except RpcError:
+            return False
 
     def receipt(self, transaction_hash: Hex32) -> Receipt | None:
         """None while it is in no block."""

@@ -28,7 +28,7 @@ from ledger.contract import ERRORS
 from ledger.contract_events import EVENTS, TOPICS
 from ledger.custodian import Custodian
 from ledger.deploy import deploy, verify
-from ledger.devnet import free_port, fund
+from ledger.devnet import Devnet, free_port, fund
 from ledger.errors import (
     SOLIDITY_TWINS,
     ChainError,
@@ -619,12 +619,52 @@ def test_an_error_object_is_a_matter_of_the_chain_whatever_was_asked(node: Node,
         {"code": -32000, "message": "already known"},
         {"code": -32000, "message": "nonce too low: next nonce 5, tx nonce 4"},
         {"code": -32003, "message": "Nonce too low"},
+        {"code": -32010, "message": "OldNonce, Current nonce: 5, nonce of rejected tx: 4"},
+        {"code": -32010, "message": "Transaction nonce is too low. Try incrementing the nonce."},
         {"code": -32603, "message": "VM Exception while processing transaction: reverted", "data": {"data": "0x"}},
     ],
 )
 def test_a_node_that_has_the_transaction_already_is_no_refusal(node: Node, error: dict[str, Any]) -> None:
     node.fails(error)
     chain_at(node.url).send(b"\2\3")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *("Known transaction", "known transaction: 0x6013", "AlreadyKnown", "tx already exists in cache"),
+        "Transaction with the same hash was already imported.",
+        "replacement transaction underpriced",
+    ],
+)
+def test_a_transaction_that_waits_at_the_node_was_taken_in_whatever_words_it_says_so(node: Node, message: str) -> None:
+    waiting: dict[str, Any] = {"result": {"hash": hex32_of(keccak(b"\2\3")), "blockHash": None}}
+    refused: dict[str, Any] = {"error": {"code": -32000, "message": message}}
+    by_method = {"eth_sendRawTransaction": refused, "eth_getTransactionByHash": waiting}
+    node.answer = lambda method, _params: by_method.get(method, {"result": None})
+    chain_at(node.url).send(b"\2\3")
+    # What it does not have was refused.
+    by_method["eth_getTransactionByHash"] = {"result": None}
+    with pytest.raises(TransactionRevertedError):
+        chain_at(node.url).send(b"\2\3")
+
+
+@pytest.mark.devnet
+def test_a_transaction_that_waits_for_a_block_can_be_sent_again_as_it_is(quiet_devnet: Devnet) -> None:
+    """Else an act would be signed again with each try, and each would be one more that waits."""
+    rpc = JsonRpc(quiet_devnet.url)
+    fund(rpc, [ACCOUNT.address])
+    chain = chain_at(quiet_devnet.url)
+    raw = chain.sign(ACCOUNT, b"", gas=50_000)
+    rpc("evm_setAutomine", False)
+    try:
+        chain.send(raw.raw)
+        chain.send(raw.raw)
+    finally:
+        rpc("evm_setAutomine", True)
+        rpc("evm_mine")
+    chain.send(raw.raw)
+    assert chain.wait(raw.transaction_hash, timeout=5).succeeded
 
 
 @pytest.mark.parametrize(

@@ -442,7 +442,10 @@ class LogWriter:
         return appended
 
     def _appended(self, batch: Batch, receipt: Receipt) -> Appended:
-        """The endpoint may lie: entries, kind, writer and head must all be the ones that this batch makes."""
+        """The endpoint may lie: entries, kind, writer, head and size must all be the ones that this batch makes.
+
+        The size is not part of the head: a wrong one would be in receipts, and would be taken for the end of the log.
+        """
         found = [appended for appended in batches_of(receipt.events) if appended.writer == batch.writer]
         if len(found) == 1:
             appended = found[0]
@@ -454,6 +457,7 @@ class LogWriter:
                 and appended.embargo_until == batch.embargo_until
                 and accesses
                 and appended.head == _head_after(batch, accesses, reasons)
+                and appended.size - len(accesses) == self._journal.size_at(batch.writer, batch.expected_head)
             ):
                 return appended
         raise _lie()

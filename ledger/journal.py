@@ -482,6 +482,19 @@ class Journal:
             row = tx.execute(query.order_by(batches.c.size.desc()).limit(1)).first()
         return (row.head, row.size) if row else (ZERO32, 0)
 
+    def size_at(self, writer: str, head: Hex32) -> int | None:
+        """How many entries this writer's log has where its head is this one; None if no batch on file ends there."""
+        if head == ZERO32:
+            return 0
+        with self._store.read() as tx:
+            # By state: the index has the newest first, and it is nearly always that one.
+            for state in (ANCHORED, LOST, FAILED):
+                query = select(batches.c.size).where(batches.c.writer == writer, batches.c.state == state)
+                newest = query.where(batches.c.head == head).order_by(batches.c.size.desc()).limit(1)
+                if (size := tx.scalar(newest)) is not None:
+                    return int(size)
+        return None
+
     def size_on_file(self, writer: str) -> int:
         """How many entries this writer's log can have by what is on file: a lost batch may be back at any moment."""
         return max(self.log_end(writer, state)[1] for state in (ANCHORED, LOST))

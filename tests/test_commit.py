@@ -348,6 +348,31 @@ def test_an_entry_of_another_batch_in_the_receipt_is_no_confirmation(world: Worl
     assert world.states() == [INTENT]
 
 
+@pytest.mark.parametrize("size", [0, 1, 3, 2**61, 2**64 - 1])
+def test_a_size_that_the_batch_does_not_make_is_no_confirmation(world: World, size: int) -> None:
+    """It is not in the head: a receipt would name it, and the journal would take this batch for the last for ever."""
+    consent = world.grant()
+    world.ask(consent, key="first")
+
+    def lie(receipt: Any) -> Any:
+        events = tuple(
+            replace(event, args=(*event.args[:3], size, event.args[4])) if event.name == "LogAppended" else event
+            for event in receipt.events
+        )
+        return replace(receipt, events=events)
+
+    told = world.chain.lie
+    world.chain.lie = lie
+    with pytest.raises(ChainUnavailableError):
+        world.ask(consent, key="second")
+    assert world.states() == [INTENT, RELEASED]
+    world.chain.lie = told
+    for key in ("second", "third"):
+        assert world.ask(consent, key=key).sealed
+        world.restart()
+    assert world.states() == [RELEASED] * 3
+
+
 def test_a_writer_without_a_batch_in_flight_has_nothing_to_resolve(world: World) -> None:
     log: LogWriter = world.custodian.log
     sent = len(world.chain.sent)

@@ -391,11 +391,28 @@ class JsonRpcChain:
         return contract.is_yes(self._returned(answer, nothing=True))
 
     def events(self, first: int, last: int) -> list[Event]:
-        """The contract's events in these blocks, both included.
+        """The contract's events in these blocks, both included; of fewer at once where the endpoint takes no more.
 
-        The last block is asked for in the same breath: behind one address there may be several nodes, and one that is
-        behind says of a block that it does not know that nothing happened in it.
+        Many limit the blocks or the events of one answer, each in words of its own.
         """
+        found: list[Event] = []
+        start, size = first, last - first + 1
+        while start <= last:
+            end = min(start + size - 1, last)
+            try:
+                found += self._events_at_once(start, end)
+            except ChainUnavailableError:
+                # It may be away, or behind: then it is not the size that is wrong.
+                if start == end or self.block_hash(end) is None:
+                    raise
+                size = (end - start + 1) // 2
+            else:
+                start = end + 1
+        return found
+
+    def _events_at_once(self, first: int, last: int) -> list[Event]:
+        # The last block is asked for in the same breath: behind one address there may be several nodes, and one that is
+        # behind says of a block that it does not know that nothing happened in it.
         query = {"address": self._domain.contract, "fromBlock": hex(first), "toBlock": hex(last)}
         block, logs = self._ask_together(("eth_getBlockByNumber", [hex(last), False]), ("eth_getLogs", [query]))
         if _hash_of(block) is None:

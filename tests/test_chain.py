@@ -427,18 +427,45 @@ def test_a_node_that_is_behind_is_not_believed_that_nothing_happened(node: Node)
         chain_at(node.url).events(0, 7)
 
 
-def test_a_receipt_is_read_with_its_events(node: Node) -> None:
+def log_in(block: str) -> dict[str, Any]:
     topic = next(topic for topic, name in TOPICS.items() if name == "AccessRecorded")
-    log = {
-        "address": CONTRACT.lower(),
-        "topics": [topic, ID],
-        "data": HASH,
-        "logIndex": "0x2",
-        "blockNumber": "0x10",
-        "blockHash": HASH,
-        "transactionHash": HASH,
-    }
-    node.results(eth_getTransactionReceipt=RECEIPT | {"logs": [log]})
+    place = {"logIndex": "0x2", "blockNumber": block, "blockHash": HASH, "transactionHash": HASH}
+    return {"address": CONTRACT.lower(), "topics": [topic, ID], "data": HASH, **place}
+
+
+@pytest.mark.parametrize("most", [1, 7, 700, 3_000, 9_999, 10_000])
+def test_events_are_asked_of_fewer_blocks_where_the_endpoint_takes_no_more(node: Node, most: int) -> None:
+    first, last = 5, 10_004 if most > 7 else 60
+    blocks = [5, 6, 50, *((2_504, 9_999, 10_004) if most > 7 else (60,))]
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        if method != "eth_getLogs":
+            return {"result": BLOCK}
+        start, end = (int(params[0][name], 16) for name in ("fromBlock", "toBlock"))
+        if end - start >= most:
+            return {"error": {"code": -32600, "message": "exceed maximum block range"}}
+        return {"result": [log_in(hex(block)) for block in blocks if start <= block <= end]}
+
+    node.answer = answer
+    assert [event.block_number for event in chain_at(node.url).events(first, last)] == blocks
+
+
+def test_an_endpoint_that_gives_no_events_at_all_is_not_asked_without_end(node: Node) -> None:
+    refused: dict[str, Any] = {"error": {"code": -32005, "message": "limit exceeded"}}
+    node.answer = lambda method, _params: refused if method == "eth_getLogs" else {"result": BLOCK}
+    with pytest.raises(ChainUnavailableError):
+        chain_at(node.url).events(0, 9_999)
+    assert node.asked.count("eth_getLogs") < 16
+    node.asked.clear()
+    # One that is behind is not asked about blocks that it may know.
+    node.answer = lambda method, _params: {"result": [] if method == "eth_getLogs" else None}
+    with pytest.raises(ChainUnavailableError, match="newest blocks"):
+        chain_at(node.url).events(0, 9_999)
+    assert node.asked.count("eth_getLogs") == 1
+
+
+def test_a_receipt_is_read_with_its_events(node: Node) -> None:
+    node.results(eth_getTransactionReceipt=RECEIPT | {"logs": [log_in("0x10")]})
     receipt = chain_at(node.url).receipt(HASH)
     assert receipt is not None
     assert receipt.succeeded

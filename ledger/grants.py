@@ -23,7 +23,7 @@ from joserfc.jwk import ECKey
 from sqlalchemy import Connection
 
 from ledger.chain import Chain, Receipt
-from ledger.consent import ZERO32, Address, ConsentGrant, Domain, Hex32, Terms, check_form, hex32_of
+from ledger.consent import MAX_COUNT, ZERO32, Address, ConsentGrant, Domain, Hex32, Terms, check_form, hex32_of
 from ledger.contract import decode_call, grant_call, pause_call, revoke_as_custodian_call, revoke_call
 from ledger.errors import (
     CeilingExceededError,
@@ -275,7 +275,10 @@ class Grants:
         )
 
     def next_pause(self, consent_id: Hex32) -> int:
-        """The sequence that the next pause or resume is to be signed with. Raises `NotFoundError`."""
+        """The sequence that the next pause or resume is to be signed with.
+
+        Raises `NotFoundError`, `StalePauseSequenceError` if there can be none.
+        """
         with self._store.read() as tx:
             return self._next_pause(tx, consent_id)
 
@@ -442,7 +445,11 @@ class Grants:
         if row is None:
             raise NotFoundError("consent: no such consent", field="consent")
         pending = [int(decode_call(calldata)[1][2]) for calldata in self._journal.pending_pauses(tx, consent_id)]
-        return max(int(row.pause_sequence), *pending, 0) + 1
+        newest = max(int(row.pause_sequence), *pending, 0)
+        if newest >= MAX_COUNT:
+            # The subject chose it, on chain and for good.
+            raise StalePauseSequenceError("sequence: the highest there is was used, so it stays as it is or is revoked")
+        return newest + 1
 
     def _one_subjects(self, consent_ids: Sequence[Hex32]) -> list[StoredConsent]:
         if not consent_ids:

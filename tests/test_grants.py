@@ -160,6 +160,23 @@ def test_an_old_pause_or_resume_says_nothing_new(world: World) -> None:
     assert status(world, consent) is Reason.NONE
 
 
+def test_after_the_highest_sequence_on_chain_no_pause_or_resume_can_be_asked_for_and_a_revocation_can(
+    world: World,
+) -> None:
+    consent = world.grant()
+    world.subject.pause_directly(world.chain, world.grant_of(consent), paused=True, sequence=MAX_COUNT - 1)
+    world.custodian.sync()
+    assert world.custodian.grants.next_pause(consent) == MAX_COUNT
+    world.subject.pause_directly(world.chain, world.grant_of(consent), paused=True, sequence=MAX_COUNT)
+    world.custodian.sync()
+    with pytest.raises(StalePauseSequenceError, match="highest"):
+        world.custodian.grants.next_pause(consent)
+    with pytest.raises(StalePauseSequenceError):
+        world.subject.pause(world.custodian, consent, paused=False, sequence=MAX_COUNT)
+    world.subject.revoke(world.custodian, consent)
+    assert world.chain.statuses([consent], world.custodian.address) == [Reason.REVOKED]
+
+
 def test_a_revoked_consent_is_not_paused_or_resumed(world: World) -> None:
     consent = world.grant()
     world.subject.revoke(world.custodian, consent)

@@ -36,6 +36,9 @@ from ledger.stateproof import StateProof, block_hash_of, counter, header_rlp, qu
 QUESTION_GAS: Final = 1_000_000
 """What an account of somebody else's may burn of the node's time, to say whether it signed."""
 BLOCKS_AT_ONCE: Final = 100
+LEAST_PRIORITY_FEE: Final = 10**6
+"""In wei for a unit of gas: geth takes nothing that offers none, and builds no block of less. On a quiet chain the base
+fee is 7."""
 TAKEN: Final = ("already known", "nonce too low", "nonce is too low", "oldnonce", "revert")
 """What nodes say of a transaction that they have or had: geth, Besu, Nethermind, Erigon, anvil and Hardhat."""
 POLL_SECONDS: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
@@ -176,7 +179,8 @@ class JsonRpcChain:
     """The contract behind one JSON-RPC endpoint.
 
     Transactions offer a tenth of the base fee as priority fee (EIP-1559), and `priority_fee` at least, in wei for a
-    unit of gas: some networks take nothing below a minimum of their own.
+    unit of gas: some networks take nothing below a minimum of their own. If it is 0, `LEAST_PRIORITY_FEE` at least, or
+    nothing where there is no base fee: gas is free there.
     """
 
     def __init__(self, rpc: JsonRpc, domain: Domain, *, priority_fee: int = 0) -> None:
@@ -304,8 +308,8 @@ class JsonRpcChain:
         """Sign a call to the contract with the account's next nonce, asked for if not given; sends nothing."""
         if prospect is None:
             prospect = _prospect(self._ask_together(*_prospect_calls(Address(account.address))))
-        priority_fee = max(prospect.base_fee // 10, self._priority_fee)
-        return _signed(account, self._domain, prospect, priority_fee, gas, calldata)
+        least = self._priority_fee or (LEAST_PRIORITY_FEE if prospect.base_fee else 0)
+        return _signed(account, self._domain, prospect, max(prospect.base_fee // 10, least), gas, calldata)
 
     def send(self, raw: bytes) -> None:
         """Broadcast. Raises `TransactionRevertedError` or the contract's error if the node will not take it.

@@ -362,6 +362,16 @@ def test_the_nonce_of_what_was_signed_is_read_back() -> None:
         assert nonce_of(raw) == nonce
 
 
+@pytest.mark.parametrize(("base_fee", "tip"), [(0, 0), (1, 10**6), (7, 10**6), (10**7, 10**6), (10**10, 10**9)])
+def test_a_quiet_chain_is_offered_a_tip_as_well(base_fee: int, tip: int) -> None:
+    """Else geth would take nothing where nobody else sends: its base fee is 7 wei there, a tenth of which is none."""
+    prospect = Prospect(nonce=1, base_fee=base_fee)
+    raw = chain_at("http://127.0.0.1:9").sign(ACCOUNT, b"\1", gas=50_000, prospect=prospect).raw
+    fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+    assert fields["maxPriorityFeePerGas"] == tip
+    assert fields["maxFeePerGas"] == 2 * base_fee + tip
+
+
 def test_right_answers_are_read(node: Node) -> None:
     consent = (10, 20, 2, 1, 7, 3, State.PAUSED)
     types = ("uint48", "uint48", "uint32", "uint32", "uint32", "uint32", "uint8")

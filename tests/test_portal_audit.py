@@ -300,6 +300,7 @@ FORBIDDEN: Final[list[Any]] = [
     call("eth_getBlockByHash", "0x" + "00" * 900, False),
     call("eth_getLogs", {"address": OTHER, "fromBlock": "0x0", "toBlock": "0x1"}),
     call("eth_getLogs", {"address": CONTRACT, "fromBlock": "0x0", "toBlock": "0xffffff"}),
+    call("eth_getLogs", {"address": CONTRACT, "blockHash": None, "fromBlock": "0x0", "toBlock": "latest"}),
     [call("eth_getBlockReceipts", hex(number)) for number in range(17)],
     [call("eth_chainId"), call("eth_accounts")],
 ]

@@ -13,8 +13,10 @@ from flask import Blueprint, Response, jsonify, render_template
 from pydantic import Field
 
 from ledger.attempts import RPC
+from ledger.consent import parse_hex32
 from ledger.errors import MalformedError
 from ledger.jsonrpc import RpcError
+from ledger.stateproof import quantity
 from web.door import client, custodian
 from web.json_body import body_of
 from web.models import Model
@@ -86,7 +88,10 @@ def _require_allowed(method: str, params: list[Any]) -> None:
 def require_log_filter(given: Any) -> None:  # noqa: ANN401 - JSON
     """Raises `MalformedError` unless it asks for the contract's events in not too many blocks."""
     _require_contract(given, "address", {"address", "topics", "fromBlock", "toBlock", "blockHash"})
-    if "blockHash" not in given and not 0 <= _blocks(given) <= MOST_BLOCKS:
+    if "blockHash" in given and not {"fromBlock", "toBlock"} & set(given):
+        parse_hex32(given["blockHash"], "params")
+    # Nodes take a hash of null for none, and all the blocks that stand beside it.
+    elif "blockHash" in given or not 0 <= _blocks(given) <= MOST_BLOCKS:
         raise MalformedError(f"params: expected at most {MOST_BLOCKS} blocks, by their numbers", field="params")
 
 
@@ -108,6 +113,6 @@ def _require_contract(given: object, name: str, fields: set[str]) -> None:
 
 def _blocks(given: dict[str, Any]) -> int:
     try:
-        return int(given["toBlock"], 16) - int(given["fromBlock"], 16)
+        return quantity(given["toBlock"]) - quantity(given["fromBlock"])
     except (KeyError, TypeError, ValueError):
         return -1

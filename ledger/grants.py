@@ -29,6 +29,7 @@ from ledger.errors import (
     CeilingExceededError,
     ConsentAlreadyGrantedError,
     ConsentAlreadyRevokedError,
+    ConsentNotGrantedError,
     EmptyBatchError,
     ForeignGrantError,
     InstitutionSuspendedError,
@@ -532,9 +533,9 @@ class Grants:
     def _try_relay(self, act_id: str) -> Receipt | None:
         """Narrowing is on file and in force whatever happens now, so an unreachable chain is no failure.
 
-        Nor is a busy lane, nor a grant that is still on its way (the contract then knows no custodian of it).
+        Nor is a busy lane, nor a grant that is still on its way (the contract then knows neither it nor its custodian).
         """
         try:
             return self._relay.relay(act_id)
-        except (*UNKNOWN, NotCustodianError):
+        except (*UNKNOWN, NotCustodianError, ConsentNotGrantedError):
             return None

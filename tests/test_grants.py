@@ -184,6 +184,26 @@ def test_a_revoked_consent_is_not_paused_or_resumed(world: World) -> None:
         world.subject.pause(world.custodian, consent, paused=False)
 
 
+@pytest.mark.parametrize("is_smart", [False])
+def test_a_pause_of_a_grant_that_is_on_its_way_is_taken_whatever_account_signed(world: World, is_smart: bool) -> None:
+    person = Subject("waiting")
+    person.furnish(world.custodian)
+    grant = person.draft(world.custodian, world.institution)
+    signature = person.sign(world.custodian, grant)
+    if is_smart:
+        signature = b"open sesame"
+        world.chain.smart_accounts[person.address] = lambda _, signed: signed == signature
+    world.steps.at("grant durable", die)
+    with pytest.raises(Killed):
+        person.hand_in(world.custodian, grant, signature)
+    consent = world.custodian.grants.id_of(grant)
+    payload = pause_typed_data(consent, paused=True, sequence=1, domain=world.chain.domain)
+    signed = signature if is_smart else sign_typed_data(payload, person.key)
+    assert world.custodian.grants.set_paused(consent, paused=True, sequence=1, signature=signed).receipt is None
+    assert world.custodian.sync().relayed == 2
+    assert status(world, consent) is Reason.PAUSED
+
+
 def test_a_smart_account_grants_and_revokes_by_its_own_rule(world: World) -> None:
     wallet = Subject("wallet")
     wallet.furnish(world.custodian)

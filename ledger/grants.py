@@ -65,6 +65,15 @@ MOST_AT_ONCE: Final = 400
 """Consents that one transaction can revoke: with `relay.py`'s gas for each, no transaction may have more (EIP-7825)."""
 
 
+AFTER_SIGNATURE: Final = (
+    ConsentAlreadyGrantedError,
+    ConsentAlreadyRevokedError,
+    ConsentNotGrantedError,
+    StalePauseSequenceError,
+)
+"""What the contract says only once it has taken the signature."""
+
+
 def at_once(consent_ids: Sequence[Hex32]) -> list[Sequence[Hex32]]:
     """Consents of one account, in parts of which each can be revoked by one transaction."""
     return [consent_ids[start : start + MOST_AT_ONCE] for start in range(0, len(consent_ids), MOST_AT_ONCE)]
@@ -439,6 +448,9 @@ class Grants:
                 self._chain.simulate(self._lanes.grants, calldata, gas=gas_for(consents))
             except InvalidSignatureError:
                 raise refused from None
+            except AFTER_SIGNATURE:
+                # Then it was good. What becomes of the act is found out on its way, as where a key signed.
+                return
 
     def _next_pause(self, tx: Connection, consent_id: Hex32) -> int:
         """More than any that the chain has taken or may still take: one that is on its way comes first there."""

@@ -184,7 +184,24 @@ def test_a_revoked_consent_is_not_paused_or_resumed(world: World) -> None:
         world.subject.pause(world.custodian, consent, paused=False)
 
 
-@pytest.mark.parametrize("is_smart", [False])
+@pytest.mark.parametrize("is_smart", [False, True])
+def test_a_grant_that_somebody_relayed_before_is_taken_for_what_it_is_whatever_account_signed(
+    world: World, is_smart: bool
+) -> None:
+    person = Subject("relayed")
+    person.furnish(world.custodian)
+    grant = person.draft(world.custodian, world.institution)
+    signature = person.sign(world.custodian, grant)
+    if is_smart:
+        signature = b"open sesame"
+        world.chain.smart_accounts[person.address] = lambda _, signed: signed == signature
+    world.chain.transact(Account.create(), grant_call(outer_of(grant), signature))
+    consent = person.hand_in(world.custodian, grant, signature)
+    assert world.custodian.registry.consent(consent).standing
+    assert world.ask(consent).sealed
+
+
+@pytest.mark.parametrize("is_smart", [False, True])
 def test_a_pause_of_a_grant_that_is_on_its_way_is_taken_whatever_account_signed(world: World, is_smart: bool) -> None:
     person = Subject("waiting")
     person.furnish(world.custodian)

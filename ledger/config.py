@@ -10,7 +10,7 @@ Options of the command line may be given by it as well, which typer reads: of th
 | `CONSENT_LEDGER_CHAIN_ID` | chain id that the endpoint must serve | `31337` |
 | `CONSENT_LEDGER_FINALITY` | when a block counts: `latest`, `safe` or `finalized` | `latest` |
 | `CONSENT_LEDGER_TIMEOUT` | seconds to wait for a block to count | `30` |
-| `CONSENT_LEDGER_PRIORITY_FEE` | least priority fee, in wei a unit of gas; 0: 0.001 gwei, or none where gas is free | `0` |
+| `CONSENT_LEDGER_PRIORITY_FEE` | least priority fee in wei (EIP-1559); 0: 0.001 gwei, none where gas is free | `0` |
 | `CONSENT_LEDGER_URL` | where this service is reached; signed requests begin with it | `http://127.0.0.1:8000` |
 | `CONSENT_LEDGER_RATE_LIMIT` | requests a minute of one institution or furnisher | `600` |
 | `CONSENT_LEDGER_WEBHOOKS` | where webhooks go: `public`, or `insecure-any` (private networks, http) | `public` |

@@ -32,6 +32,7 @@ TIMEOUT_SECONDS: Final = 10.0
 POOL_SIZE: Final = 32
 MAX_ANSWER: Final = 2**28
 PIECE: Final = 2**16
+REVERTED: Final = "Reverted "
 _HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
 _SECONDS: Final = re.compile(r"[0-9]{1,6}\Z")
 
@@ -47,6 +48,9 @@ class RpcError(Exception):
         data = details.get("data")
         # Hardhat nests the revert data; others give it as it is.
         data = data.get("data") if isinstance(data, dict) else data
+        if isinstance(data, str) and data.startswith(REVERTED):
+            # Nethermind's, and Parity's before it: the message says nothing of it.
+            self.message, data = f"{self.message} (reverted)", data.removeprefix(REVERTED)
         self.revert = bytes.fromhex(data[2:]) if isinstance(data, str) and _HEX.match(data) else b""
 
 

@@ -578,6 +578,7 @@ SHAPES: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
         "data": {"message": "reverted", "transactionHash": HASH, "data": data},
     },
     "besu": lambda data: {"code": -32000, "message": "Execution reverted", "data": data},
+    "nethermind": lambda data: {"code": -32015, "message": "VM execution error.", "data": f"Reverted {data}"},
 }
 
 
@@ -608,6 +609,14 @@ ERROR_OBJECTS: Final[dict[str, tuple[object, type[ChainError]]]] = {
     "revert with text": (
         {"code": 3, "message": "execution reverted: no", "data": "0x08c379a0" + encode(("string",), ["no"]).hex()},
         TransactionRevertedError,
+    ),
+    "nothing of Nethermind's": (
+        {"code": -32015, "message": "VM execution error.", "data": "Reverted 0x"},
+        TransactionRevertedError,
+    ),
+    "no revert of Nethermind's": (
+        {"code": -32015, "message": "VM execution error.", "data": "OutOfGas"},
+        ChainUnavailableError,
     ),
     "data that is no hex": ({"code": 3, "message": "execution reverted", "data": "0xzz"}, TransactionRevertedError),
     "data of odd length": ({"code": 3, "message": "execution reverted", "data": "0x123"}, TransactionRevertedError),

@@ -72,6 +72,8 @@ def _selector(name: str, types: Sequence[str]) -> bytes:
 
 
 SELECTORS: Final = {name: _selector(name, types) for name, types in FUNCTIONS.items()}
+VIEWS: Final = frozenset({"status", "statuses", "consentOf", "consentIdOf", "numberOf", "logOf"})
+"""Functions that only read. The others call an account's own code, if it is a smart one, to ask whether it signed."""
 ERROR_SELECTORS: Final = {_selector(name, types): name for name, types in ERRORS.items()}
 
 

@@ -23,6 +23,7 @@ from ledger.contract import (
     ERRORS,
     FUNCTIONS,
     SELECTORS,
+    VIEWS,
     append_call,
     append_compelled_call,
     call,
@@ -82,6 +83,7 @@ def types_of(members: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def test_functions_are_those_of_the_contract_in_number_order_and_type() -> None:
     assert {name: types_of(entry["inputs"]) for name, entry in named("function").items()} == dict(FUNCTIONS)
+    assert {name for name, entry in named("function").items() if entry["stateMutability"] in ("view", "pure")} == VIEWS
 
 
 def test_selectors_are_those_of_the_contract() -> None:

@@ -13,6 +13,7 @@ from markupsafe import escape
 
 from ledger.attributes import ASKABLE
 from ledger.consent import Hex32
+from ledger.contract import SELECTORS, VIEWS
 from ledger.errors import ChainUnavailableError, LedgerError
 from ledger.exchange import new_furnisher_keys
 from ledger.purposes import PURPOSES
@@ -523,6 +524,14 @@ def test_who_is_not_registered_is_said_to_be_so_in_words(world: World, anna: Bro
         ("eth_getTransactionReceipt", ["0x" + "00" * 900]),
         ("eth_getTransactionReceipt", [["0x00"]]),
         ("eth_call", [{"to": "CONTRACT", "data": "0x"}, {"blockHash": "0x00"}]),
+        ("eth_call", [{"to": "CONTRACT", "data": "0x"}, "latest"]),
+        ("eth_call", [{"to": "CONTRACT"}, "latest"]),
+        ("eth_call", [{"to": "CONTRACT", "data": 7}, "latest"]),
+        ("eth_call", [{"to": "CONTRACT", "data": "0x" + SELECTORS["consentOf"].hex()}, {"blockHash": "0x00"}]),
+        *(
+            ("eth_call", [{"to": "CONTRACT", "data": "0x" + SELECTORS[name].hex() + "00" * 64}, "latest"])
+            for name in sorted(set(SELECTORS) - VIEWS)
+        ),
     ],
 )
 def test_nothing_but_reading_the_contract_is_handed_on_to_the_node(

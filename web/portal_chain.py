@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from flask import Blueprint, Response, jsonify, render_template
 from pydantic import Field
 
+from ledger import contract
 from ledger.attempts import RPC
 from ledger.consent import parse_hex32
 from ledger.errors import MalformedError
@@ -33,6 +34,7 @@ METHODS: Final = {
 """What may be asked, and how many parameters each question has."""
 NODE_ERROR: Final = -32000
 MOST_BLOCKS: Final = 10_000
+VIEWS: Final = frozenset(f"0x{contract.SELECTORS[name].hex()}" for name in contract.VIEWS)
 
 routes = Blueprint("chain", __name__)
 
@@ -78,6 +80,7 @@ def _require_allowed(method: str, params: list[Any]) -> None:
         raise MalformedError(f"method: expected one of {', '.join(METHODS)} with its parameters", field="method")
     if method == "eth_call":
         _require_contract(params[0], "to", {"to", "data"})
+        _require_view(params[0].get("data"))
         params = params[1:]
     if method == "eth_getLogs":
         require_log_filter(params[0])
@@ -106,9 +109,15 @@ def require_plain(method: str, params: Sequence[Any]) -> None:
 
 
 def _require_contract(given: object, name: str, fields: set[str]) -> None:
-    contract = custodian().chain.domain.contract
-    if not isinstance(given, dict) or not set(given) <= fields or str(given.get(name)).lower() != contract.lower():
+    ours = custodian().chain.domain.contract.lower()
+    if not isinstance(given, dict) or not set(given) <= fields or str(given.get(name)).lower() != ours:
         raise MalformedError("params: expected a question about the contract", field="params")
+
+
+def _require_view(data: object) -> None:
+    # Anything else would have the node run code of the asker's own.
+    if not isinstance(data, str) or data[: len("0x") + 8].lower() not in VIEWS:
+        raise MalformedError("params: expected a call of a view of the contract", field="params")
 
 
 def _blocks(given: dict[str, Any]) -> int:

@@ -53,7 +53,7 @@ from ledger.writers import WriterLog, Writers
 STALE_SECONDS: Final = 900
 EVENT_BLOCKS: Final = 10_000
 LEARNED_KEPT: Final = 32
-"""How many runs' last blocks are kept, to begin at after a reorganisation: if all are gone, at the first block."""
+"""How many blocks to begin at after a reorganisation are kept: if all are gone, it begins at the first block."""
 
 
 @dataclass(slots=True)
@@ -355,12 +355,17 @@ class Sync:
             learned.pop()
         first = learned[-1][0] + 1 if learned else 0
         for start in range(first, latest.number + 1, EVENT_BLOCKS):
-            for event in self._chain.events(start, min(start + EVENT_BLOCKS - 1, latest.number)):
+            end = min(start + EVENT_BLOCKS - 1, latest.number)
+            # Before its events: should the branch change meanwhile, they are read again.
+            end_hash = latest.block_hash if end == latest.number else self._chain.block_hash(end)
+            for event in self._chain.events(start, end):
                 # Releases wait for every writing transaction, and most events are their own accesses.
                 if event.name in ("ConsentRevoked", "ConsentPauseSet"):
                     self._take_in(event, report)
-        if first <= latest.number:
-            self._journal.set_learned([*learned, (latest.number, latest.block_hash)][-LEARNED_KEPT:])
+            if end_hash is not None:
+                # Of a long chain that is read for the first time, a run that is cut off has its part.
+                learned = [*learned, (end, end_hash)][-LEARNED_KEPT:]
+                self._journal.set_learned(learned)
 
     def _take_in(self, event: Event, report: SyncReport) -> None:
         with self._store.begin() as tx:

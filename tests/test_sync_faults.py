@@ -534,6 +534,32 @@ def test_what_was_learned_is_not_read_again(world: World, monkeypatch: pytest.Mo
     assert read == [(tip + 1, tip + 1), (tip - 1, tip + 2)]
 
 
+def test_a_run_that_is_cut_off_while_it_learns_is_gone_on_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    consent = world.grant()
+    world.subject.revoke_directly(world.chain, world.grant_of(consent))
+    for _ in range(60):
+        world.chain.mine()
+    monkeypatch.setattr("ledger.sync.EVENT_BLOCKS", 10)
+    read: list[int] = []
+    really, is_cut_off = world.chain.events, True
+
+    def watched(first: int, last: int) -> list[Event]:
+        read.append(first)
+        if is_cut_off and first >= 30:
+            raise ChainUnavailableError("gone")
+        return really(first, last)
+
+    monkeypatch.setattr(world.chain, "events", watched)
+    for _ in range(2):
+        with pytest.raises(ChainUnavailableError):
+            world.custodian.sync()
+    assert read == [0, 10, 20, 30, 30]
+    assert world.custodian.registry.consent(consent).revoked_at is not None
+    is_cut_off = False
+    world.custodian.sync()
+    assert read[5:8] == [30, 40, 50]
+
+
 # -------------------------------------------------------------------------------- what moved, with what became of it
 
 

@@ -30,7 +30,7 @@ from ledger.errors import (
     TransactionRevertedError,
     WrongChainError,
 )
-from ledger.jsonrpc import JsonRpc, RpcError
+from ledger.jsonrpc import JsonRpc, RpcError, in_parts
 from ledger.stateproof import StateProof, block_hash_of, counter, header_rlp, quantity
 
 QUESTION_GAS: Final = 1_000_000
@@ -395,24 +395,13 @@ class JsonRpcChain:
         return contract.is_yes(self._returned(answer, nothing=True))
 
     def events(self, first: int, last: int) -> list[Event]:
-        """The contract's events in these blocks, both included; of fewer at once where the endpoint takes no more.
+        """The contract's events in these blocks, both included; of fewer at once where the endpoint takes no more."""
 
-        Many limit the blocks or the events of one answer, each in words of its own.
-        """
-        found: list[Event] = []
-        start, size = first, last - first + 1
-        while start <= last:
-            end = min(start + size - 1, last)
-            try:
-                found += self._events_at_once(start, end)
-            except ChainUnavailableError:
-                # It may be away, or behind: then it is not the size that is wrong.
-                if start == end or self.block_hash(end) is None:
-                    raise
-                size = (end - start + 1) // 2
-            else:
-                start = end + 1
-        return found
+        # It may be away, or behind: then it is not the number of blocks that is wrong.
+        def is_behind(_: ChainUnavailableError, end: int) -> bool:
+            return self.block_hash(end) is None
+
+        return in_parts(first, last, last - first + 1, self._events_at_once, is_final=is_behind)
 
     def _events_at_once(self, first: int, last: int) -> list[Event]:
         # The last block is asked for in the same breath: behind one address there may be several nodes, and one that is

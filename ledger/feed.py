@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from ledger.blockproof import Header, ProvenTransaction, bloom_of, proven_logs, read_header
 from ledger.consent import Address, Hex32
 from ledger.errors import ChainUnavailableError, MethodUnknownError
-from ledger.jsonrpc import RpcError
+from ledger.jsonrpc import RpcError, in_parts
 from ledger.stateproof import quantity
 
 HEADERS_AT_ONCE: Final = 128
@@ -145,24 +145,17 @@ class Feed:
 
     def _numbers(self, first: int, last: int) -> list[int]:
         """The numbers of the blocks that the endpoint says have events of the contract."""
-        found: set[int] = set()
-        start, size = first, LOG_BLOCKS
-        while start <= last:
-            end = min(start + size - 1, last)
+
+        def read(start: int, end: int) -> list[int]:
             query = {"address": self._contract, "fromBlock": hex(start), "toBlock": hex(end)}
-            try:
-                logs = self._ask("eth_getLogs", query)
-            except MethodUnknownError:
-                raise
-            except ChainUnavailableError:
-                # Many limit the blocks or the events of one answer, each in words of its own.
-                if start == end:
-                    raise
-                size = max(1, (end - start + 1) // 4)
-                continue
+            logs = self._ask("eth_getLogs", query)
             with _understood("eth_getLogs"):
-                found |= {quantity(log["blockNumber"]) for log in logs}
-            start = end + 1
+                return [quantity(log["blockNumber"]) for log in logs]
+
+        def is_unknown(refusal: ChainUnavailableError, _: int) -> bool:
+            return isinstance(refusal, MethodUnknownError)
+
+        found = set(in_parts(first, last, LOG_BLOCKS, read, is_final=is_unknown))
         if any(not first <= number <= last for number in found):
             raise ChainUnavailableError("the endpoint gave logs of other blocks than those asked for")
         return sorted(found)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from http import HTTPStatus
 from http.client import HTTPResponse
 from io import BufferedReader, RawIOBase
 from socket import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager
@@ -33,6 +33,7 @@ POOL_SIZE: Final = 32
 MAX_ANSWER: Final = 2**28
 PIECE: Final = 2**16
 REVERTED: Final = "Reverted "
+_Part = TypeVar("_Part")
 _HEX: Final = re.compile(r"0x([0-9a-fA-F]{2})*\Z")
 _SECONDS: Final = re.compile(r"[0-9]{1,6}\Z")
 
@@ -186,6 +187,34 @@ class JsonRpc:
     def _unusable(self, *, retry_after: int | None = None) -> ChainUnavailableError:
         said = f"no usable answer from the chain at {origin_of(self.url)}"
         return ChainUnavailableError(said, retry_after=retry_after)
+
+
+def in_parts(
+    first: int,
+    last: int,
+    most: int,
+    read: Callable[[int, int], list[_Part]],
+    *,
+    is_final: Callable[[ChainUnavailableError, int], bool],
+) -> list[_Part]:
+    """What `read` finds in these blocks, both included, in parts of `most` blocks; of fewer where that is too many.
+
+    Endpoints limit the blocks or the events of one answer, each in words of its own, so any refusal may be that, unless
+    it `is_final`, given the error and the last block that was asked for. Raises the refusal of a single block.
+    """
+    found: list[_Part] = []
+    start, size = first, most
+    while start <= last:
+        end = min(start + size - 1, last)
+        try:
+            found += read(start, end)
+        except ChainUnavailableError as exc:
+            if start == end or is_final(exc, end):
+                raise
+            size = max(1, (end - start + 1) // 4)
+        else:
+            start = end + 1
+    return found
 
 
 def _envelope(number: int, method: str, params: Sequence[object]) -> dict[str, object]:

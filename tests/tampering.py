@@ -368,7 +368,7 @@ def logs_withheld(told: History, dice: random.Random) -> Trap:
 # -------------------------------------------------------------------------------------------------------------- headers
 
 
-def _fields(block: Mapping[str, Any]) -> dict[str, int | bytes]:
+def header_fields_of(block: Mapping[str, Any]) -> dict[str, int | bytes]:
     return {
         name: int(block[name], 16) if name in NUMBERS else bytes.fromhex(block[name][2:])
         for name in HEADER
@@ -377,7 +377,7 @@ def _fields(block: Mapping[str, Any]) -> dict[str, int | bytes]:
 
 
 def _altered_header(block: dict[str, Any], dice: random.Random) -> dict[str, int | bytes]:
-    fields = _fields(block)
+    fields = header_fields_of(block)
     name = dice.choice(("timestamp", "receiptsRoot", "logsBloom", "stateRoot", "parentHash", "extraData", "number"))
     if name in NUMBERS:
         fields[name] = int(block[name], 16) + dice.choice((1, 60, 86_400))
@@ -405,7 +405,7 @@ def alter_header_and_hash(told: History, dice: random.Random) -> Trap:
 
 def rewrite_the_end(told: History, dice: random.Random) -> Trap:
     """From one block on all headers are made anew, each linked: only the hash that the auditor has is another."""
-    return _blocks_trap(told, _rewritten(told, dice, dice.randrange(len(told.blocks)), _altered_header), dice)
+    return _blocks_trap(told, blocks_rewritten(told, dice, dice.randrange(len(told.blocks)), _altered_header), dice)
 
 
 def two_faced(told: History, dice: random.Random) -> Trap:
@@ -413,9 +413,9 @@ def two_faced(told: History, dice: random.Random) -> Trap:
     later = dice.choice((1, 60, 86_400))
 
     def moved(block: dict[str, Any], _dice: random.Random) -> dict[str, int | bytes]:
-        return _fields(block) | {"timestamp": int(block["timestamp"], 16) + later}
+        return header_fields_of(block) | {"timestamp": int(block["timestamp"], 16) + later}
 
-    instead = _rewritten(told, dice, dice.randrange(len(told.blocks) - 1), moved)
+    instead = blocks_rewritten(told, dice, dice.randrange(len(told.blocks) - 1), moved)
 
     def change(method: str, _params: Sequence[Any], answer: Any) -> Any:
         return instead.get(answer["hash"], answer) if method == "eth_getBlockByNumber" and answer else answer
@@ -423,7 +423,7 @@ def two_faced(told: History, dice: random.Random) -> Trap:
     return Trap(rpcs=(LyingRpc(told, change),), history=told, block=told.last_hash)
 
 
-def _rewritten(
+def blocks_rewritten(
     told: History,
     dice: random.Random,
     start: int,
@@ -433,7 +433,7 @@ def _rewritten(
     made: dict[str, dict[str, Any] | None] = {}
     parent = b""
     for at, mined in enumerate(told.blocks[start:]):
-        fields = first(mined.block, dice) if at == 0 else _fields(mined.block) | {"parentHash": parent}
+        fields = first(mined.block, dice) if at == 0 else header_fields_of(mined.block) | {"parentHash": parent}
         parent = header_hash(fields)
         made[mined.block["hash"]] = block_json(fields, parent, _hashes(mined.block))
     return made

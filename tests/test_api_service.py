@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 import pytest
@@ -117,7 +118,7 @@ def test_what_a_client_began_is_ended_when_its_time_is_over(live: Live) -> None:
 # ------------------------------------------------------------------------------------------------------- many of them
 
 
-LISTENS = "0A"
+LISTENS: Final = "0A"
 
 
 def connections_of_workers(service: int, port: int) -> list[int]:

@@ -7,7 +7,7 @@ Nothing here decides: it asks the contract, sends what it is given, and turns ea
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -20,7 +20,7 @@ from eth_utils import keccak
 from ledger import contract
 from ledger.consent import Address, ConsentState, Domain, Hex32, Reason, hex32_of, parse_hex32
 from ledger.contract import LogState
-from ledger.contract_events import Event, decode_events
+from ledger.contract_events import EVENTS, TOPICS, Event, decode_events
 from ledger.errors import (
     ChainUnavailableError,
     ConfirmationTimeoutError,
@@ -168,8 +168,8 @@ class Chain(Protocol):
     def accepts_signature(self, account: Address, digest: Hex32, signature: bytes) -> bool:
         """Whether a smart account says that it signed this (ERC-1271), as of now; without code none does."""
 
-    def events(self, first: int, last: int) -> list[Event]:
-        """The contract's events in these blocks, both included."""
+    def events(self, first: int, last: int, *, names: Collection[str] = EVENTS) -> list[Event]:
+        """The contract's events of these names in these blocks, both included."""
 
     def state_proof(self, number: int, slots: Sequence[Hex32]) -> StateProof:
         """What is in these slots of the contract at a block, so that the block's hash alone proves it."""
@@ -394,23 +394,29 @@ class JsonRpcChain:
             return False
         return contract.is_yes(self._returned(answer, nothing=True))
 
-    def events(self, first: int, last: int) -> list[Event]:
+    def events(self, first: int, last: int, *, names: Collection[str] = EVENTS) -> list[Event]:
         """The contract's events in these blocks, both included; of fewer at once where the endpoint takes no more."""
+
+        def at_once(start: int, end: int) -> list[Event]:
+            return self._events_at_once(start, end, names)
 
         # It may be away, or behind: then it is not the number of blocks that is wrong.
         def is_behind(_: ChainUnavailableError, end: int) -> bool:
             return self.block_hash(end) is None
 
-        return in_parts(first, last, last - first + 1, self._events_at_once, is_final=is_behind)
+        return in_parts(first, last, last - first + 1, at_once, is_final=is_behind)
 
-    def _events_at_once(self, first: int, last: int) -> list[Event]:
+    def _events_at_once(self, first: int, last: int, names: Collection[str]) -> list[Event]:
         # The last block is asked for in the same breath: behind one address there may be several nodes, and one that is
         # behind says of a block that it does not know that nothing happened in it.
-        query = {"address": self._domain.contract, "fromBlock": hex(first), "toBlock": hex(last)}
+        topics = [topic for topic, name in TOPICS.items() if name in names]
+        place = {"address": self._domain.contract, "fromBlock": hex(first), "toBlock": hex(last)}
+        query = {**place, "topics": [topics]}
         block, logs = self._ask_together(("eth_getBlockByNumber", [hex(last), False]), ("eth_getLogs", [query]))
         if _hash_of(block) is None:
             raise ChainUnavailableError("the endpoint does not know the newest blocks yet: ask again")
-        return decode_events(logs, self._domain.contract)
+        # Whether it heeds the topics is its own affair.
+        return [event for event in decode_events(logs, self._domain.contract) if event.name in names]
 
     def state_proof(self, number: int, slots: Sequence[Hex32]) -> StateProof:
         """Header and nodes (EIP-1186). Raises `ChainUnavailableError`, also where the node has no state of that block.

@@ -52,6 +52,8 @@ from ledger.writers import WriterLog, Writers
 
 STALE_SECONDS: Final = 900
 EVENT_BLOCKS: Final = 10_000
+OTHERS_ACTS: Final = frozenset({"ConsentRevoked", "ConsentPauseSet"})
+"""The events of step (3): nearly all others are accesses, which may be many, and other custodians' too."""
 LEARNED_KEPT: Final = 32
 """How many blocks to begin at after a reorganisation are kept: if all are gone, it begins at the first block."""
 
@@ -358,10 +360,8 @@ class Sync:
             end = min(start + EVENT_BLOCKS - 1, latest.number)
             # Before its events: should the branch change meanwhile, they are read again.
             end_hash = latest.block_hash if end == latest.number else self._chain.block_hash(end)
-            for event in self._chain.events(start, end):
-                # Releases wait for every writing transaction, and most events are their own accesses.
-                if event.name in ("ConsentRevoked", "ConsentPauseSet"):
-                    self._take_in(event, report)
+            for event in self._chain.events(start, end, names=OTHERS_ACTS):
+                self._take_in(event, report)
             if end_hash is not None:
                 # Of a long chain that is read for the first time, a run that is cut off has its part.
                 learned = [*learned, (end, end_hash)][-LEARNED_KEPT:]

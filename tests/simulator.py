@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from hexbytes import HexBytes
 from ledger.chain import Block, Fate, Prospect, RawTransaction, Receipt
 from ledger.consent import Address, ConsentState, Domain, Hex32, Reason, hex32_of
 from ledger.contract import LogState, decode_call
-from ledger.contract_events import Event
+from ledger.contract_events import EVENTS, Event
 from ledger.errors import (
     ChainUnavailableError,
     ConfirmationTimeoutError,
@@ -344,9 +344,10 @@ class SimulatedChain:
         self._enter("accepts_signature")
         return account in self.smart_accounts and self.smart_accounts[account](digest, signature)
 
-    def events(self, first: int, last: int) -> list[Event]:
+    def events(self, first: int, last: int, *, names: Collection[str] = EVENTS) -> list[Event]:
         self._enter("events")
-        return [event for event in self.all_events() if first <= event.block_number <= last]
+        within = [event for event in self.all_events() if first <= event.block_number <= last]
+        return [event for event in within if event.name in names]
 
     def state_proof(self, number: int, slots: Sequence[Hex32]) -> StateProof:  # noqa: ARG002 - as the protocol has it
         raise ChainUnavailableError("a simulated chain has no Merkle trees")

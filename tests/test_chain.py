@@ -460,6 +460,24 @@ def test_events_are_asked_of_fewer_blocks_where_the_endpoint_takes_no_more(node:
     assert [event.block_number for event in chain_at(node.url).events(first, last)] == blocks
 
 
+@pytest.mark.parametrize("heeds", [True, False])
+def test_only_events_of_the_names_that_are_wanted_are_asked_for_and_given(node: Node, heeds: bool) -> None:
+    wanted: list[Any] = []
+    revoked = next(topic for topic, name in TOPICS.items() if name == "ConsentRevoked")
+    revocation = log_in("0x6") | {"topics": [revoked, ID, "0x" + "00" * 12 + "11" * 20], "data": "0x"}
+
+    def answer(method: str, params: list[Any]) -> dict[str, Any]:
+        if method != "eth_getLogs":
+            return {"result": BLOCK}
+        wanted.extend(params[0]["topics"])
+        return {"result": [revocation] if heeds else [log_in("0x5"), revocation, log_in("0x7")]}
+
+    node.answer = answer
+    (event,) = chain_at(node.url).events(5, 7, names={"ConsentRevoked"})
+    assert (event.name, event.block_number) == ("ConsentRevoked", 6)
+    assert wanted == [[revoked]]
+
+
 def test_an_endpoint_that_gives_no_events_at_all_is_not_asked_without_end(node: Node) -> None:
     refused: dict[str, Any] = {"error": {"code": -32005, "message": "limit exceeded"}}
     node.answer = lambda method, _params: refused if method == "eth_getLogs" else {"result": BLOCK}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -519,9 +519,9 @@ def test_what_was_learned_is_not_read_again(world: World, monkeypatch: pytest.Mo
     read: list[tuple[int, int]] = []
     really = world.chain.events
 
-    def watched(first: int, last: int) -> list[Event]:
+    def watched(first: int, last: int, *, names: Collection[str]) -> list[Event]:
         read.append((first, last))
-        return really(first, last)
+        return really(first, last, names=names)
 
     monkeypatch.setattr(world.chain, "events", watched)
     tip = world.chain.latest().number
@@ -543,11 +543,11 @@ def test_a_run_that_is_cut_off_while_it_learns_is_gone_on_with(world: World, mon
     read: list[int] = []
     really, is_cut_off = world.chain.events, True
 
-    def watched(first: int, last: int) -> list[Event]:
+    def watched(first: int, last: int, *, names: Collection[str]) -> list[Event]:
         read.append(first)
         if is_cut_off and first >= 30:
             raise ChainUnavailableError("gone")
-        return really(first, last)
+        return really(first, last, names=names)
 
     monkeypatch.setattr(world.chain, "events", watched)
     for _ in range(2):

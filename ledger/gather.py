@@ -20,8 +20,8 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-PATIENCE_SECONDS: Final = 0.1
-"""How long a call waits for those that are near, at most: about what a few dozen of them take."""
+PATIENCE_SECONDS: Final = 0.3
+"""How long a call waits for those that are near, at most: more than a few dozen of them take on a slow machine."""
 LINGER_SECONDS: Final = 0.004
 """And for those of the last round to ask again, about what they need for it. Whoever was alone in it does not wait."""
 

@@ -25,6 +25,7 @@ from ledger.errors import (
     ChainUnavailableError,
     ConfirmationTimeoutError,
     ContractMissingError,
+    FeeTooHighError,
     LedgerError,
     MalformedError,
     TransactionRevertedError,
@@ -39,6 +40,9 @@ BLOCKS_AT_ONCE: Final = 100
 LEAST_PRIORITY_FEE: Final = 10**6
 """In wei for a unit of gas: geth takes nothing that offers none, and builds no block of less. On a quiet chain the base
 fee is 7."""
+MAX_FEE: Final = 500 * 10**9
+"""In wei for a unit of gas, unless configured otherwise. The priority fee is paid in full, and how high the base fee is
+only the endpoint says: one that means ill could have all that the account holds."""
 TAKEN: Final = ("already known", "nonce too low", "nonce is too low", "oldnonce", "revert")
 """What nodes say of a transaction that they have or had: geth, Besu, Nethermind, Erigon, anvil and Hardhat."""
 POLL_SECONDS: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
@@ -180,13 +184,13 @@ class JsonRpcChain:
 
     Transactions offer a tenth of the base fee as priority fee (EIP-1559), and `priority_fee` at least, in wei for a
     unit of gas: some networks take nothing below a minimum of their own. If it is 0, `LEAST_PRIORITY_FEE` at least, or
-    nothing where there is no base fee: gas is free there.
+    nothing where there is no base fee: gas is free there. Nothing is signed that would cost more than `max_fee`.
     """
 
-    def __init__(self, rpc: JsonRpc, domain: Domain, *, priority_fee: int = 0) -> None:
+    def __init__(self, rpc: JsonRpc, domain: Domain, *, priority_fee: int = 0, max_fee: int = MAX_FEE) -> None:
         self._rpc = rpc
         self._domain = domain
-        self._priority_fee = priority_fee
+        self._priority_fee, self._max_fee = priority_fee, max_fee
         self._came_with_send: dict[Hex32, Receipt] = {}
 
     @property
@@ -257,11 +261,17 @@ class JsonRpcChain:
     def prospect(
         self, consent_ids: Sequence[Hex32], custodian: Address, sender: Address
     ) -> tuple[list[Reason], Prospect]:
-        """As `statuses`, with what the sender's next transaction needs: one round trip for all."""
+        """As `statuses`, with what the sender's next transaction needs: one round trip for all.
+
+        Raises `FeeTooHighError`.
+        """
         verdict, *next_transaction = self._ask_together(
             self._statuses_call(consent_ids, custodian), *_prospect_calls(sender)
         )
-        return _reasons(self._returned(verdict), len(consent_ids)), _prospect(next_transaction)
+        prospect = _prospect(next_transaction)
+        # Before anything is written for the sake of it.
+        self._fees(prospect)
+        return _reasons(self._returned(verdict), len(consent_ids)), prospect
 
     def consent(self, consent_id: Hex32) -> ConsentState:
         """What is on chain about a consent."""
@@ -305,11 +315,22 @@ class JsonRpcChain:
     def sign(
         self, account: LocalAccount, calldata: bytes, *, gas: int, prospect: Prospect | None = None
     ) -> RawTransaction:
-        """Sign a call to the contract with the account's next nonce, asked for if not given; sends nothing."""
+        """Sign a call to the contract with the account's next nonce, asked for if not given; sends nothing.
+
+        Raises `FeeTooHighError`.
+        """
         if prospect is None:
             prospect = _prospect(self._ask_together(*_prospect_calls(Address(account.address))))
+        return _signed(account, self._domain, prospect.nonce, self._fees(prospect), gas, calldata)
+
+    def _fees(self, prospect: Prospect) -> tuple[int, int]:
+        """The priority fee, and the most that a unit of gas may cost with it."""
         least = self._priority_fee or (LEAST_PRIORITY_FEE if prospect.base_fee else 0)
-        return _signed(account, self._domain, prospect, max(prospect.base_fee // 10, least), gas, calldata)
+        priority_fee = max(prospect.base_fee // 10, least)
+        if prospect.base_fee + priority_fee > self._max_fee:
+            raise FeeTooHighError(f"the base fee is {prospect.base_fee} wei: expected at most {self._max_fee} in all")
+        # Room for a base fee that rises while it waits.
+        return priority_fee, min(2 * prospect.base_fee + priority_fee, self._max_fee)
 
     def send(self, raw: bytes) -> None:
         """Broadcast. Raises `TransactionRevertedError` or the contract's error if the node will not take it.
@@ -510,12 +531,11 @@ def _prospect(answers: Sequence[Any]) -> Prospect:
 
 
 def _signed(
-    account: LocalAccount, domain: Domain, prospect: Prospect, priority_fee: int, gas: int, calldata: bytes
+    account: LocalAccount, domain: Domain, nonce: int, fees: tuple[int, int], gas: int, calldata: bytes
 ) -> RawTransaction:
     """An EIP-1559 transaction, encoded here: the general signer checks and converts for longer than it signs."""
-    nonce, most = prospect.nonce, 2 * prospect.base_fee + priority_fee
     to = bytes.fromhex(domain.contract[2:])
-    fields = [domain.chain_id, nonce, priority_fee, most, gas, to, 0, calldata, []]
+    fields = [domain.chain_id, nonce, *fees, gas, to, 0, calldata, []]
     v, r, s = PrivateKey(account.key).sign_msg_hash(keccak(b"\x02" + rlp.encode(fields))).vrs
     raw = b"\x02" + rlp.encode([*fields, v, r, s])
     return RawTransaction(raw=raw, transaction_hash=hex32_of(keccak(raw)), nonce=nonce)

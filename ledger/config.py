@@ -11,6 +11,7 @@ Options of the command line may be given by it as well, which typer reads: of th
 | `CONSENT_LEDGER_FINALITY` | when a block counts: `latest`, `safe` or `finalized` | `latest` |
 | `CONSENT_LEDGER_TIMEOUT` | seconds to wait for a block to count | `30` |
 | `CONSENT_LEDGER_PRIORITY_FEE` | least priority fee in wei (EIP-1559); 0: 0.001 gwei, none where gas is free | `0` |
+| `CONSENT_LEDGER_MAX_FEE` | most that a unit of gas may cost, in wei: nothing dearer is signed | `500000000000` |
 | `CONSENT_LEDGER_URL` | where this service is reached; signed requests begin with it | `http://127.0.0.1:8000` |
 | `CONSENT_LEDGER_RATE_LIMIT` | requests a minute of one institution or furnisher | `600` |
 | `CONSENT_LEDGER_WEBHOOKS` | where webhooks go: `public`, or `insecure-any` (private networks, http) | `public` |
@@ -35,6 +36,7 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 
+from ledger.chain import MAX_FEE
 from ledger.commit import Finality
 from ledger.errors import ConfigError
 
@@ -63,6 +65,7 @@ class Config:
     chain_id: int = DEVNET_CHAIN_ID
     finality: Finality = field(default_factory=Finality)
     priority_fee: int = 0
+    max_fee: int = MAX_FEE
     service_url: str = SERVICE_URL
     rate_limit: int = RATE_LIMIT
     insecure_webhooks: bool = False
@@ -78,12 +81,17 @@ class Config:
         """
         env = os.environ if environ is None else environ
         tag = _one_of(env, "CONSENT_LEDGER_FINALITY", TAGS)
+        priority_fee = _number(env, "CONSENT_LEDGER_PRIORITY_FEE", 0, least=0)
+        max_fee = _number(env, "CONSENT_LEDGER_MAX_FEE", MAX_FEE)
+        if max_fee < priority_fee:
+            raise ConfigError("CONSENT_LEDGER_MAX_FEE: expected no less than CONSENT_LEDGER_PRIORITY_FEE")
         return cls(
             data=Path(env.get("CONSENT_LEDGER_DATA") or user_data_path("consent-ledger")),
             rpc_url=_rpc_url(env),
             chain_id=_number(env, "CONSENT_LEDGER_CHAIN_ID", DEVNET_CHAIN_ID),
             finality=Finality(tag=tag, timeout=float(_number(env, "CONSENT_LEDGER_TIMEOUT", 30))),
-            priority_fee=_number(env, "CONSENT_LEDGER_PRIORITY_FEE", 0, least=0),
+            priority_fee=priority_fee,
+            max_fee=max_fee,
             service_url=_service_url(env, port),
             rate_limit=_number(env, "CONSENT_LEDGER_RATE_LIMIT", RATE_LIMIT),
             insecure_webhooks=_one_of(env, "CONSENT_LEDGER_WEBHOOKS", WEBHOOKS) == "insecure-any",
@@ -101,6 +109,7 @@ class Config:
             "CONSENT_LEDGER_FINALITY": self.finality.tag,
             "CONSENT_LEDGER_TIMEOUT": str(max(1, int(self.finality.timeout))),
             "CONSENT_LEDGER_PRIORITY_FEE": str(self.priority_fee),
+            "CONSENT_LEDGER_MAX_FEE": str(self.max_fee),
             "CONSENT_LEDGER_URL": self.service_url,
             "CONSENT_LEDGER_RATE_LIMIT": str(self.rate_limit),
             "CONSENT_LEDGER_WEBHOOKS": WEBHOOKS[self.insecure_webhooks],

@@ -105,7 +105,9 @@ class Custodian:
         self.address = Address(self.accounts.custodian.address)
         self.store = Store.open(config.database, _identity(config, self.keys, self.accounts))
         self.rpc = JsonRpc(config.rpc_url)
-        self.chain: Chain = chain or JsonRpcChain(self.rpc, _domain(config), priority_fee=config.priority_fee)
+        self.chain: Chain = chain or JsonRpcChain(
+            self.rpc, _domain(config), priority_fee=config.priority_fee, max_fee=config.max_fee
+        )
         self._presence = FileLock(config.locks / "presence", shared=True)
         self._be_present()
 
@@ -354,7 +356,7 @@ class Custodian:
         """Deploy the contract unless it is there, and let the writers append. Returns whether it was deployed."""
         with suppress(ContractMissingError):
             self.chain.check()
-        deployed = deploy.deploy(self.config.rpc_url, self.accounts.custodian)
+        deployed = deploy.deploy(self.config.rpc_url, self.accounts.custodian, max_fee=self.config.max_fee)
         self.allow_writers()
         return deployed
 

@@ -19,6 +19,7 @@ from hexbytes import HexBytes
 from requests.exceptions import RequestException
 
 from ledger.artifact import DEPLOYER, SALT, artifact, contract_address, require_code
+from ledger.chain import MAX_FEE
 from ledger.compiler import recompile
 from ledger.consent import Address, Domain
 from ledger.errors import (
@@ -26,6 +27,7 @@ from ledger.errors import (
     ConfirmationTimeoutError,
     ContractMismatchError,
     ContractMissingError,
+    FeeTooHighError,
 )
 from ledger.json_forms import origin_of
 from ledger.jsonrpc import JsonRpc, RpcError
@@ -55,10 +57,11 @@ class Verification:
     code_size: int
 
 
-def deploy(rpc_url: str, payer: LocalAccount) -> bool:
+def deploy(rpc_url: str, payer: LocalAccount, *, max_fee: int = MAX_FEE) -> bool:
     """Deploy unless it is there already. Returns whether it did. The payer needs gas.
 
-    Raises `ChainUnavailableError`, `ConfirmationTimeoutError`, `ContractMissingError` if the chain did not take it.
+    Raises `ChainUnavailableError`, `ConfirmationTimeoutError`, `ContractMissingError` if the chain did not take it, and
+    `FeeTooHighError`: a unit of gas costs more than `max_fee` wei.
     """
     # To load it takes longer than most verbs do, and nothing but this needs it.
     from web3 import HTTPProvider, Web3  # noqa: PLC0415 - as said
@@ -70,10 +73,10 @@ def deploy(rpc_url: str, payer: LocalAccount) -> bool:
         if w3.eth.get_code(address):
             return False
         if not w3.eth.get_code(DEPLOYER):
-            _pay(w3, payer, to=DEPLOYER_SIGNER, value=DEPLOYER_COST)
+            _pay(w3, payer, max_fee, to=DEPLOYER_SIGNER, value=DEPLOYER_COST)
             sent = w3.eth.send_raw_transaction(HexBytes(DEPLOYER_TRANSACTION))
             w3.eth.wait_for_transaction_receipt(sent, timeout=WAIT_SECONDS)
-        _pay(w3, payer, to=DEPLOYER, data=SALT + artifact().bytecode, gas=GAS)
+        _pay(w3, payer, max_fee, to=DEPLOYER, data=SALT + artifact().bytecode, gas=GAS)
         if not w3.eth.get_code(address):
             raise ContractMissingError(f"the deployment left no contract at {address}")
     except TimeExhausted as exc:
@@ -117,7 +120,12 @@ def _asked(rpc: JsonRpc, method: str, *params: object) -> bytes:
         raise ChainUnavailableError(f"{method}: the endpoint's answer is not that of an Ethereum node") from exc
 
 
-def _pay(w3: Web3, payer: LocalAccount, *, to: str, value: int = 0, data: bytes = b"", gas: int = 50_000) -> None:
+def _pay(
+    w3: Web3, payer: LocalAccount, max_fee: int, *, to: str, value: int = 0, data: bytes = b"", gas: int = 50_000
+) -> None:
+    price = w3.eth.gas_price
+    if price > max_fee:
+        raise FeeTooHighError(f"the gas price is {price} wei: expected at most {max_fee}")
     fields: dict[str, Any] = {
         "chainId": w3.eth.chain_id,
         "nonce": w3.eth.get_transaction_count(payer.address, "pending"),
@@ -125,7 +133,8 @@ def _pay(w3: Web3, payer: LocalAccount, *, to: str, value: int = 0, data: bytes 
         "value": value,
         "data": data,
         "gas": gas,
-        "gasPrice": 2 * w3.eth.gas_price,
+        # All of it is paid.
+        "gasPrice": min(2 * price, max_fee),
     }
     signed = payer.sign_transaction(fields)
     w3.eth.wait_for_transaction_receipt(w3.eth.send_raw_transaction(signed.raw_transaction), timeout=WAIT_SECONDS)

@@ -535,6 +535,12 @@ class ChainLostError(ChainError):
     code = "chain_lost"
 
 
+class FeeTooHighError(ChainError):
+    """Gas costs more than this service pays for it. Nothing was released: try again later, under the same key."""
+
+    code = "fee_too_high"
+
+
 class LogAheadError(ChainError):
     """The log on chain has entries that this service does not know. Its operator must decide; nothing was released."""
 

@@ -36,6 +36,7 @@ from ledger.errors import (
     ConfirmationTimeoutError,
     ContractMissingError,
     DevnetError,
+    FeeTooHighError,
     HeadMismatchError,
     LedgerError,
     NotWriterError,
@@ -143,8 +144,8 @@ def node(served: Node) -> Node:
     return served
 
 
-def chain_at(url: str, *, timeout: float = 5) -> JsonRpcChain:
-    return JsonRpcChain(JsonRpc(url, timeout=timeout), Domain(chain_id=31337, contract=CONTRACT))
+def chain_at(url: str, *, timeout: float = 5, **fees: int) -> JsonRpcChain:
+    return JsonRpcChain(JsonRpc(url, timeout=timeout), Domain(chain_id=31337, contract=CONTRACT), **fees)
 
 
 def answering(answer: object) -> Answer:
@@ -814,6 +815,28 @@ def test_a_transaction_offers_a_tenth_of_the_base_fee_and_no_less_than_it_is_tol
         signed = custodian.chain.sign(ACCOUNT, b"\1", gas=50_000, prospect=Prospect(nonce=1, base_fee=base_fee))
     sent = TypedTransaction.from_bytes(HexBytes(signed.raw)).as_dict()
     assert (sent["maxPriorityFeePerGas"], sent["maxFeePerGas"]) == (offered, 2 * base_fee + offered)
+
+
+@pytest.mark.parametrize(("base_fee", "most"), [(40, 84), (90, 100), (91, 100)])
+def test_a_transaction_costs_no_more_than_it_may(node: Node, base_fee: int, most: int) -> None:
+    node.results(eth_getBlockByNumber=BLOCK | {"baseFeePerGas": hex(base_fee)}, eth_getTransactionCount="0x5")
+    signed = chain_at(node.url, priority_fee=1, max_fee=100).sign(ACCOUNT, b"\1", gas=50_000)
+    sent = TypedTransaction.from_bytes(HexBytes(signed.raw)).as_dict()
+    assert (sent["maxPriorityFeePerGas"], sent["maxFeePerGas"]) == (base_fee // 10, most)
+
+
+def test_an_endpoint_that_says_that_gas_is_dear_gets_nothing_to_sign(node: Node) -> None:
+    """The priority fee is paid in full, and is a tenth of what the endpoint says that the base fee is."""
+    verdicts = "0x" + encode(("uint8[]",), [[0]]).hex()
+    dear = BLOCK | {"baseFeePerGas": hex(10**15)}
+    node.results(eth_getBlockByNumber=dear, eth_getTransactionCount="0x5", eth_call=verdicts)
+    chain = chain_at(node.url)
+    with pytest.raises(FeeTooHighError):
+        chain.sign(ACCOUNT, b"\1", gas=50_000)
+    with pytest.raises(FeeTooHighError):
+        chain.prospect([ID], OTHER, OTHER)
+    node.results(eth_getBlockByNumber=BLOCK, eth_getTransactionCount="0x5", eth_call=verdicts)
+    assert chain.prospect([ID], OTHER, OTHER)[0] == [Reason.NONE]
 
 
 def test_verification_against_an_endpoint_that_answers_nonsense_fails_closed(node: Node, monkeypatch: Any) -> None:

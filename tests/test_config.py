@@ -31,6 +31,7 @@ def test_every_setting_is_read() -> None:
             "CONSENT_LEDGER_FINALITY": "finalized",
             "CONSENT_LEDGER_TIMEOUT": "900",
             "CONSENT_LEDGER_PRIORITY_FEE": "30000000000",
+            "CONSENT_LEDGER_MAX_FEE": "900000000000",
             "CONSENT_LEDGER_URL": "https://custodian.example:8443/ledger/",
             "CONSENT_LEDGER_RATE_LIMIT": "7",
             "CONSENT_LEDGER_WEBHOOKS": "insecure-any",
@@ -44,7 +45,8 @@ def test_every_setting_is_read() -> None:
     assert (config.finality.tag, config.finality.timeout) == ("finalized", 900.0)
     assert (config.service_url, config.rate_limit) == ("https://custodian.example:8443/ledger", 7)
     assert config.insecure_webhooks
-    assert (config.threads, config.proxies, config.priority_fee) == (5, 2, 30 * 10**9)
+    assert (config.threads, config.proxies) == (5, 2)
+    assert (config.priority_fee, config.max_fee) == (30 * 10**9, 900 * 10**9)
 
 
 def test_a_service_that_is_not_said_to_be_elsewhere_is_reached_where_it_listens() -> None:
@@ -66,6 +68,7 @@ def test_a_service_that_is_not_said_to_be_elsewhere_is_reached_where_it_listens(
             threads=64,
             proxies=3,
             priority_fee=25 * 10**9,
+            max_fee=26 * 10**9,
         ),
     ],
     ids=["defaults", "everything else"],
@@ -97,7 +100,13 @@ NOWHERE = (
     *("http://a:0", "http://a:65536", "http://a:-1", "http://[::1", "http://::1]:1", "http://[x]"),
 )
 """Addresses that lead nowhere, though they begin well."""
-NUMBERS = tuple(f"CONSENT_LEDGER_{name}" for name in ("CHAIN_ID", "TIMEOUT", "RATE_LIMIT", "THREADS"))
+NUMBERS = tuple(f"CONSENT_LEDGER_{name}" for name in ("CHAIN_ID", "TIMEOUT", "RATE_LIMIT", "THREADS", "MAX_FEE"))
+
+
+def test_a_most_that_is_below_the_least_is_refused() -> None:
+    settings = {"CONSENT_LEDGER_PRIORITY_FEE": "26", "CONSENT_LEDGER_MAX_FEE": "25"}
+    with pytest.raises(ConfigError, match=r"\ACONSENT_LEDGER_MAX_FEE: expected no less"):
+        Config.from_env(settings)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ledger.artifact import DEPLOYER, artifact, contract_address
 from ledger.compiler import recompile
 from ledger.deploy import DEPLOYER_SIGNER, DEPLOYER_TRANSACTION, verify
 from ledger.devnet import Devnet, free_port, fund
-from ledger.errors import ChainError, ConfigError, ContractMismatchError, ContractMissingError
+from ledger.errors import ChainError, ConfigError, ContractMismatchError, ContractMissingError, FeeTooHighError
 from ledger.jsonrpc import JsonRpc
 
 ROOT: Final = Path(__file__).parent.parent
@@ -201,6 +201,16 @@ def test_a_deployment_is_at_its_address_and_made_once(clean: JsonRpc) -> None:
 def test_a_payer_without_money_is_a_matter_of_the_chain(clean: JsonRpc) -> None:
     with pytest.raises(ChainError):
         deploy.deploy(clean.url, Account.from_key(keccak(text="poor")))
+
+
+@pytest.mark.devnet
+def test_a_deployment_costs_no_more_than_it_may(clean: JsonRpc) -> None:
+    price = int(clean("eth_gasPrice"), 16)
+    before = clean("eth_blockNumber")
+    with pytest.raises(FeeTooHighError):
+        deploy.deploy(clean.url, PAYER, max_fee=price - 1)
+    assert clean("eth_blockNumber") == before
+    assert deploy.deploy(clean.url, PAYER, max_fee=price)
 
 
 @pytest.mark.devnet

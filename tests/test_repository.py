@@ -38,7 +38,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *("accounts", "asked_by", "channel", "consent_receipts", "contract", "contract_storage", "deploy"),
+            *("accounts", "asked_by", "channel", "consent_receipts", "contract", "contract_storage"),
             *("disclosure", "feed", "keys", "notices", "picture_parts", "receipts", "reconcile", "witness"),
         }
     ),
@@ -50,7 +50,7 @@ ORDER: Final[tuple[frozenset[str], ...]] = (
     ),
     frozenset(
         {
-            *("audit_state", "challenges", "disclosed_entry", "disputes", "evidence", "importer", "journal"),
+            *("audit_state", "challenges", "deploy", "disclosed_entry", "disputes", "evidence", "importer", "journal"),
             *("registry", "replay", "report_parts", "sessions"),
         }
     ),

@@ -43,6 +43,8 @@ fee is 7."""
 MAX_FEE: Final = 500 * 10**9
 """In wei for a unit of gas, unless configured otherwise. The priority fee is paid in full, and how high the base fee is
 only the endpoint says: one that means ill could have all that the account holds."""
+LIMITED: Final = (-32005, 429)
+"""Codes of errors at too many questions: of EIP-1474, and of providers who take them from HTTP."""
 TAKEN: Final = ("already known", "nonce too low", "nonce is too low", "oldnonce", "revert")
 """What nodes say of a transaction that they have or had: geth, Besu, Nethermind, Erigon, anvil and Hardhat."""
 POLL_SECONDS: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
@@ -410,7 +412,10 @@ class JsonRpcChain:
         data = "0x" + contract.signature_question(digest, signature).hex()
         try:
             answer = self._rpc("eth_call", {"to": account, "data": data, "gas": hex(QUESTION_GAS)}, "latest")
-        except RpcError:
+        except RpcError as exc:
+            if exc.code in LIMITED:
+                # The account was not asked.
+                raise _refusal(exc) from exc
             # Whatever the account does instead of saying yes is a no.
             return False
         return contract.is_yes(self._returned(answer, nothing=True))

@@ -678,6 +678,15 @@ def test_an_error_object_is_a_matter_of_the_chain_whatever_was_asked(node: Node,
         assert name == "send" or (name == "accepts_signature" and answer is False)
 
 
+@pytest.mark.parametrize("code", [-32005, 429])
+def test_an_account_that_was_not_asked_for_its_signature_has_not_said_no(node: Node, code: int) -> None:
+    node.fails({"code": code, "message": "too many requests"})
+    with pytest.raises(ChainUnavailableError):
+        chain_at(node.url).accepts_signature(OTHER, HASH, b"\1")
+    node.fails({"code": 3, "message": "execution reverted: too many requests"})
+    assert not chain_at(node.url).accepts_signature(OTHER, HASH, b"\1")
+
+
 @pytest.mark.parametrize(
     "error",
     [

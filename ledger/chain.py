@@ -330,7 +330,8 @@ class JsonRpcChain:
         least = self._priority_fee or (LEAST_PRIORITY_FEE if prospect.base_fee else 0)
         priority_fee = max(prospect.base_fee // 10, least)
         if prospect.base_fee + priority_fee > self._max_fee:
-            raise FeeTooHighError(f"the base fee is {prospect.base_fee} wei: expected at most {self._max_fee} in all")
+            said = f"the base fee is {prospect.base_fee} wei"
+            raise FeeTooHighError(f"{said}: expected at most {self._max_fee} in all (CONSENT_LEDGER_MAX_FEE)")
         # Room for a base fee that rises while it waits.
         return priority_fee, min(2 * prospect.base_fee + priority_fee, self._max_fee)
 

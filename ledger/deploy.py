@@ -125,7 +125,7 @@ def _pay(
 ) -> None:
     price = w3.eth.gas_price
     if price > max_fee:
-        raise FeeTooHighError(f"the gas price is {price} wei: expected at most {max_fee}")
+        raise FeeTooHighError(f"the gas price is {price} wei: expected at most {max_fee} (CONSENT_LEDGER_MAX_FEE)")
     fields: dict[str, Any] = {
         "chainId": w3.eth.chain_id,
         "nonce": w3.eth.get_transaction_count(payer.address, "pending"),
